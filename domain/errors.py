@@ -1,0 +1,108 @@
+"""
+Why a command was refused. The domain knows stable codes and facts; only app/problems.py knows HTTP.
+
+    Rejected
+    ├── Invalid            the request itself cannot be meant
+    │   ├── InvalidId
+    │   └── UnknownCurrency · InvalidAmount
+    ├── NotFound           nothing is there
+    ├── Forbidden          the caller may not
+    ├── Conflict           it does not fit what has happened
+    │   ├── PlayerBlocked · AlreadyRegistered · TransactionClosed · KeyReused
+    │   └── CurrencyMismatch
+    └── Refused by a rule
+        └── LimitExceeded · LimitRaise
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Rejected(Exception):  # noqa: N818 — a refusal is an answer, not a fault
+    """A command changed nothing. `facts` are for the caller and never hold personal data."""
+
+    code: ClassVar[str] = "rejected"
+    title: ClassVar[str] = "The command was refused"
+
+    def __init__(self, detail: str = "", **facts: object) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.facts = facts
+
+
+class Invalid(Rejected):
+    code = "invalid"
+    title = "The request is not valid"
+
+
+class InvalidId(Invalid):
+    code = "invalid_id"
+    title = "Not an identifier of this kind"
+
+
+class UnknownCurrency(Invalid):
+    code = "unknown_currency"
+    title = "Not a currency of ISO 4217"
+
+
+class InvalidAmount(Invalid):
+    code = "invalid_amount"
+    title = "Not an amount that can be booked"
+
+
+class NotFound(Rejected):
+    code = "not_found"
+    title = "There is nothing here"
+
+
+class Forbidden(Rejected):
+    code = "forbidden"
+    title = "The caller may not do this"
+
+
+class Conflict(Rejected):
+    code = "conflict"
+    title = "This does not fit what has happened"
+
+
+class AlreadyRegistered(Conflict):
+    code = "already_registered"
+    title = "The player is registered already"
+
+
+class PlayerBlocked(Conflict):
+    code = "player_blocked"
+    title = "The player is blocked"
+
+
+class CurrencyMismatch(Conflict):
+    code = "currency_mismatch"
+    title = "The player's account is in another currency"
+
+
+class TransactionClosed(Conflict):
+    code = "transaction_closed"
+    title = "The transaction has ended otherwise"
+
+
+class KeyReused(Conflict):
+    code = "idempotency_key_reused"
+    title = "The Idempotency-Key was used for another request"
+
+
+class RuleRefused(Rejected):
+    code = "refused"
+    title = "A rule refuses this"
+
+
+class LimitExceeded(RuleRefused):
+    """Facts: limit, used, remaining (Money) and frees_at."""
+
+    code = "limit_exceeded"
+    title = "The deposit exceeds the player's limit"
+
+
+class LimitRaise(RuleRefused):
+    code = "limit_raise"
+    title = "A limit is raised only after a cooling-off period and a second confirmation"

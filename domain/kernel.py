@@ -1,0 +1,169 @@
+"""
+What all aggregates share: events, money, personal fields, identifiers, streams.
+
+Invariants:
+    - an event's tag is unique and its shape never changes (a changed shape is a new tag);
+    - an identifier carries its partition: the last byte of its UUID, which a player's children inherit;
+    - a personal field is text only in memory; what is stored is always `Sealed`.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Generic, NewType, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from domain.errors import InvalidId
+
+AMOUNT_MAX = 2**53 - 1
+"""The largest integer that I-JSON (RFC 7493) carries exactly; an amount in minor units."""
+
+S = TypeVar("S")
+
+
+# Events
+
+
+class _EventMeta(msgspec.StructMeta):
+    """Keeps `tag` as a class attribute, so that the type stands in the envelope only and never again in the data."""
+
+    def __new__(
+        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, *, tag: str = "", **config: Any
+    ) -> Any:
+        config.setdefault("omit_defaults", True)
+        config.setdefault("forbid_unknown_fields", True)
+        cls = super().__new__(mcls, name, bases, namespace, **config)
+        cls.tag = tag  # type: ignore[attr-defined]
+        return cls
+
+
+class Event(msgspec.Struct, metaclass=_EventMeta, frozen=True):
+    """A fact, in the past tense. Who, when and why-caused stand in its envelope."""
+
+    tag: ClassVar[str]
+
+
+class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A personal field as it is stored: AES-256-GCM under the player's data key `key` (docs/reference/record-format.md)."""
+
+    sealed: str
+    key: str
+
+
+Personal: TypeAlias = Annotated[str | Sealed, msgspec.Meta(extra={"personal": True})]
+"""A field that must be sealed before it is stored. Events decoded from the log hold it `Sealed`."""
+
+
+def personal_fields(event: type[Event]) -> tuple[str, ...]:
+    """The names of an event's personal fields."""
+
+    def is_personal(hint: object) -> bool:
+        if get_origin(hint) is Annotated:
+            return any(isinstance(m, msgspec.Meta) and (m.extra or {}).get("personal") for m in get_args(hint)[1:])
+        return any(is_personal(option) for option in get_args(hint))
+
+    hints = get_type_hints(event, include_extras=True)
+    return tuple(name for name in event.__struct_fields__ if is_personal(hints[name]))
+
+
+# Money
+
+
+class Money(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An amount in minor units (cents) of an ISO 4217 currency."""
+
+    amount: int
+    currency: str
+
+
+# Identifiers: TypeIDs, i.e. a prefix and a UUIDv7 in Crockford's base32 (github.com/jetify-com/typeid, spec/README.md)
+
+PlayerId = NewType("PlayerId", str)
+TransactionId = NewType("TransactionId", str)
+
+_BASE32 = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz")
+_FROM_BASE32 = bytes.maketrans(b"0123456789abcdefghjkmnpqrstvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+_SUFFIX = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
+
+
+def suffix(uuid: bytes) -> str:
+    """The 26 base32 characters of a UUID (16 bytes)."""
+    return (
+        base64.b32encode(b"\0\0\0\0" + uuid).translate(_BASE32)[6:].decode()
+    )  # 6 characters = the 30 bits put in front
+
+
+def uuid_of(text: str) -> bytes:
+    """The UUID (16 bytes) of a suffix."""
+    return base64.b32decode(b"AAAAAA" + text.encode().translate(_FROM_BASE32))[4:]
+
+
+def partition_of(text: str) -> int:
+    """The partition (0-255) of a suffix or of anything that ends with one: the UUID's last byte."""
+    return base64.b32decode(b"AAAAAA" + text[-2:].encode().translate(_FROM_BASE32))[-1]
+
+
+def uuid7(at: datetime, random: bytes, partition: int | None = None) -> bytes:
+    """A UUIDv7 (RFC 9562, 5.7) from a time, 10 random bytes and, for an aggregate's id, the partition as its last byte."""
+    made = bytearray(((at - EPOCH) // _MILLISECOND).to_bytes(6, "big") + random)
+    made[6] = made[6] & 0x0F | 0x70
+    made[8] = made[8] & 0x3F | 0x80
+    if partition is not None:
+        made[15] = partition
+    return bytes(made)
+
+
+def parse_id(prefix: str, text: str) -> str:
+    """The suffix of the TypeID `text`, whose prefix must be `prefix`. Raises InvalidId."""
+    found, _, rest = text.rpartition("_")
+    if found != prefix or not _SUFFIX.fullmatch(rest):
+        raise InvalidId(f"not an identifier of a {prefix}", expected=f"{prefix}_…", got=text[:80])
+    return rest
+
+
+# Time
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def instant(microseconds: int) -> datetime:
+    """The time of an entry's `recorded` (µs since 1970 UTC)."""
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+# Aggregates and their streams
+
+
+class Aggregate(Generic[S]):
+    """A kind of stream: its name, its events, and how its state follows from them."""
+
+    def __init__(
+        self, name: str, *, initial: S, evolve: Callable[[S, Any, datetime], S], events: Sequence[type[Event]]
+    ) -> None:
+        self.name = name
+        self.initial = initial
+        self.evolve = evolve
+        self.events: Mapping[str, type[Event]] = {event.tag: event for event in events}
+        self.state: type[S] = type(initial)
+
+    def __repr__(self) -> str:
+        return f"Aggregate({self.name})"
+
+
+class Stream(Generic[S]):
+    """One aggregate's stream, `<aggregate>-<suffix>`."""
+
+    __slots__ = ("aggregate", "name", "partition")
+
+    def __init__(self, aggregate: Aggregate[S], suffix: str) -> None:
+        self.aggregate = aggregate
+        self.name = f"{aggregate.name}-{suffix}"
+        self.partition = partition_of(suffix)
+
+    def __repr__(self) -> str:
+        return f"Stream({self.name})"

@@ -1,0 +1,116 @@
+"""
+Limits: how much a player may deposit, and how much of that is used.
+
+A limit's day is the calendar day in UTC, by the time at which the ledger recorded the request; imported history neither
+consults nor consumes it.
+
+Invariants:
+    - usage follows every request, whether or not a limit is set, so that a limit set at noon counts the morning;
+    - a cut acts at once; a raise needs a cooling-off period and a second confirmation, and is refused until there is one;
+    - releasing what was consumed on an earlier day gives nothing back today.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+
+import msgspec
+
+from domain.errors import CurrencyMismatch, LimitExceeded, LimitRaise, NotFound
+from domain.kernel import Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
+from domain.players import Player, Status
+
+# Events: the tags and fields are the storage format.
+
+
+class Period(StrEnum):
+    DAY = "day"
+
+
+class DepositLimitSet(Event, frozen=True, tag="limits.deposit_limit_set"):
+    period: Period
+    limit: Money
+
+
+class HeadroomConsumed(Event, frozen=True, tag="limits.headroom_consumed"):
+    transaction: TransactionId
+    money: Money
+
+
+class HeadroomReleased(Event, frozen=True, tag="limits.headroom_released"):
+    """`day`: on which the headroom was consumed."""
+
+    transaction: TransactionId
+    money: Money
+    day: date
+
+
+LimitsEvent = DepositLimitSet | HeadroomConsumed | HeadroomReleased
+
+
+# State
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """`used`: minor units consumed on `day`, of the player's one currency."""
+
+    daily_deposit: Money | None = None
+    day: date = date.min
+    used: int = 0
+
+    def used_on(self, day: date) -> int:
+        return self.used if day == self.day else 0
+
+    def refuse_excess(self, money: Money, at: datetime) -> None:
+        """Raise LimitExceeded if `money` does not fit into what is left of the day of `at`."""
+        limit = self.daily_deposit
+        if limit is None:
+            return
+        used = self.used_on(at.date())
+        if used + money.amount > limit.amount:
+            raise LimitExceeded(
+                limit=limit,
+                used=Money(used, limit.currency),
+                remaining=Money(max(0, limit.amount - used), limit.currency),
+                frees_at=datetime.combine(at.date() + timedelta(days=1), time(), tzinfo=UTC),
+            )
+
+
+def evolve(limits: Limits, event: LimitsEvent, at: datetime) -> Limits:
+    match event:
+        case HeadroomConsumed():
+            day = max(at.date(), limits.day)
+            return Limits(limits.daily_deposit, day, limits.used_on(day) + event.money.amount)
+        case HeadroomReleased():
+            if event.day != limits.day:
+                return limits
+            return Limits(limits.daily_deposit, limits.day, limits.used - event.money.amount)
+        case DepositLimitSet():
+            return Limits(event.limit, limits.day, limits.used)
+
+
+LIMITS = Aggregate(
+    "limits", initial=Limits(), evolve=evolve, events=[DepositLimitSet, HeadroomConsumed, HeadroomReleased]
+)
+
+
+def stream(player_id: PlayerId) -> Stream[Limits]:
+    return Stream(LIMITS, parse_id("player", player_id))
+
+
+# Decisions
+
+
+def set_deposit_limit(limits: Limits, player: Player, *, period: Period, limit: Money) -> list[LimitsEvent]:
+    """Set or cut the deposit limit. The same limit again records nothing."""
+    if player.status is Status.UNKNOWN:
+        raise NotFound("no such player")
+    if limit.currency != player.currency:
+        raise CurrencyMismatch(expected=player.currency, got=limit.currency)
+    current = limits.daily_deposit
+    if current is not None and limit.amount > current.amount:
+        raise LimitRaise(limit=current)
+    if current == limit:
+        return []
+    return [DepositLimitSet(period=period, limit=limit)]

@@ -1,0 +1,138 @@
+"""
+The contract of a log, which PostgreSQL and memory keep alike (one behaviour suite runs on both).
+
+Invariants:
+    - positions are gapless from 1, each leaf hashes its predecessor's;
+    - what `append` has returned as appended is durable;
+    - a command's events stand together, or not at all; its id has one effect for ever;
+    - a command is appended only if every stream that it wrote or read stands where the command saw it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from eventstore.record import BODY_BYTES_MAX, COMMAND_BYTES_MAX, Entry
+
+
+class Command(NamedTuple):
+    """What is appended together: `bodies` are the command's events; `reads` the (stream, version) that it only read.
+
+    The streams that it writes are conditions too, by the version of their first event here. Without bodies the call only
+    confirms the conditions: that is how a refusal decided from a cached state is checked.
+    """
+
+    id: bytes
+    bodies: Sequence[bytes]
+    reads: Sequence[tuple[str, int]] = ()
+    writes: frozenset[str] = frozenset()
+
+
+class Reason(IntEnum):
+    """Why a command was left out; the numbers are those of ledger.append."""
+
+    DUPLICATE = 1
+    CONFLICT = 2
+    NOT_OWNED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The command stands at `position` … `position` + len(leaves) - 1, the first recorded at `recorded` µs, each 1 µs later.
+
+    For a call without bodies: the conditions hold.
+    """
+
+    position: int
+    recorded: int
+    leaves: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing was appended. A duplicate's first event stands at (log, position)."""
+
+    reason: Reason
+    log: str = ""
+    position: int = 0
+
+
+Outcome = Appended | Refused
+
+
+class Head(NamedTuple):
+    """The newest entry of a log; position 0 and the genesis hash where there is none."""
+
+    position: int
+    leaf: bytes
+
+
+class Malformed(Exception):  # noqa: N818
+    """The caller sent what can never stand in a log. Nothing of the call was appended."""
+
+
+class TooLarge(Malformed):
+    """A body of more than 60 KiB, or a command of more than 256 KiB."""
+
+
+class Snapshot(NamedTuple):
+    """A folded state at `version` of `stream`; `leaf` is that of the last entry folded, `schema` names the state's shape."""
+
+    stream: str
+    version: int
+    leaf: bytes
+    schema: str
+    state: bytes
+
+
+class Log(Protocol):
+    """The log that is written here."""
+
+    name: str
+    origin: str
+
+    async def append(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Append independent commands in one transaction; each has its own outcome.
+
+        Durable once it returns. Raises Malformed (nothing was appended), and whatever the connection raises: then the
+        outcome is unknown, and is settled by sending the same commands again, never by looking.
+        """
+        ...
+
+
+class Streams(Protocol):
+    """What a decision reads of the logs held here."""
+
+    async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
+        """For each stream its entries that count, after the given version and in order."""
+        ...
+
+    async def command(self, log: str, position: int) -> list[Entry]:
+        """The entries of the command whose first event stands at (log, position)."""
+        ...
+
+    async def epochs(self, log: str) -> dict[int, int]:
+        """The epochs of the partitions that `log` owns."""
+        ...
+
+    async def snapshots(self, streams: Sequence[str]) -> list[Snapshot]:
+        """Those of the streams' snapshots whose last entry counts still."""
+        ...
+
+    async def keep(self, snapshots: Sequence[Snapshot]) -> None:
+        """Keep newer snapshots; older ones are ignored."""
+        ...
+
+
+def refuse_oversize(command: Command) -> None:
+    """Raises TooLarge."""
+    total = 0
+    for body in command.bodies:
+        total += len(body)
+        if len(body) > BODY_BYTES_MAX:
+            raise TooLarge(f"an event of {len(body)} bytes; {BODY_BYTES_MAX} are the most that an entry holds")
+    if total > COMMAND_BYTES_MAX:
+        raise TooLarge(f"a command of {total} bytes; {COMMAND_BYTES_MAX} are the most")

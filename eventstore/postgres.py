@@ -1,0 +1,235 @@
+"""
+Logs in PostgreSQL: the log written here behind ledger.append, and everybody's reading of all logs held here.
+
+Invariants:
+    - one call is one transaction is one fsync; nothing is reported before its commit (hence no pipeline mode);
+    - readers page in short transactions and never hold a snapshot while they wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, LiteralString, NamedTuple
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from eventstore import packing
+from eventstore.log import Appended, Command, Head, Malformed, Outcome, Reason, Refused, Snapshot, TooLarge
+from eventstore.record import Entry, decode_body
+
+_APPEND = "SELECT * FROM ledger.append(%s::smallint, %b, %b, %b, %b, %b, %b)"
+_LOAD = """
+    SELECT l.name, e.position, e.recorded, e.leaf, e.body, e.stream
+      FROM unnest(%b, %b) AS q (stream, after)
+           JOIN ledger.entry AS e ON e.stream = q.stream AND e.version > q.after
+           JOIN ledger.log AS l ON l.id = e.log
+     ORDER BY e.stream, e.version"""
+_EPOCHS = """
+    SELECT w.partition, max(w.epoch) FROM ledger.ownership AS w JOIN ledger.log AS l ON l.id = w.log
+     WHERE l.name = %s AND w.cut IS NULL GROUP BY w.partition"""
+_SNAPSHOTS = """
+    SELECT s.stream, s.version, s.leaf, s.schema, s.state
+      FROM ledger.snapshot AS s JOIN ledger.entry AS e ON e.stream = s.stream AND e.version = s.version AND e.leaf = s.leaf
+     WHERE s.stream = ANY (%b)"""
+_KEEP = """
+    INSERT INTO ledger.snapshot AS old VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT (stream) DO UPDATE
+       SET version = excluded.version, leaf = excluded.leaf, schema = excluded.schema, state = excluded.state
+     WHERE excluded.version > old.version OR excluded.leaf <> old.leaf OR excluded.schema <> old.schema"""
+_READ = """
+    SELECT e.position, e.recorded, e.leaf, e.body FROM ledger.entry AS e
+     WHERE e.log = %s::smallint AND e.position > %s ORDER BY e.position LIMIT %s"""
+_HEADS = """
+    SELECT l.name, coalesce(e.position, 0), coalesce(e.leaf, l.genesis)
+      FROM ledger.log AS l
+           LEFT JOIN LATERAL (SELECT * FROM ledger.entry AS e WHERE e.log = l.id ORDER BY e.position DESC LIMIT 1) AS e ON true
+     ORDER BY l.id"""
+
+
+async def connect(dsn: str, role: str) -> AsyncConnection[Any]:
+    """An autocommit connection that acts as `role` (countroom_writer, countroom_reader, …) whatever it logs in as."""
+    connection = await AsyncConnection.connect(acting_as(dsn, role), autocommit=True)
+    await prepare(connection)
+    return connection
+
+
+def pool(dsn: str, role: str, *, size: int) -> AsyncConnectionPool[AsyncConnection[Any]]:
+    """A pool of such connections, to be opened by its user."""
+    return AsyncConnectionPool(
+        acting_as(dsn, role), min_size=1, max_size=size, open=False, kwargs={"autocommit": True}, configure=prepare
+    )
+
+
+def acting_as(dsn: str, role: str) -> str:
+    given = conninfo_to_dict(dsn).get("options") or ""
+    return make_conninfo(dsn, options=f"{given} -c role={role} -c plan_cache_mode=force_generic_plan".strip())
+
+
+async def prepare(connection: AsyncConnection[Any]) -> None:
+    packing.register(connection)
+
+
+class LogInfo(NamedTuple):
+    id: int
+    name: str
+    origin: str
+    own: bool
+
+
+class LogReader:
+    """Reads any log held here. Not for two tasks at once: one connection, one reader."""
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self._ids: dict[str, int] = {}
+
+    async def logs(self) -> list[LogInfo]:
+        rows = await (
+            await self._connection.execute("SELECT id, name, origin, own FROM ledger.log ORDER BY id")
+        ).fetchall()
+        found = [LogInfo(*row) for row in rows]
+        self._ids = {info.name: info.id for info in found}
+        return found
+
+    async def heads(self) -> dict[str, Head]:
+        rows = await (await self._connection.execute(_HEADS, binary=True)).fetchall()
+        return {name: Head(position, bytes(leaf)) for name, position, leaf in rows}
+
+    async def read(self, log: str, after: int, limit: int) -> list[Entry]:
+        """Entries `after` + 1 … of `log`, whether they count or not. Raises KeyError for a log that is not held here."""
+        if log not in self._ids:
+            await self.logs()
+        cursor = self._connection.cursor(binary=True)
+        await cursor.execute(_READ, (self._ids[log], after, limit))
+        return [Entry(log, *row) for row in await cursor.fetchall()]
+
+
+class PostgresLog:
+    """The log written here (eventstore.log.Log). Not for two tasks at once: the writer stands in front of it."""
+
+    def __init__(self, connection: AsyncConnection[Any], info: LogInfo, names: dict[int, str]) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor(binary=True)
+        self._id = info.id
+        self._names = names
+        self.name = info.name
+        self.origin = info.origin
+
+    @classmethod
+    async def open(cls, connection: AsyncConnection[Any], name: str) -> PostgresLog:
+        """Raises KeyError if no log of this name is written here."""
+        logs = await LogReader(connection).logs()
+        own = {info.name: info for info in logs if info.own}
+        return cls(connection, own[name], {info.id: info.name for info in logs})
+
+    async def append(self, commands: Sequence[Command]) -> list[Outcome]:
+        reads = [(place, stream, version) for place, c in enumerate(commands, 1) for stream, version in c.reads]
+        arguments = (
+            self._id,
+            packing.uuid_array([c.id for c in commands]),
+            packing.int4_array([len(c.bodies) for c in commands]),
+            packing.bytea_array([body for c in commands for body in c.bodies]),
+            packing.int4_array([read[0] for read in reads]),
+            packing.text_array([read[1] for read in reads]),
+            packing.int8_array([read[2] for read in reads]),
+        )
+        try:
+            await self._cursor.execute(_APPEND, arguments, prepare=True)
+        except psycopg.DatabaseError as error:
+            raise refusal(error) from error
+        row = await self._cursor.fetchone()
+        assert row is not None  # noqa: S101 — a function of OUT parameters returns one row
+        return self._outcomes(commands, *row)
+
+    def _outcomes(
+        self,
+        commands: Sequence[Command],
+        outcomes: list[int],
+        logs: list[int],
+        positions: list[int],
+        recorded: int,
+        leaves: list[bytes],
+    ) -> list[Outcome]:
+        answer: list[Outcome] = []
+        done = 0
+        for command, outcome, log, position in zip(commands, outcomes, logs, positions, strict=True):
+            if outcome == 0:
+                upto = done + len(command.bodies)
+                answer.append(Appended(position, recorded + done, leaves[done:upto]))
+                done = upto
+            elif outcome == Reason.DUPLICATE:
+                answer.append(Refused(Reason.DUPLICATE, self._names[log], position))
+            else:
+                answer.append(Refused(Reason(outcome)))
+        return answer
+
+
+class PostgresStreams:
+    """What decisions read (eventstore.log.Streams), over a pool of connections."""
+
+    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
+        self._pool = pool
+        self._logs: dict[str, int] = {}
+
+    async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {stream: [] for stream in after}
+        arguments = (packing.text_array(list(after)), packing.int8_array(list(after.values())))
+        for *entry, stream in await self._fetch(_LOAD, arguments):
+            found[stream].append(Entry(*entry))
+        return found
+
+    async def command(self, log: str, position: int) -> list[Entry]:
+        if log not in self._logs:
+            self._logs = dict(await self._fetch("SELECT name, id FROM ledger.log", ()))
+        entries: list[Entry] = []
+        total = 1
+        while len(entries) < total:
+            rows = await self._fetch(_READ, (self._logs[log], position + len(entries) - 1, 8))
+            entries += [Entry(log, *row) for row in rows]
+            total = decode_body(entries[0].body).command.n
+        return entries[:total]
+
+    async def epochs(self, log: str) -> dict[int, int]:
+        return dict(await self._fetch(_EPOCHS, (log,)))
+
+    async def snapshots(self, streams: Sequence[str]) -> list[Snapshot]:
+        return [Snapshot(*row) for row in await self._fetch(_SNAPSHOTS, (packing.text_array(streams),))]
+
+    async def keep(self, snapshots: Sequence[Snapshot]) -> None:
+        async with self._pool.connection() as connection:
+            await connection.cursor().executemany(_KEEP, snapshots)
+
+    async def _fetch(self, query: LiteralString, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+            await cursor.execute(query, arguments, prepare=True)
+            return await cursor.fetchall()
+
+
+def refusal(error: psycopg.DatabaseError) -> Exception:
+    """What an error of the doors means: Malformed for a call that can never succeed, else the error itself."""
+    state = error.sqlstate or ""
+    if state == "CR004":
+        return TooLarge(str(error.diag.message_primary))
+    if state in {"CR005", "CR007"} or state.startswith("22"):
+        return Malformed(str(error.diag.message_primary))
+    return error
+
+
+class Waker:
+    """Wakes a tailing reader when something was appended to any log held here."""
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self._listening = False
+
+    async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 — a time-out is an ordinary answer here
+        """Return when something was appended, or after `timeout` seconds. Wake-ups are hints: the log is the queue."""
+        if not self._listening:
+            await self._connection.execute("LISTEN ledger")
+            self._listening = True
+            return
+        async for _ in self._connection.notifies(timeout=timeout, stop_after=1):
+            pass

@@ -1,0 +1,411 @@
+-- The log (docs/reference/record-format.md). Its tables belong to countroom_ledger, which nobody logs in as; services only
+-- SELECT and EXECUTE the doors below. Everything here is written once: UPDATE, DELETE and TRUNCATE are refused twice, by
+-- grants and by triggers.
+
+CREATE SCHEMA ledger AUTHORIZATION countroom_ledger;
+SET LOCAL ROLE countroom_ledger;
+
+CREATE TABLE ledger.log (
+    id      smallint PRIMARY KEY CHECK (id > 0),
+    name    text COLLATE "C" NOT NULL UNIQUE CHECK (name ~ '^[a-z][a-z0-9]*(\.[1-9][0-9]*)?$'),
+    origin  text COLLATE "C" NOT NULL UNIQUE CHECK (origin LIKE 'countroom.%/%'),
+    genesis bytea NOT NULL CHECK (octet_length(genesis) = 32),
+    own     boolean NOT NULL
+);
+COMMENT ON TABLE ledger.log IS 'The logs held here: those written here (own) and verified copies of other regions'' logs.';
+
+CREATE TABLE ledger.entry (
+    log        smallint NOT NULL,
+    position   bigint   NOT NULL,
+    recorded   bigint   NOT NULL,
+    leaf       bytea    NOT NULL,
+    body       bytea    NOT NULL,
+    -- An index over the body, null where the entry does not count:
+    version    bigint,
+    partition  smallint,
+    command_id uuid,
+    stream     text COLLATE "C",
+    type       text COLLATE "C"
+) PARTITION BY LIST (log);
+ALTER TABLE ledger.entry ALTER leaf SET STORAGE PLAIN, ALTER body SET STORAGE MAIN;
+COMMENT ON COLUMN ledger.entry.recorded IS 'microseconds since 1970-01-01 UTC';
+COMMENT ON COLUMN ledger.entry.command_id IS 'claims, else command.id where i = 1, else null';
+
+CREATE TABLE ledger.ownership (
+    partition smallint NOT NULL CHECK (partition BETWEEN 0 AND 255),
+    epoch     integer  NOT NULL CHECK (epoch > 0),
+    log       smallint NOT NULL REFERENCES ledger.log,
+    since     bigint   NOT NULL,
+    cut       bigint,
+    PRIMARY KEY (partition, epoch)
+);
+COMMENT ON TABLE ledger.ownership IS 'Which log owned a partition at an epoch, from the logs'' own events; cut = the last position that counts.';
+
+CREATE TABLE ledger.snapshot (
+    stream  text COLLATE "C" PRIMARY KEY,
+    version bigint NOT NULL,
+    leaf    bytea  NOT NULL,
+    schema  text   NOT NULL,
+    state   bytea  NOT NULL
+);
+COMMENT ON TABLE ledger.snapshot IS 'Folded states, a cache: verify folds them again. leaf = that of the last entry folded.';
+
+CREATE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION '% on % is refused: the log is written once', TG_OP, TG_TABLE_NAME USING ERRCODE = 'CR001';
+END $$;
+CREATE TRIGGER written_once BEFORE UPDATE OR DELETE ON ledger.entry FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON ledger.entry FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+-- Opening: each log has a table partition of its own, with its own narrow indexes.
+CREATE FUNCTION ledger.register_log(p_name text, p_origin text, p_own boolean) RETURNS smallint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    known ledger.log;
+    made  smallint;
+    part  text;
+BEGIN
+    LOCK TABLE ledger.log IN SHARE ROW EXCLUSIVE MODE;
+    SELECT * INTO known FROM ledger.log WHERE name = p_name;
+    IF FOUND THEN
+        IF known.origin <> p_origin OR known.own <> p_own THEN
+            RAISE EXCEPTION 'log % is known as % (own: %)', p_name, known.origin, known.own USING ERRCODE = 'CR002';
+        END IF;
+        RETURN known.id;
+    END IF;
+    SELECT coalesce(max(id), 0) + 1 INTO made FROM ledger.log;
+    INSERT INTO ledger.log VALUES
+        (made, p_name, p_origin, sha256(convert_to('countroom/log/v1' || chr(10) || p_origin, 'UTF8')), p_own);
+    part := format('entry_%s', made);
+    EXECUTE format('CREATE TABLE ledger.%I PARTITION OF ledger.entry (PRIMARY KEY (position)) FOR VALUES IN (%s)', part, made);
+    EXECUTE format('CREATE UNIQUE INDEX ON ledger.%I (stream, version)', part);
+    EXECUTE format('CREATE UNIQUE INDEX ON ledger.%I (command_id)', part);
+    EXECUTE format('CREATE TRIGGER never_truncated BEFORE TRUNCATE ON ledger.%I
+                    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()', part);
+    EXECUTE format('GRANT SELECT ON ledger.%I TO countroom_reader', part);
+    RETURN made;
+END $$;
+
+-- One concern each (they run inside a door and inherit its pinned search_path) -----------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION ledger.refuse_unsafe_session() RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'the log is written at READ COMMITTED only: an older snapshot does not see its newest entry'
+            USING ERRCODE = 'CR003';
+    END IF;
+    IF current_setting('fsync') = 'off' OR current_setting('synchronous_commit') = 'off' THEN
+        RAISE EXCEPTION 'fsync or synchronous_commit is off: an acknowledged command could be lost' USING ERRCODE = 'CR003';
+    END IF;
+END $$;
+
+-- Waits for the log's one writer to commit, then reads the newest entry. (No head row that each batch updates: under a held
+-- snapshot its dead versions cost five times the throughput.)
+CREATE FUNCTION ledger.lock_head(p_log smallint, p_own boolean, OUT name text, OUT last bigint, OUT recorded bigint, OUT leaf bytea)
+LANGUAGE plpgsql AS $$
+DECLARE is_own boolean;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1129272146, p_log);  -- 'CORR', and the log
+    SELECT l.name, l.genesis, l.own INTO name, leaf, is_own FROM ledger.log l WHERE l.id = p_log;
+    IF is_own IS DISTINCT FROM p_own THEN
+        RAISE EXCEPTION 'log % is not % here', p_log, CASE WHEN p_own THEN 'written' ELSE 'copied' END USING ERRCODE = 'CR002';
+    END IF;
+    SELECT e.position, e.recorded, e.leaf INTO last, recorded, leaf
+      FROM ledger.entry e WHERE e.log = p_log ORDER BY e.position DESC LIMIT 1;
+    IF NOT FOUND THEN
+        SELECT 0, 0, l.genesis INTO last, recorded, leaf FROM ledger.log l WHERE l.id = p_log;
+    END IF;
+END $$;
+
+-- A TypeID suffix is a UUID in base32; its last byte is the partition.
+CREATE FUNCTION ledger.partition_of(p_stream text) RETURNS smallint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (((strpos('0123456789abcdefghjkmnpqrstvwxyz', substr(p_stream, length(p_stream) - 1, 1)) - 1) & 7) * 32
+        + strpos('0123456789abcdefghjkmnpqrstvwxyz', right(p_stream, 1)) - 1)::smallint;
+
+-- Event n of a batch, of the batch's command o.
+CREATE TYPE ledger.indexed AS (
+    o int, n int, stream text, version bigint, type text, partition smallint, epoch int,
+    command uuid, i int, total int, claims uuid);
+
+-- What the index columns are made of. A body that is not a JSON object with unique names fails the whole call.
+CREATE FUNCTION ledger.read_bodies(p_bodies bytea[], p_of int[]) RETURNS SETOF ledger.indexed
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF EXISTS (SELECT FROM unnest(p_bodies) b WHERE octet_length(b) > 61440) THEN
+        RAISE EXCEPTION 'a body is larger than 60 KiB' USING ERRCODE = 'CR004';
+    END IF;
+    IF EXISTS (SELECT FROM unnest(p_bodies) b WHERE (convert_from(b, 'UTF8') IS JSON OBJECT WITH UNIQUE KEYS) IS NOT TRUE) THEN
+        RAISE EXCEPTION 'a body is not a JSON object with unique names' USING ERRCODE = 'CR005';
+    END IF;
+    RETURN QUERY
+        SELECT b.o, b.n::int, j.stream, j.version, j.type, j.partition, j.epoch,
+               (j.command ->> 'id')::uuid, (j.command ->> 'i')::int, (j.command ->> 'n')::int, j.claims::uuid
+          FROM unnest(p_bodies, p_of) WITH ORDINALITY AS b (body, o, n),
+               LATERAL json_to_record(convert_from(b.body, 'UTF8')::json)
+                   AS j (stream text, version bigint, type text, partition smallint, epoch int, command json, claims text);
+END $$;
+
+-- Follows what a log's own events say of ownership, and refuses two owners of one epoch. The first entry opens the log.
+CREATE FUNCTION ledger.note_ownership(p_log smallint, p_position bigint, p_type text, p_body bytea) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    opened jsonb := convert_from(p_body, 'UTF8')::jsonb -> 'data';
+BEGIN
+    IF (p_type = 'log.opened') <> (p_position = 1) THEN
+        RAISE EXCEPTION 'a log is opened by its first entry, and only once' USING ERRCODE = 'CR005';
+    ELSIF p_position > 1 THEN
+        RETURN;
+    ELSIF opened ->> 'origin' IS DISTINCT FROM (SELECT origin FROM ledger.log WHERE id = p_log) THEN
+        RAISE EXCEPTION 'log.opened names the origin %', opened ->> 'origin' USING ERRCODE = 'CR005';
+    END IF;
+    INSERT INTO ledger.ownership (partition, epoch, log, since)
+        SELECT p, (opened ->> 'epoch')::int, p_log, p_position
+          FROM jsonb_array_elements(opened -> 'partitions') AS span,
+               generate_series((span ->> 0)::int, (span ->> 1)::int) AS p;
+EXCEPTION WHEN unique_violation THEN
+    RAISE EXCEPTION 'two logs open with the same partition' USING ERRCODE = 'CR006';
+END $$;
+
+CREATE FUNCTION ledger.extend(p_log smallint, p_positions bigint[], p_recorded bigint[], p_leaves bytea[], p_bodies bytea[],
+                              p_index ledger.indexed[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO ledger.entry (log, position, recorded, leaf, body, version, partition, command_id, stream, type)
+        SELECT p_log, e.position, e.recorded, e.leaf, e.body,
+               e.version, e.partition, coalesce(e.claims, CASE WHEN e.i = 1 THEN e.command END), e.stream, e.type
+          FROM ROWS FROM (unnest(p_positions), unnest(p_recorded), unnest(p_leaves), unnest(p_bodies), unnest(p_index))
+                   AS e (position, recorded, leaf, body, o, n, stream, version, type, partition, epoch, command, i, total, claims);
+    PERFORM ledger.note_ownership(p_log, p_positions[x.n], x.type, p_bodies[x.n])
+       FROM unnest(p_index) AS x WHERE x.type LIKE 'log.%' OR p_positions[x.n] = 1;
+    PERFORM pg_notify('ledger', p_log || ' ' || p_positions[cardinality(p_positions)]);
+END $$;
+
+-- Which streams a command depends on, and at which version: those it writes (from its events) and those it only read.
+CREATE FUNCTION ledger.conditions(p_index ledger.indexed[], p_read_of int[], p_read_streams text[], p_read_versions bigint[])
+RETURNS TABLE (command int, stream text, expected bigint, written boolean)
+LANGUAGE sql STABLE AS $$
+    SELECT x.o, x.stream, min(x.version) - 1, true FROM unnest(p_index) AS x GROUP BY x.o, x.stream
+    UNION ALL
+    SELECT o, s, v, false FROM unnest(p_read_of, p_read_streams, p_read_versions) AS r (o, s, v)
+$$;
+
+-- What only a faulty caller sends. It fails the whole call; the writer then sends the commands one by one.
+CREATE FUNCTION ledger.refuse_malformed(p_name text, p_ids uuid[], p_counts int[], p_index ledger.indexed[]) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE bad record;
+BEGIN
+    SELECT e.o, e.i, e.stream INTO bad
+      FROM (SELECT x.*, lag(x.o) OVER w = x.o AS follows, lag(x.i) OVER w AS last_i, lag(x.partition) OVER w AS last_partition
+              FROM unnest(p_index) AS x WINDOW w AS (ORDER BY x.n)) AS e
+     WHERE (e.command = p_ids[e.o] AND e.total = p_counts[e.o] AND e.version > 0 AND e.type LIKE '_%._%'
+            AND CASE WHEN e.follows THEN e.i = e.last_i + 1 AND e.partition IS NOT DISTINCT FROM e.last_partition ELSE e.i = 1 END
+            AND CASE WHEN e.stream LIKE 'region-%'
+                     THEN e.stream ~ ('^region-' || replace(p_name, '.', '\.') || '-[a-z]+(_[0-9a-z]+)?$')
+                          AND e.partition IS NULL AND e.epoch IS NULL
+                     ELSE e.stream ~ '^[a-z][a-z_]*-[0-7][0-9a-hjkmnp-tv-z]{25}$'
+                          AND e.partition = ledger.partition_of(e.stream) AND e.epoch > 0 END) IS NOT TRUE
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'event % of command % on % is malformed', bad.i, p_ids[bad.o], bad.stream USING ERRCODE = 'CR005';
+    END IF;
+    IF EXISTS (SELECT FROM unnest(p_index) AS x GROUP BY x.o, x.stream
+               HAVING count(*) > 1 AND array_agg(x.version ORDER BY x.n)
+                      <> ARRAY(SELECT generate_series(min(x.version), min(x.version) + count(*) - 1))) THEN
+        RAISE EXCEPTION 'the versions of a stream do not follow one another' USING ERRCODE = 'CR005';
+    END IF;
+END $$;
+
+CREATE FUNCTION ledger.refuse_overlap(p_ids uuid[], p_index ledger.indexed[], p_read_of int[], p_read_streams text[])
+RETURNS void LANGUAGE plpgsql STABLE AS $$
+DECLARE shared text;
+BEGIN
+    SELECT stream INTO shared FROM ledger.conditions(p_index, p_read_of, p_read_streams, '{}')
+     GROUP BY stream HAVING bool_or(written) AND count(DISTINCT command) > 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'one command of the batch writes %, which another reads or writes', shared USING ERRCODE = 'CR007';
+    END IF;
+    IF (SELECT count(DISTINCT id) FROM unnest(p_ids) AS id) < cardinality(p_ids) THEN
+        RAISE EXCEPTION 'a command id stands twice in the batch' USING ERRCODE = 'CR007';
+    END IF;
+END $$;
+
+-- Per command: 0 may be appended, else why not (see append); ids are looked up first, so a repeat is never a conflict.
+CREATE FUNCTION ledger.verdicts(
+    p_log smallint, p_ids uuid[], p_index ledger.indexed[], p_read_of int[], p_read_streams text[],
+    p_read_versions bigint[], OUT outcomes smallint[], OUT logs smallint[], OUT positions bigint[])
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    claims   boolean := EXISTS (SELECT FROM unnest(p_index) AS x WHERE x.claims IS NOT NULL);
+    foreign_ int[];
+    moved    int[];
+BEGIN
+    SELECT array_agg(DISTINCT x.o) INTO foreign_
+      FROM (SELECT e.o, e.partition, e.epoch FROM unnest(p_index) AS e WHERE e.partition IS NOT NULL
+            UNION ALL
+            SELECT o, ledger.partition_of(s), NULL FROM unnest(p_read_of, p_read_streams) AS r (o, s)
+             WHERE s NOT LIKE 'region-%') AS x
+     WHERE NOT EXISTS (SELECT FROM ledger.ownership AS w
+                        WHERE w.partition = x.partition AND w.log = p_log AND w.cut IS NULL
+                              AND (x.epoch IS NULL OR w.epoch = x.epoch));
+    SELECT array_agg(DISTINCT c.command) INTO moved
+      FROM ledger.conditions(p_index, p_read_of, p_read_streams, p_read_versions) AS c
+     WHERE c.expected <> coalesce((SELECT e.version FROM ledger.entry AS e WHERE e.stream = c.stream
+                                    ORDER BY e.version DESC LIMIT 1), 0);
+    SELECT array_agg(CASE WHEN e.position IS NOT NULL THEN 1 WHEN c = ANY (foreign_) THEN 3 WHEN c = ANY (moved) THEN 2 ELSE 0 END
+                     ORDER BY c),
+           array_agg(e.log ORDER BY c), array_agg(e.position ORDER BY c)
+      INTO outcomes, logs, positions
+      FROM unnest(p_ids) WITH ORDINALITY AS q (id, c)
+           LEFT JOIN LATERAL (SELECT e.log, e.position FROM ledger.entry AS e WHERE e.command_id = q.id LIMIT 1) AS e ON true;
+    IF claims THEN
+        SELECT array_agg(CASE WHEN outcomes[c] = 0 AND taken THEN 2 ELSE outcomes[c] END ORDER BY c) INTO outcomes
+          FROM (SELECT c, EXISTS (SELECT FROM unnest(p_index) AS x
+                                   WHERE x.o = c AND (x.claims = ANY (p_ids)
+                                         OR EXISTS (SELECT FROM ledger.entry AS e WHERE e.command_id = x.claims))) AS taken
+                  FROM generate_subscripts(p_ids, 1) AS c) AS q;
+    END IF;
+END $$;
+
+CREATE FUNCTION ledger.chain(INOUT leaf bytea, p_position bigint, p_recorded bigint, p_bodies bytea[], OUT leaves bytea[])
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    body bytea;
+    done int := 0;
+BEGIN
+    leaves := '{}';
+    FOREACH body IN ARRAY p_bodies LOOP
+        leaf := sha256('\x00'::bytea || leaf || int8send(p_position + done) || int8send(p_recorded + done) || body);
+        done := done + 1;
+        leaves[done] := leaf;
+    END LOOP;
+END $$;
+
+-- An entry counts iff it stands on its log's own region streams, or its log owned (partition, epoch). The others are kept,
+-- with an empty index.
+CREATE FUNCTION ledger.leave_out_foreign(p_log smallint, p_name text, p_index ledger.indexed[]) RETURNS ledger.indexed[]
+LANGUAGE sql STABLE AS $$
+    SELECT array_agg(CASE WHEN CASE WHEN x.partition IS NULL THEN starts_with(x.stream, 'region-' || p_name || '-')
+                                    ELSE EXISTS (SELECT FROM ledger.ownership AS w
+                                                  WHERE w.partition = x.partition AND w.epoch = x.epoch AND w.log = p_log
+                                                        AND x.partition = ledger.partition_of(x.stream)) END
+                          THEN x ELSE ROW(x.o, x.n, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::ledger.indexed END
+                     ORDER BY x.n)
+      FROM unnest(p_index) AS x
+$$;
+
+-- The doors ------------------------------------------------------------------------------------------------------------
+
+-- Appends a batch of independent commands to a log written here, in one transaction. A command is an id, p_counts[n] events
+-- (bodies one after another in p_bodies) and conditions on streams that it only read; without events it confirms them.
+-- outcomes: 0 appended (or confirmed) · 1 its id is taken, at (logs, positions) · 2 a stream has moved · 3 the partition
+-- is not owned here at that epoch. Appended: positions = its first; recorded counts up by 1 µs from `recorded` over all
+-- events appended by the call; leaves are theirs, in order.
+CREATE FUNCTION ledger.append(
+    p_log smallint, p_ids uuid[], p_counts int[], p_bodies bytea[],
+    p_read_of int[], p_read_streams text[], p_read_versions bigint[],
+    OUT outcomes smallint[], OUT logs smallint[], OUT positions bigint[], OUT recorded bigint, OUT leaves bytea[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    head   record;
+    index  ledger.indexed[];
+    bodies bytea[] := p_bodies;
+    of     int[];
+    next   bigint;
+BEGIN
+    PERFORM ledger.refuse_unsafe_session();
+    SELECT coalesce(array_agg(c ORDER BY c), '{}') INTO of
+      FROM unnest(p_counts) WITH ORDINALITY AS q (events, c), generate_series(1, q.events);
+    IF cardinality(of) <> cardinality(p_bodies) OR cardinality(p_ids) <> cardinality(p_counts) THEN
+        RAISE EXCEPTION 'the counts do not fit the bodies' USING ERRCODE = 'CR005';
+    END IF;
+    SELECT coalesce(array_agg(b ORDER BY b.n), '{}') INTO index FROM ledger.read_bodies(p_bodies, of) AS b;
+    SELECT * INTO head FROM ledger.lock_head(p_log, true);
+    PERFORM ledger.refuse_malformed(head.name, p_ids, p_counts, index);
+    PERFORM ledger.refuse_overlap(p_ids, index, p_read_of, p_read_streams);
+    SELECT v.outcomes, v.logs, v.positions INTO outcomes, logs, positions
+      FROM ledger.verdicts(p_log, p_ids, index, p_read_of, p_read_streams, p_read_versions) AS v;
+
+    IF 0 <> ANY (outcomes) THEN  -- the refused are left out
+        SELECT coalesce(array_agg(b ORDER BY n), '{}') INTO bodies
+          FROM unnest(of, p_bodies) WITH ORDINALITY AS e (o, b, n) WHERE outcomes[o] = 0;
+        SELECT array_agg(b ORDER BY b.n) INTO index FROM ledger.read_bodies(bodies, '{}') AS b;
+    END IF;
+    next := head.last + 1;
+    FOR c IN 1 .. cardinality(p_ids) LOOP
+        IF outcomes[c] = 0 THEN
+            positions[c] := next;
+            next := next + p_counts[c];
+        END IF;
+    END LOOP;
+    recorded := greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, head.recorded + 1);
+    leaves := '{}';
+    IF bodies <> '{}' THEN
+        SELECT c.leaves INTO leaves FROM ledger.chain(head.leaf, head.last + 1, recorded, bodies) AS c;
+        PERFORM ledger.extend(
+            p_log, (SELECT array_agg(k ORDER BY k) FROM generate_series(head.last + 1, next - 1) AS k),
+            (SELECT array_agg(append.recorded + k - 1 ORDER BY k) FROM generate_series(1, cardinality(bodies)) AS k),
+            leaves, bodies, index);
+    END IF;
+END $$;
+
+-- Appends what another region's log holds from p_first on: whole commands, exactly as they stand there.
+CREATE FUNCTION ledger.append_copy(p_log smallint, p_first bigint, p_recorded bigint[], p_leaves bytea[], p_bodies bytea[])
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    head  record;
+    e     record;
+    index ledger.indexed[];
+    n     int := cardinality(p_bodies);
+    bad   bigint;
+BEGIN
+    PERFORM ledger.refuse_unsafe_session();
+    SELECT array_agg(b ORDER BY b.n) INTO index FROM ledger.read_bodies(p_bodies, '{}') AS b;
+    SELECT * INTO head FROM ledger.lock_head(p_log, false);
+    IF p_first <> head.last + 1 THEN
+        RAISE EXCEPTION 'position % is next, not %', head.last + 1, p_first USING ERRCODE = 'CR008';
+    END IF;
+    FOR e IN SELECT * FROM unnest(p_recorded, p_leaves, p_bodies) WITH ORDINALITY AS e (recorded, leaf, body, n) LOOP
+        head.leaf := sha256('\x00'::bytea || head.leaf || int8send(p_first + e.n - 1) || int8send(e.recorded) || e.body);
+        IF head.leaf IS DISTINCT FROM e.leaf OR e.recorded <= head.recorded THEN
+            RAISE EXCEPTION 'position % does not follow from its predecessor', p_first + e.n - 1 USING ERRCODE = 'CR009';
+        END IF;
+        head.recorded := e.recorded;
+    END LOOP;
+    SELECT p_first + x.n - 1 INTO bad
+      FROM (SELECT x.*, lag(x.i) OVER w AS last_i, lag(x.command) OVER w AS last_command, lag(x.total) OVER w AS last_total
+              FROM unnest(index) AS x WINDOW w AS (ORDER BY n)) AS x
+     WHERE (CASE WHEN x.i = 1 THEN last_i IS NULL OR last_i = last_total
+                 ELSE x.i = last_i + 1 AND x.command = last_command AND x.total = last_total END
+            AND x.i <= x.total AND (x.n < cardinality(p_bodies) OR x.i = x.total)) IS NOT TRUE
+     ORDER BY x.n LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'position %: a command is not whole', bad USING ERRCODE = 'CR010';
+    END IF;
+    IF p_first = 1 THEN  -- its ownership is what the rest counts by
+        PERFORM ledger.extend(p_log, ARRAY[1::bigint], p_recorded[1:1], p_leaves[1:1], p_bodies[1:1], index[1:1]);
+        IF n = 1 THEN
+            RETURN 1;
+        END IF;
+        SELECT array_agg(b ORDER BY b.n) INTO index FROM ledger.read_bodies(p_bodies[2:], '{}') AS b;
+        p_first := 2;
+        p_recorded := p_recorded[2:]; p_leaves := p_leaves[2:]; p_bodies := p_bodies[2:];
+        n := n - 1;
+    END IF;
+    PERFORM ledger.extend(
+        p_log, (SELECT array_agg(k ORDER BY k) FROM generate_series(p_first, p_first + n - 1) AS k),
+        p_recorded, p_leaves, p_bodies, ledger.leave_out_foreign(p_log, head.name, index));
+    RETURN p_first + n - 1;
+END $$;
+
+-- Rights ---------------------------------------------------------------------------------------------------------------
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
+GRANT USAGE ON SCHEMA ledger TO countroom_reader, countroom_writer, countroom_applier;
+GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO countroom_reader;
+GRANT EXECUTE ON FUNCTION ledger.append TO countroom_writer;
+GRANT EXECUTE ON FUNCTION ledger.append_copy TO countroom_applier;
+GRANT INSERT, UPDATE, DELETE ON ledger.snapshot TO countroom_writer;
+RESET ROLE;

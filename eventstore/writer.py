@@ -1,0 +1,155 @@
+"""
+Natural group commit: while one batch commits, the next gathers; nobody lingers.
+
+Invariants:
+    - a batch holds no command whose streams another command of it writes: that one waits for the next batch, in order;
+    - a command is answered after its commit; after a lost connection the same batch is sent again, which the command ids
+      make harmless, so no acknowledged command is lost and none counts twice;
+    - a malformed command fails alone: its batch is sent again one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import psycopg
+import structlog
+
+from eventstore.log import Command, Log, Malformed, Outcome, refuse_oversize
+
+BATCH_COMMANDS_MAX = 500
+BATCH_BYTES_MAX = 4 * 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class Unavailable(Exception):  # noqa: N818
+    """The log cannot be reached, and it is not known whether the command was appended: send it again."""
+
+
+class _Call:
+    """One caller's commands, whose outcomes come from one batch or several."""
+
+    __slots__ = ("done", "missing", "outcomes")
+
+    def __init__(self, length: int) -> None:
+        self.outcomes: list[Outcome | None] = [None] * length
+        self.missing = length
+        self.done: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+
+    def settle(self, place: int, outcome: Outcome) -> None:
+        self.outcomes[place] = outcome
+        self.missing -= 1
+        if self.missing == 0 and not self.done.done():
+            self.done.set_result(self.outcomes)  # type: ignore[arg-type]
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class _Queued(NamedTuple):
+    command: Command
+    call: _Call
+    place: int
+
+
+class Writer:
+    """Appends commands of many tasks to one log. Run `run()` as a task; `close()` lets what is queued finish."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Log]], *, give_up_seconds: float = 20.0) -> None:
+        self._connect = connect
+        self._give_up_seconds = give_up_seconds
+        self._log: Log | None = None
+        self._queue: deque[_Queued] = deque()
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    async def append(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Append commands that do not depend on one another; see eventstore.log.Log.append. Raises TooLarge, Unavailable."""
+        if self._closed:
+            raise Unavailable("the writer is closing")
+        for command in commands:
+            refuse_oversize(command)
+        call = _Call(len(commands))
+        self._queue.extend(_Queued(command, call, place) for place, command in enumerate(commands))
+        self._wake.set()
+        return await call.done
+
+    async def run(self) -> None:
+        while not (self._closed and not self._queue):
+            if self._queue:
+                await self._commit(self._take())
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.set()
+
+    def _take(self) -> list[_Queued]:
+        """The next independent commands. One that must wait holds back later ones on its streams, so order is kept."""
+        batch: list[_Queued] = []
+        later: list[_Queued] = []
+        written: set[str] = set()
+        read: set[str] = set()
+        ids: set[bytes] = set()
+        size = 0
+        while self._queue and len(batch) < BATCH_COMMANDS_MAX and size < BATCH_BYTES_MAX:
+            item = self._queue.popleft()
+            command = item.command
+            reads = [stream for stream, _ in command.reads]
+            waits = (
+                not written.isdisjoint(command.writes)
+                or not read.isdisjoint(command.writes)
+                or not written.isdisjoint(reads)
+                or command.id in ids
+            )
+            written |= command.writes
+            read.update(reads)
+            ids.add(command.id)
+            if waits:
+                later.append(item)
+            else:
+                batch.append(item)
+                size += sum(map(len, command.bodies))
+        self._queue.extendleft(reversed(later))
+        return batch
+
+    async def _commit(self, batch: list[_Queued]) -> None:
+        try:
+            outcomes = await self._append([item.command for item in batch])
+        except Malformed as error:
+            if len(batch) == 1:
+                batch[0].call.fail(error)
+            else:
+                for item in batch:
+                    await self._commit([item])
+        except Unavailable as error:
+            for item in batch:
+                item.call.fail(error)
+        else:
+            for item, outcome in zip(batch, outcomes, strict=True):
+                item.call.settle(item.place, outcome)
+
+    async def _append(self, commands: list[Command]) -> list[Outcome]:
+        """Send a batch until it is answered; raises Unavailable when that takes too long."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._give_up_seconds
+        pause = 0.05
+        while True:
+            try:
+                if self._log is None:
+                    self._log = await self._connect()
+                return await self._log.append(commands)
+            except (psycopg.Error, OSError) as error:
+                self._log = None  # and send the same again: looking could not tell «not yet» from «never»
+                if loop.time() > give_up:
+                    raise Unavailable(f"no answer from the log for {self._give_up_seconds:.0f} s: {error}") from error
+                _log.warning("append is sent again", error=str(error).strip(), commands=len(commands))
+                await asyncio.sleep(pause)
+                pause = min(1.0, pause * 2)

@@ -1,0 +1,211 @@
+"""What a leaf link carries from region to region, and what it refuses, also to a region that keeps no rule."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import nats
+import nkeys
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import DiscardPolicy, StreamConfig
+
+from devstack import Stack
+
+
+@asynccontextmanager
+async def connected(stack: Stack, region: str, user: str) -> AsyncIterator[Client]:
+    async def denied(_: Exception) -> None:
+        """A denied publish is reported here and nowhere else."""
+
+    at = stack.endpoints(region)
+    client = await nats.connect(at.nats, nkeys_seed=str(at.seeds / f"{user}.seed"), error_cb=denied)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def call(client: Client, subject: str, request: object) -> dict[str, Any]:
+    answer = await client.request(subject, json.dumps(request).encode(), timeout=1)
+    decoded: dict[str, Any] = json.loads(answer.data)
+    return decoded
+
+
+async def linked(client: Client, origin: str) -> None:
+    """Wait until the origin's JetStream answers through the link."""
+    for _ in range(100):
+        try:
+            await client.request(f"$JS.{origin}.API.INFO", b"", timeout=0.2)
+        except (nats.errors.NoRespondersError, nats.errors.TimeoutError):
+            await asyncio.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"no link to {origin}")
+
+
+class Realm:
+    """The realm R_EU: EU's own client, and those of the other regions on their local sides."""
+
+    def __init__(self, eu: Client, us: Client, ca: Client) -> None:
+        self.eu, self.us, self.ca = eu, us, ca
+        self.heard: list[tuple[str, bytes]] = []
+
+    async def listen(self, *subjects: str) -> None:
+        async def note(message: Msg) -> None:
+            self.heard.append((message.subject, message.data))
+
+        for subject in subjects:
+            await self.eu.subscribe(subject, cb=note)
+        await self.eu.flush()
+        await asyncio.sleep(0.2)  # until the interest has crossed the links
+
+    async def log_state(self) -> tuple[int, int]:
+        state = (await self.eu.jetstream().stream_info("LOG_EU")).state
+        return state.messages, state.last_seq
+
+
+@pytest.fixture
+async def realm(stack: Stack) -> AsyncIterator[Realm]:
+    async with AsyncExitStack() as exits:
+        eu = await exits.enter_async_context(connected(stack, "eu", "own"))
+        us = await exits.enter_async_context(connected(stack, "us", "in-eu"))
+        ca = await exits.enter_async_context(connected(stack, "ca.2", "in-eu"))
+        await eu.jetstream().add_stream(
+            StreamConfig(name="LOG_EU", subjects=["log.EU"], discard=DiscardPolicy.OLD, deny_delete=True)
+        )
+        await eu.jetstream().publish("log.EU", b"entry 1")
+        await linked(us, "EU")
+        await linked(ca, "EU")
+        yield Realm(eu, us, ca)
+        await eu.jetstream().delete_stream("LOG_EU")
+
+
+async def test_another_region_pulls_the_log_from_its_origin(realm: Realm) -> None:
+    await realm.eu.jetstream().publish("log.EU", b"entry 2")
+    inbox = realm.us.new_inbox()
+    entries = await realm.us.subscribe(inbox)
+    created = await call(
+        realm.us,
+        "$JS.EU.API.CONSUMER.CREATE.LOG_EU.applier",
+        {
+            "stream_name": "LOG_EU",
+            "action": "create",
+            "config": {
+                "name": "applier",
+                "deliver_policy": "by_start_sequence",
+                "opt_start_seq": 1,
+                "ack_policy": "none",
+                "inactive_threshold": 30 * 10**9,
+                "mem_storage": True,
+            },
+        },
+    )
+    assert "error" not in created
+    pull = {"batch": 10, "expires": 5 * 10**9}
+    await realm.us.publish("$JS.EU.API.CONSUMER.MSG.NEXT.LOG_EU.applier", json.dumps(pull).encode(), reply=inbox)
+    assert [(await entries.next_msg(timeout=2)).data for _ in range(2)] == [b"entry 1", b"entry 2"]
+
+
+async def test_requests_and_hints_cross_the_link(realm: Realm) -> None:
+    async def serve(message: Msg) -> None:
+        await message.respond(b"range of " + message.data)
+
+    await realm.eu.subscribe("rpc.EU.range", cb=serve)
+    await realm.eu.flush()
+    await asyncio.sleep(0.2)
+    assert (await realm.us.request("rpc.EU.range", b"1-9", timeout=2)).data == b"range of 1-9"
+
+    hints = await realm.us.subscribe("hint.EU.log")
+    await realm.us.flush()
+    await asyncio.sleep(0.2)
+    await realm.eu.publish("hint.EU.log", b"2")
+    assert (await hints.next_msg(timeout=2)).data == b"2"
+
+
+async def test_a_region_acknowledges_in_its_own_name_only(realm: Realm) -> None:
+    await realm.listen("ack.>")
+    await realm.us.publish("ack.EU.CA_2", b"forged")
+    await realm.us.publish("ack.EU.US", b"true")
+    await realm.ca.publish("ack.EU.CA_2", b"true")
+    await realm.us.flush()
+    await realm.ca.flush()
+    await asyncio.sleep(0.3)
+    assert sorted(realm.heard) == [("ack.EU.CA_2", b"true"), ("ack.EU.US", b"true")]
+
+
+async def test_only_the_origin_writes_its_log(realm: Realm) -> None:
+    before = await realm.log_state()
+    await realm.listen("log.>")
+    await realm.us.publish("log.EU", b"forged")
+    await realm.us.flush()
+    await asyncio.sleep(0.3)
+    assert (realm.heard, await realm.log_state()) == ([], before)
+
+
+async def test_another_region_cannot_change_the_stream(realm: Realm) -> None:
+    async def attempt(verb: str) -> None:
+        with pytest.raises((nats.errors.TimeoutError, nats.errors.NoRespondersError)):
+            await realm.us.request(f"$JS.EU.API.{verb}.LOG_EU", b'{"seq": 1}', timeout=0.5)
+
+    before = await realm.log_state()
+    await asyncio.gather(
+        *(attempt(verb) for verb in ("STREAM.PURGE", "STREAM.DELETE", "STREAM.UPDATE", "STREAM.MSG.DELETE"))
+    )
+    assert await realm.log_state() == before
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "log.EU",
+        "ack.EU.CA_2",
+        "$JS.API.STREAM.PURGE.LOG_EU",
+        "$JS.EU.API.STREAM.PURGE.LOG_EU",
+        "$JS.EU.API.STREAM.DELETE.LOG_EU",
+    ],
+)
+async def test_a_server_that_has_a_links_key_and_keeps_no_rule_forges_nothing(
+    stack: Stack, realm: Realm, subject: str
+) -> None:
+    before = await realm.log_state()
+    await realm.listen("log.>", "ack.>")
+    assert b"Permissions Violation" in await asyncio.to_thread(attack_as_a_leaf, stack, subject)
+    await asyncio.sleep(0.1)
+    assert realm.heard == [("ack.EU.US", b"true")]
+    assert await realm.log_state() == before
+
+
+def attack_as_a_leaf(stack: Stack, subject: str) -> bytes:
+    """
+    Speak the leaf protocol to EU with US's key, as a compromised server would: no server of ours is in between.
+
+    Publishes what US may, then the forgery. Returns what EU said until it hung up.
+    """
+    seed = (stack.endpoints("us").seeds / "link-eu.seed").read_bytes()
+    key = nkeys.from_seed(bytearray(seed))
+    with socket.create_connection(("127.0.0.1", stack.regions[0].ports.leaf), timeout=5) as link:
+        lines = link.makefile("rb")
+        info = json.loads(lines.readline().removeprefix(b"INFO "))
+        hello = {
+            "nkey": key.public_key.decode(),
+            "sig": base64.urlsafe_b64encode(key.sign(info["nonce"].encode())).rstrip(b"=").decode(),
+            "server_id": "EVIL",
+            "name": "evil",
+            "domain": "EVIL",
+            "headers": True,
+            "jetstream": True,
+            "no_responders": True,
+            "version": "2.15.1",
+        }
+        link.sendall(b"CONNECT " + json.dumps(hello).encode() + b"\r\n")
+        link.sendall(b"LMSG ack.EU.US 4\r\ntrue\r\n")
+        link.sendall(f"LMSG {subject} 6\r\nforged\r\n".encode())
+        return lines.read()

@@ -1,0 +1,35 @@
+# Two commands need nothing before them: `make demo` and `make test`. Each sets the checkout up first.
+# ARGS goes to the command, e.g. make demo ARGS=--keep · NAME picks a benchmark, e.g. make bench NAME=append
+
+PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
+	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))) python3)
+RUN := .venv/bin/python
+SOURCES := access app bench bootstrap.py commands console devstack domain eventstore policies projections queries reactions \
+	replication tests verifier
+
+.PHONY: setup demo up test check bench format
+
+setup:
+	@$(PYTHON) bootstrap.py
+
+demo: setup
+	@.venv/bin/countroom demo $(ARGS)
+
+up: setup
+	@.venv/bin/countroom up $(ARGS)
+
+test: setup
+	@$(RUN) -m pytest -q $(ARGS)
+
+check: setup
+	@.venv/bin/ruff format --check --quiet $(SOURCES)
+	@.venv/bin/ruff check --quiet $(SOURCES)
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+
+bench: setup
+	@$(RUN) -m bench $(NAME) $(ARGS)
+
+format: setup
+	@.venv/bin/ruff format $(SOURCES)
+	@.venv/bin/ruff check --fix $(SOURCES)

@@ -81,6 +81,13 @@ def stream(transaction_id: TransactionId) -> Stream[Transaction]:
     return Stream(TRANSACTIONS, parse_id("transaction", transaction_id))
 
 
+def owner(transaction: Transaction) -> PlayerId:
+    """Whose transaction it is. Raises NotFound."""
+    if transaction.status is Status.UNKNOWN:
+        raise NotFound("no such transaction")
+    return transaction.player
+
+
 # Decisions
 
 
@@ -145,8 +152,7 @@ def _refuse(transaction: Transaction, player: Player, money: Money) -> None:
 
 
 def _ended(transaction: Transaction, status: Status) -> bool:
-    if transaction.status is Status.UNKNOWN:
-        raise NotFound("no such transaction")
+    owner(transaction)
     if transaction.status is Status.REQUESTED:
         return False
     if transaction.status is not status:

@@ -39,6 +39,13 @@ class Reason(IntEnum):
     NOT_OWNED = 3
 
 
+class Place(NamedTuple):
+    """Where a command's first event stands."""
+
+    log: str
+    position: int
+
+
 @dataclass(frozen=True, slots=True)
 class Appended:
     """The command stands at `position` … `position` + len(leaves) - 1, the first recorded at `recorded` µs, each 1 µs later.
@@ -53,11 +60,10 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing was appended. A duplicate's first event stands at (log, position)."""
+    """Nothing was appended. `first`: where a duplicate's first event stands."""
 
     reason: Reason
-    log: str = ""
-    position: int = 0
+    first: Place | None = None
 
 
 Outcome = Appended | Refused
@@ -79,11 +85,15 @@ class TooLarge(Malformed):
 
 
 class Snapshot(NamedTuple):
-    """A folded state at `version` of `stream`; `leaf` is that of the last entry folded, `schema` names the state's shape."""
+    """A folded state at `version` of `stream`; `leaf` and `recorded` are those of the last entry folded.
+
+    `schema` names the state's shape.
+    """
 
     stream: str
     version: int
     leaf: bytes
+    recorded: int
     schema: str
     state: bytes
 
@@ -110,8 +120,12 @@ class Streams(Protocol):
         """For each stream its entries that count, after the given version and in order."""
         ...
 
-    async def command(self, log: str, position: int) -> list[Entry]:
-        """The entries of the command whose first event stands at (log, position)."""
+    async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
+        """Where the commands of these ids stand, of those that are known."""
+        ...
+
+    async def commands(self, places: Sequence[Place]) -> list[list[Entry]]:
+        """All entries of each of these commands."""
         ...
 
     async def epochs(self, log: str) -> dict[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from domain.kernel import partition_of
-from eventstore.log import Appended, Command, Malformed, Outcome, Reason, Refused, Snapshot, refuse_oversize
+from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, refuse_oversize
 from eventstore.record import Entry, decode_body, genesis, leaf_hash
 
 
@@ -30,7 +30,7 @@ class MemoryLog:
 
     def _append(self, command: Command) -> Outcome:
         if command.id in self._commands:
-            return Refused(Reason.DUPLICATE, self.name, self._commands[command.id])
+            return Refused(Reason.DUPLICATE, Place(self.name, self._commands[command.id]))
         bodies = [decode_body(body) for body in command.bodies]
         owned = (b.partition is None or self._epochs.get(b.partition) == b.epoch for b in bodies)
         read = (stream.startswith("region-") or partition_of(stream) in self._epochs for stream, _ in command.reads)
@@ -70,9 +70,13 @@ class MemoryLog:
     async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
         return {stream: self._streams.get(stream, [])[version:] for stream, version in after.items()}
 
-    async def command(self, log: str, position: int) -> list[Entry]:
-        if log != self.name:
-            raise KeyError(log)
+    async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
+        return {id_: Place(self.name, self._commands[id_]) for id_ in commands if id_ in self._commands}
+
+    async def commands(self, places: Sequence[Place]) -> list[list[Entry]]:
+        return [self._command(place.position) for place in places]
+
+    def _command(self, position: int) -> list[Entry]:
         n = decode_body(self.entries[position - 1].body).command.n
         return self.entries[position - 1 : position - 1 + n]
 

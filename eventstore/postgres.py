@@ -17,8 +17,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from eventstore import packing
-from eventstore.log import Appended, Command, Head, Malformed, Outcome, Reason, Refused, Snapshot, TooLarge
-from eventstore.record import Entry, decode_body
+from eventstore.log import Appended, Command, Head, Malformed, Outcome, Place, Reason, Refused, Snapshot, TooLarge
+from eventstore.record import Entry
 
 _APPEND = "SELECT * FROM ledger.append(%s::smallint, %b, %b, %b, %b, %b, %b)"
 _LOAD = """
@@ -30,12 +30,23 @@ _LOAD = """
 _EPOCHS = """
     SELECT w.partition, max(w.epoch) FROM ledger.ownership AS w JOIN ledger.log AS l ON l.id = w.log
      WHERE l.name = %s AND w.cut IS NULL GROUP BY w.partition"""
+_FIND = """
+    SELECT e.command_id, l.name, e.position FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
+     WHERE e.command_id = ANY (%b)"""
+_COMMANDS = """
+    SELECT l.name, e.position, e.recorded, e.leaf, e.body, q.place
+      FROM unnest(%b, %b) WITH ORDINALITY AS q (log, position, place)
+           JOIN ledger.log AS l ON l.name = q.log
+           JOIN ledger.entry AS f ON f.log = l.id AND f.position = q.position
+           JOIN ledger.entry AS e ON e.log = l.id AND e.position >= q.position
+                AND e.position < q.position + (convert_from(f.body, 'UTF8')::json -> 'command' ->> 'n')::int
+     ORDER BY q.place, e.position"""
 _SNAPSHOTS = """
-    SELECT s.stream, s.version, s.leaf, s.schema, s.state
+    SELECT s.stream, s.version, s.leaf, e.recorded, s.schema, s.state
       FROM ledger.snapshot AS s JOIN ledger.entry AS e ON e.stream = s.stream AND e.version = s.version AND e.leaf = s.leaf
      WHERE s.stream = ANY (%b)"""
 _KEEP = """
-    INSERT INTO ledger.snapshot AS old VALUES (%s, %s, %s, %s, %s)
+    INSERT INTO ledger.snapshot AS old (stream, version, leaf, schema, state) VALUES (%s, %s, %s, %s, %s)
     ON CONFLICT (stream) DO UPDATE
        SET version = excluded.version, leaf = excluded.leaf, schema = excluded.schema, state = excluded.state
      WHERE excluded.version > old.version OR excluded.leaf <> old.leaf OR excluded.schema <> old.schema"""
@@ -161,7 +172,7 @@ class PostgresLog:
                 answer.append(Appended(position, recorded + done, leaves[done:upto]))
                 done = upto
             elif outcome == Reason.DUPLICATE:
-                answer.append(Refused(Reason.DUPLICATE, self._names[log], position))
+                answer.append(Refused(Reason.DUPLICATE, Place(self._names[log], position)))
             else:
                 answer.append(Refused(Reason(outcome)))
         return answer
@@ -172,7 +183,6 @@ class PostgresStreams:
 
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
         self._pool = pool
-        self._logs: dict[str, int] = {}
 
     async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
         found: dict[str, list[Entry]] = {stream: [] for stream in after}
@@ -181,16 +191,16 @@ class PostgresStreams:
             found[stream].append(Entry(*entry))
         return found
 
-    async def command(self, log: str, position: int) -> list[Entry]:
-        if log not in self._logs:
-            self._logs = dict(await self._fetch("SELECT name, id FROM ledger.log", ()))
-        entries: list[Entry] = []
-        total = 1
-        while len(entries) < total:
-            rows = await self._fetch(_READ, (self._logs[log], position + len(entries) - 1, 8))
-            entries += [Entry(log, *row) for row in rows]
-            total = decode_body(entries[0].body).command.n
-        return entries[:total]
+    async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
+        rows = await self._fetch(_FIND, (packing.uuid_array(commands),))
+        return {command.bytes: Place(log, position) for command, log, position in rows}
+
+    async def commands(self, places: Sequence[Place]) -> list[list[Entry]]:
+        found: list[list[Entry]] = [[] for _ in places]
+        arguments = (packing.text_array([p.log for p in places]), packing.int8_array([p.position for p in places]))
+        for *entry, place in await self._fetch(_COMMANDS, arguments):
+            found[place - 1].append(Entry(*entry))
+        return found
 
     async def epochs(self, log: str) -> dict[int, int]:
         return dict(await self._fetch(_EPOCHS, (log,)))
@@ -200,7 +210,9 @@ class PostgresStreams:
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
         async with self._pool.connection() as connection:
-            await connection.cursor().executemany(_KEEP, snapshots)
+            await connection.cursor().executemany(
+                _KEEP, [(s.stream, s.version, s.leaf, s.schema, s.state) for s in snapshots]
+            )
 
     async def _fetch(self, query: LiteralString, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
         async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:

@@ -1,0 +1,1 @@
+"""Rules as data, loaded and typed. Legal values will come from the rules table only, never from memory."""

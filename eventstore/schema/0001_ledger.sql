@@ -212,7 +212,7 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM unnest(p_index) AS x GROUP BY x.o, x.stream
                HAVING count(*) > 1 AND array_agg(x.version ORDER BY x.n)
-                      <> ARRAY(SELECT generate_series(min(x.version), min(x.version) + count(*) - 1))) THEN
+                      <> ARRAY(SELECT generate_series(min(x.version), max(x.version)))) THEN
         RAISE EXCEPTION 'the versions of a stream do not follow one another' USING ERRCODE = 'CR005';
     END IF;
 END $$;

@@ -1,0 +1,119 @@
+"""
+Many commands in one request, each with its own key and its own result.
+
+Invariants:
+    - items that share a stream run in the order given, the others together: a wave is one append;
+    - an item counts as if it had been sent alone: same command id, same fingerprint, same answer;
+    - an item may name the player or transaction of an earlier item n as `$n`; if that one was refused, it is not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from commands.decider import Plan, Receipt
+from domain.errors import Rejected
+
+ITEMS_MAX = 1000
+
+
+class BatchItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One command: its Idempotency-Key, its path (with `$n` for the identifier that item n made), its body."""
+
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    path: Annotated[str, msgspec.Meta(max_length=300)]
+    body: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    items: Annotated[list[BatchItem], msgspec.Meta(min_length=1, max_length=ITEMS_MAX)]
+
+
+class DependencyFailed(Rejected):
+    """Facts: item."""
+
+    code = "dependency_failed"
+    title = "The item that this one names was refused"
+
+
+class _Waiting(NamedTuple):
+    place: int
+    item: BatchItem
+
+
+class _Footprint(NamedTuple):
+    """What a plan touches. One that still follows a state may touch anything of its partition."""
+
+    writes: frozenset[str]
+    reads: frozenset[str]
+
+    @classmethod
+    def of(cls, plan: Plan) -> _Footprint:
+        writes = {stream.name for stream in plan.writes.values()}
+        partition = f"partition {next(iter(plan.writes.values())).partition}"
+        reads = {stream.name for stream in plan.reads.values()}
+        return cls(frozenset(writes | {partition} if plan.follow else writes), frozenset(reads | {partition}))
+
+
+async def run(
+    batch: Batch,
+    *,
+    plan: Callable[[int, str], Plan],
+    decide: Callable[[Sequence[Plan]], Awaitable[Sequence[Receipt | Exception]]],
+    made: Callable[[Receipt], str],
+) -> list[Receipt | Exception]:
+    """Run a batch. `plan(n, path)` describes item n (and raises Rejected), `made` gives the identifier that it made."""
+    results: dict[int, Receipt | Exception] = {}
+    plans: dict[int, tuple[Plan, _Footprint]] = {}
+    waiting = [_Waiting(place, item) for place, item in enumerate(batch.items)]
+    while waiting:
+        wave, later = [], []
+        written: set[str] = set()
+        read: set[str] = set()
+        for place, item in waiting:
+            if place not in plans:
+                try:
+                    path = resolve(item.path, place, results, made)
+                    if path is None:
+                        later.append(_Waiting(place, item))
+                        continue
+                    planned = plan(place, path)
+                    plans[place] = (planned, _Footprint.of(planned))
+                except Rejected as refused:
+                    results[place] = refused
+                    continue
+            footprint = plans[place][1]
+            if written.isdisjoint(footprint.writes | footprint.reads) and read.isdisjoint(footprint.writes):
+                wave.append(place)
+            else:
+                later.append(_Waiting(place, item))
+            written |= footprint.writes
+            read |= footprint.reads
+        receipts = await decide([plans[place][0] for place in wave]) if wave else ()
+        results.update(zip(wave, receipts, strict=True))
+        waiting = later
+    return [results[place] for place in range(len(batch.items))]
+
+
+def resolve(
+    path: str, place: int, results: Mapping[int, Receipt | Exception], made: Callable[[Receipt], str]
+) -> str | None:
+    """The path with `$n` replaced; None while item n has not run. Raises DependencyFailed."""
+    if "$" not in path:
+        return path
+    parts = path.split("/")
+    for i, part in enumerate(parts):
+        if not part.startswith("$"):
+            continue
+        if not part[1:].isascii() or not part[1:].isdigit() or int(part[1:]) >= place:
+            raise DependencyFailed(f"{part} does not name an earlier item", item=part[1:])
+        result = results.get(int(part[1:]))
+        if result is None:
+            return None
+        if isinstance(result, Exception):
+            raise DependencyFailed(f"item {part[1:]} was refused", item=int(part[1:]))
+        parts[i] = made(result)
+    return "/".join(parts)

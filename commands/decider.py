@@ -1,0 +1,395 @@
+"""
+Load → authorise → decide → append, for many commands at a time.
+
+Invariants:
+    - every stream that a decision saw is a condition of its append: a lost race is decided again;
+    - a command id is looked up inside the append: a repeat, whatever has happened since, gets the first answer;
+    - a refusal, or a decision that records nothing, is confirmed against the log before anyone hears of it, so a stale
+      cache never refuses;
+    - personal fields are sealed, and their keys kept, before anything is appended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from access.policy import Action, Principal
+from domain.errors import KeyReused, Rejected
+from domain.kernel import Aggregate, Event, Stream, instant, personal_fields, uuid7
+from eventstore.log import Appended, Command, Place, Reason, Refused, Snapshot, Streams
+from eventstore.record import Body, Codec, CommandPart, Entry, encode_body
+from eventstore.vault import DataKey, Owed, Vault
+from eventstore.writer import Unavailable, Writer
+
+SNAPSHOT_EVERY = 500
+_CACHED_STATES = 50_000
+_ATTEMPTS = 12
+_LEAF_PREFIX_BYTES = 8
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Context(NamedTuple):
+    """Who asks what, and when: all that a decision may know beside the folded states."""
+
+    principal: Principal
+    now: datetime
+    command_id: bytes
+    fingerprint: str
+    trace: str | None = None
+
+
+class Fact(NamedTuple):
+    """An event of a command, on its stream."""
+
+    stream: str
+    event: Event
+
+
+class RefusedFact(NamedTuple):
+    """A refusal that a regulator must see: `events` are appended, then `error` is raised."""
+
+    error: Rejected
+    events: Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A command, described. Nothing has happened yet.
+
+    `decision(at, **states)` gets the folded states under the names of `writes` and `reads`, and `at`, the later of now and
+    the newest entry loaded. Its events belong to the written stream of their aggregate. `answer(facts)` must follow from
+    the command's own events; it gets none if nothing was recorded. `fresh` names streams whose id was minted just now.
+    `follow(**states)` gives further written streams, known only from the state of the others.
+    """
+
+    context: Context
+    require: tuple[Action, ...]
+    writes: Mapping[str, Stream[Any]]
+    decision: Callable[..., Sequence[Event] | RefusedFact]
+    answer: Callable[[Sequence[Fact]], msgspec.Struct]
+    reads: Mapping[str, Stream[Any]] = field(default_factory=dict)
+    follow: Callable[..., Mapping[str, Stream[Any]]] | None = None
+    fresh: frozenset[str] = frozenset()
+    owed: Owed | None = None
+    occurred: datetime | None = None
+
+
+class Receipt(NamedTuple):
+    """The answer to a command; `position` (log/position/leaf prefix) is where its last event stands, if it has any."""
+
+    answer: msgspec.Struct
+    position: str | None
+    repeated: bool
+
+
+class WrongRegion(Rejected):
+    """Facts: partition."""
+
+    code = "wrong_region"
+    title = "Another region owns this player"
+
+
+class _Folded(NamedTuple):
+    state: Any
+    version: int
+    recorded: int
+    leaf: bytes
+
+
+class _Decided(NamedTuple):
+    plan: Plan
+    command: Command
+    versions: Mapping[str, int]
+    facts: Sequence[Fact]
+    error: Rejected | None
+
+
+class Decider:
+    """Runs plans against one log."""
+
+    def __init__(self, log: str, writer: Writer, streams: Streams, vault: Vault, codec: Codec) -> None:
+        self._log = log
+        self._writer = writer
+        self._streams = streams
+        self._vault = vault
+        self._codec = codec
+        self._states: OrderedDict[str, _Folded] = OrderedDict()
+        self._epochs: dict[int, int] = {}
+        self._due: list[Snapshot] = []
+
+    async def decide(self, plan: Plan) -> Receipt:
+        """Raises Rejected, Unavailable."""
+        (result,) = await self.run([plan])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def run(self, plans: Sequence[Plan]) -> list[Receipt | Exception]:
+        """Each plan's receipt, or why it was refused. Plans should not depend on one another: they would race."""
+        plans = list(plans)
+        results: dict[int, Receipt | Exception] = {}
+        await self._keep_keys(plans, results)
+        for _ in range(_ATTEMPTS):
+            pending = [place for place in range(len(plans)) if place not in results]
+            if not pending:
+                break
+            states = await self._load([plans[place] for place in pending])
+            if followed := self._follow(plans, pending, states):
+                states |= await self._load(followed)
+            sent: list[tuple[int, _Decided]] = []
+            for place in pending:
+                decided = self._decide(plans[place], states)
+                if isinstance(decided, _Decided):
+                    sent.append((place, decided))
+                else:
+                    results[place] = decided
+            outcomes = await self._writer.append([d.command for _, d in sent]) if sent else []
+            repeats: list[tuple[int, Place]] = []
+            for (place, decided), outcome in zip(sent, outcomes, strict=True):
+                if isinstance(outcome, Appended):
+                    results[place] = self._appended(decided, outcome)
+                elif outcome.first is not None:
+                    repeats.append((place, outcome.first))
+                else:
+                    self._forget(decided, outcome)
+            await self._first_answers(plans, repeats, results)
+        await self._snapshot()
+        return [
+            results.get(place) or Unavailable("the streams kept changing; try again") for place in range(len(plans))
+        ]
+
+    async def _keep_keys(self, plans: Sequence[Plan], results: dict[int, Receipt | Exception]) -> None:
+        """Commit the data keys that plans need. A repeated command needs none: it is answered at once."""
+        owing = [place for place, plan in enumerate(plans) if plan.owed]
+        if not owing:
+            return
+        known = await self._streams.find([plans[place].context.command_id for place in owing])
+        repeats = [(place, first) for place in owing if (first := known.get(plans[place].context.command_id))]
+        await self._first_answers(plans, repeats, results)
+        owed = [owed for place in owing if place not in results and (owed := plans[place].owed)]
+        if owed:
+            await self._vault.keep(owed)
+
+    # Loading
+
+    async def _load(self, plans: Sequence[Plan]) -> dict[str, _Folded]:
+        """The state of every stream that the plans name."""
+        if not self._epochs:
+            self._epochs = await self._streams.epochs(self._log)
+        states: dict[str, _Folded] = {}
+        missing: dict[str, Aggregate[Any]] = {}
+        for plan in plans:
+            for name, stream in (*plan.writes.items(), *plan.reads.items()):
+                cached = self._states.get(stream.name)
+                if cached is not None:
+                    self._states.move_to_end(stream.name)
+                    states[stream.name] = cached
+                elif name in plan.fresh:
+                    states[stream.name] = self._states[stream.name] = _Folded(stream.aggregate.initial, 0, 0, b"")
+                else:
+                    missing[stream.name] = stream.aggregate
+        if missing:
+            for name, folded in (await self._fold(missing)).items():
+                newer = self._states.get(name)  # another task may have appended meanwhile
+                states[name] = self._states[name] = newer if newer and newer.version > folded.version else folded
+        return states
+
+    def _follow(self, plans: list[Plan], pending: Sequence[int], states: Mapping[str, _Folded]) -> list[Plan]:
+        """Complete the plans whose further streams are known by now; returns those."""
+        followed = []
+        for place in pending:
+            plan = plans[place]
+            if plan.follow is None:
+                continue
+            try:
+                further = plan.follow(**{name: states[stream.name].state for name, stream in plan.writes.items()})
+            except Rejected:
+                continue  # there is nothing to follow: the decision will say so
+            plans[place] = replace(plan, writes={**plan.writes, **further}, follow=None)
+            followed.append(plans[place])
+        return followed
+
+    async def _fold(self, streams: Mapping[str, Aggregate[Any]]) -> dict[str, _Folded]:
+        folded = {name: _Folded(aggregate.initial, 0, 0, b"") for name, aggregate in streams.items()}
+        for snapshot in await self._streams.snapshots(list(streams)):
+            aggregate = streams[snapshot.stream]
+            if snapshot.schema == state_schema(aggregate):
+                state = msgspec.json.decode(snapshot.state, type=aggregate.state)
+                folded[snapshot.stream] = _Folded(state, snapshot.version, snapshot.recorded, snapshot.leaf)
+        loaded = await self._streams.load({name: f.version for name, f in folded.items()})
+        for name, entries in loaded.items():
+            state, version, recorded, leaf = folded[name]
+            for entry in entries:
+                read = self._codec.decode(entry)
+                state = streams[name].evolve(state, read.event, read.at)
+                version, recorded, leaf = read.body.version, entry.recorded, entry.leaf
+            folded[name] = _Folded(state, version, recorded, leaf)
+        return folded
+
+    # Deciding
+
+    def _decide(self, plan: Plan, states: Mapping[str, _Folded]) -> _Decided | Rejected:
+        streams = {**plan.writes, **plan.reads}
+        folded = {name: states[stream.name] for name, stream in streams.items()}
+        at = max(plan.context.now, instant(max(f.recorded for f in folded.values())))
+        versions = {stream.name: folded[name].version for name, stream in streams.items()}
+        partition = next(iter(streams.values())).partition
+        if partition not in self._epochs:
+            return WrongRegion(partition=partition)
+        error: Rejected | None = None
+        events: Sequence[Event] = ()
+        try:
+            plan.context.principal.require(*plan.require)
+            known = {name: f.state for name, f in folded.items()}
+            if plan.follow:
+                plan.follow(**known)
+            decision = plan.decision(at, **known)
+            error, events = decision if isinstance(decision, RefusedFact) else (None, decision)
+        except Rejected as refused:
+            error = refused
+        if not events:
+            return _Decided(plan, Command(plan.context.command_id, (), tuple(versions.items())), versions, (), error)
+        facts, bodies = self._encode(plan, events, versions)
+        written = frozenset(fact.stream for fact in facts)
+        reads = tuple((name, version) for name, version in versions.items() if name not in written)
+        return _Decided(plan, Command(plan.context.command_id, bodies, reads, written), versions, facts, error)
+
+    def _encode(
+        self, plan: Plan, events: Sequence[Event], versions: Mapping[str, int]
+    ) -> tuple[list[Fact], list[bytes]]:
+        homes = {stream.aggregate.name: stream for stream in plan.writes.values()}
+        random = os.urandom(10 * len(events))
+        next_version = dict(versions)
+        command = plan.context.command_id.hex()
+        occurred = _rfc3339(plan.occurred) if plan.occurred else None
+        facts, bodies = [], []
+        for place, plain in enumerate(events):
+            stream = homes[plain.tag.partition(".")[0]]
+            event_id = _uuid_text(uuid7(plan.context.now, random[10 * place : 10 * place + 10]))
+            event = seal(plain, plan.owed.key if plan.owed else None, event_id)
+            next_version[stream.name] += 1
+            body = Body(
+                stream=stream.name,
+                version=next_version[stream.name],
+                type=event.tag,
+                id=event_id,
+                actor=plan.context.principal.actor,
+                command=CommandPart(command, place + 1, len(events), plan.context.fingerprint),
+                data=msgspec.Raw(_encode(event)),
+                partition=stream.partition,
+                epoch=self._epochs[stream.partition],
+                occurred=occurred,
+                trace=plan.context.trace,
+            )
+            facts.append(Fact(stream.name, event))
+            bodies.append(encode_body(body))
+        return facts, bodies
+
+    # After the append
+
+    def _appended(self, decided: _Decided, outcome: Appended) -> Receipt | Exception:
+        position = None
+        if decided.facts:
+            self._remember(decided, outcome)
+            position = ledger_position(self._log, outcome.position + len(outcome.leaves) - 1, outcome.leaves[-1])
+        return decided.error or Receipt(decided.plan.answer(decided.facts), position, repeated=False)
+
+    def _remember(self, decided: _Decided, appended: Appended) -> None:
+        aggregates = {stream.name: stream.aggregate for stream in decided.plan.writes.values()}
+        for place, (stream, event) in enumerate(decided.facts):
+            known = self._states.get(stream)
+            if known is None or known.version < decided.versions[stream]:
+                continue
+            aggregate, recorded = aggregates[stream], appended.recorded + place
+            state = aggregate.evolve(known.state, event, instant(recorded))
+            folded = self._states[stream] = _Folded(state, known.version + 1, recorded, appended.leaves[place])
+            if folded.version % SNAPSHOT_EVERY == 0:
+                encoded = msgspec.json.encode(state, order="sorted")
+                self._due.append(
+                    Snapshot(stream, folded.version, folded.leaf, recorded, state_schema(aggregate), encoded)
+                )
+        while len(self._states) > _CACHED_STATES:
+            self._states.popitem(last=False)
+
+    def _forget(self, decided: _Decided, refused: Refused) -> None:
+        """Drop what turned out to be stale, unless another task has renewed it since."""
+        if refused.reason is Reason.NOT_OWNED:
+            self._epochs = {}
+        for stream, version in decided.versions.items():
+            known = self._states.get(stream)
+            if known is not None and known.version == version:
+                del self._states[stream]
+
+    async def _first_answers(
+        self, plans: Sequence[Plan], repeats: Sequence[tuple[int, Place]], results: dict[int, Receipt | Exception]
+    ) -> None:
+        if not repeats:
+            return
+        commands = await self._streams.commands([first for _, first in repeats])
+        for (place, _), entries in zip(repeats, commands, strict=True):
+            results[place] = self._first_answer(plans[place], entries)
+
+    def _first_answer(self, plan: Plan, entries: Sequence[Entry]) -> Receipt | Exception:
+        try:
+            plan.context.principal.require(*plan.require)
+        except Rejected as refused:
+            return refused
+        read = [self._codec.decode(entry) for entry in entries]
+        if read[0].body.command.fingerprint != plan.context.fingerprint:
+            return KeyReused()
+        last = entries[-1]
+        answer = plan.answer([Fact(r.body.stream, r.event) for r in read])
+        return Receipt(answer, ledger_position(last.log, last.position, last.leaf), repeated=True)
+
+    async def _snapshot(self) -> None:
+        due, self._due = self._due, []
+        if due:
+            await self._streams.keep(due)
+
+
+def ledger_position(log: str, position: int, leaf: bytes) -> str:
+    """Where an event stands, with enough of its leaf to notice that it was stranded since."""
+    return f"{log}/{position}/{leaf[:_LEAF_PREFIX_BYTES].hex()}"
+
+
+@cache
+def state_schema(aggregate: Aggregate[Any]) -> str:
+    """Names the shape of an aggregate's state; a snapshot of another shape is ignored."""
+    shape = msgspec.json.encode(msgspec.json.schema(aggregate.state), order="sorted")
+    return f"{aggregate.name}/{hashlib.sha256(shape).hexdigest()[:12]}"
+
+
+_personal = cache(personal_fields)
+
+
+def seal(event: Event, key: DataKey | None, event_id: str) -> Event:
+    """The event with its personal fields sealed. Raises ValueError rather than let one be stored in the clear."""
+    clear = {name: value for name in _personal(type(event)) if isinstance(value := getattr(event, name), str)}
+    if not clear:
+        return event
+    if key is None:
+        raise ValueError(f"{event.tag} has personal fields and no key to seal them with")
+    sealed = {
+        name: key.seal(text, event_id=event_id, path=f"data.{name}", nonce=os.urandom(12))
+        for name, text in clear.items()
+    }
+    return msgspec.structs.replace(event, **sealed)
+
+
+def _uuid_text(uuid: bytes) -> str:
+    text = uuid.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,118 @@
+"""
+What enters: wire types that several contexts share, their checks, and the table row that binds a command to its path.
+
+Invariants:
+    - what passes the edge is a domain value; everything else is refused with the JSON pointer of what is wrong;
+    - time, randomness and new identifiers enter here, as values.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from commands.decider import Context, Fact, Plan
+from commands.identity import partition_for
+from domain.errors import Invalid, InvalidAmount, Rejected, UnknownCurrency
+from domain.kernel import AMOUNT_MAX, Money, suffix, uuid7
+from eventstore.vault import DataKey, Vault
+from policies.currencies import EXPONENTS
+
+Word = Annotated[
+    str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,39}$", description="A short name, e.g. of a provider.")
+]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+PersonalText = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=500, description="Sealed under the player's own key.")
+]
+Country = Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2.")]
+
+
+class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Money: minor units (cents) and an ISO 4217 currency."""
+
+    amount: Annotated[int, msgspec.Meta(description=f"Minor units; 1 to {AMOUNT_MAX}.")]
+    currency: Annotated[str, msgspec.Meta(description="ISO 4217 code, e.g. EUR.", max_length=10)]
+
+
+class Edge(NamedTuple):
+    """What a handler may use: its context, and where new things come from."""
+
+    context: Context
+    vault: Vault
+    group: Sequence[int]
+
+    def new_player(self) -> str:
+        """The suffix of a new player, in a partition of this residency."""
+        return suffix(uuid7(self.context.now, os.urandom(10), partition_for(self.context.command_id, self.group)))
+
+    def new_child(self, partition: int) -> str:
+        """The suffix of something that belongs to a player of `partition`."""
+        return suffix(uuid7(self.context.now, os.urandom(10), partition))
+
+    def new_key(self) -> DataKey:
+        return self.vault.new_key(uuid7(self.context.now, os.urandom(10)))
+
+
+class Endpoint(NamedTuple):
+    """A command of the public interface. `path` has `{name}` for each of the handler's identifiers."""
+
+    path: str
+    handler: Callable[..., Plan]
+    body: type[msgspec.Struct]
+    answer: type[msgspec.Struct]
+    status: int
+    errors: tuple[type[Rejected], ...]
+
+
+def money(value: Amount, pointer: str) -> Money:
+    """Raises InvalidAmount, UnknownCurrency."""
+    if not 0 < value.amount <= AMOUNT_MAX:
+        raise InvalidAmount(f"an amount is between 1 and {AMOUNT_MAX} minor units", pointer=f"{pointer}/amount")
+    if value.currency not in EXPONENTS:
+        raise UnknownCurrency(f"{value.currency[:10]!r} is not an ISO 4217 currency", pointer=f"{pointer}/currency")
+    return Money(value.amount, value.currency)
+
+
+def currency(code: str, pointer: str) -> str:
+    """Raises UnknownCurrency."""
+    if code not in EXPONENTS:
+        raise UnknownCurrency(f"{code[:10]!r} is not an ISO 4217 currency", pointer=pointer)
+    return code
+
+
+def occurred(value: date | datetime | None, now: datetime) -> datetime | None:
+    """A day or an instant of the past, in UTC. Raises Invalid."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if value > now:
+        raise Invalid("what occurred lies in the past", pointer="/occurred")
+    return value.astimezone(UTC)
+
+
+def suffix_in(facts: Sequence[Fact], aggregate: str) -> str:
+    """The suffix of the stream on which a command's events of `aggregate` stand."""
+    return next(fact.stream for fact in facts if fact.stream.startswith(aggregate + "-")).partition("-")[2]
+
+
+_POINTER = re.compile(r" - at `\$(.*)`$")
+
+
+def read_body(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
+    """Decode a request's body. Raises Invalid with the JSON pointer (RFC 6901) of the first thing that is wrong."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        place = _POINTER.search(text)
+        pointer = re.sub(r"\[(\d+|\.\.\.)\]", r"/\1", place[1].replace(".", "/")) if place else ""
+        raise Invalid(_POINTER.sub("", text), pointer=pointer) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"the body is not JSON: {error}", pointer="") from None

@@ -25,7 +25,7 @@ class BatchItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     path: Annotated[str, msgspec.Meta(max_length=300)]
-    body: msgspec.Raw = msgspec.Raw(b"{}")
+    body: msgspec.Raw
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

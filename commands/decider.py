@@ -68,8 +68,8 @@ class Plan:
 
     `decision(at, **states)` gets the folded states under the names of `writes` and `reads`, and `at`, the later of now and
     the newest entry loaded. Its events belong to the written stream of their aggregate. `answer(facts)` must follow from
-    the command's own events; it gets none if nothing was recorded. `fresh` names streams whose id was minted just now.
-    `follow(**states)` gives further written streams, known only from the state of the others.
+    the command's own events; it gets none if nothing was recorded, and raises where they record a refusal. `fresh` names streams whose id was minted just now.
+    `follow(**states)` gives further written streams, known only from the states of these.
     """
 
     context: Context
@@ -202,6 +202,8 @@ class Decider:
             for name, folded in (await self._fold(missing)).items():
                 newer = self._states.get(name)  # another task may have appended meanwhile
                 states[name] = self._states[name] = newer if newer and newer.version > folded.version else folded
+        while len(self._states) > _CACHED_STATES:
+            self._states.popitem(last=False)
         return states
 
     def _follow(self, plans: list[Plan], pending: Sequence[int], states: Mapping[str, _Folded]) -> list[Plan]:
@@ -212,7 +214,8 @@ class Decider:
             if plan.follow is None:
                 continue
             try:
-                further = plan.follow(**{name: states[stream.name].state for name, stream in plan.writes.items()})
+                streams = {**plan.writes, **plan.reads}
+                further = plan.follow(**{name: states[stream.name].state for name, stream in streams.items()})
             except Rejected:
                 continue  # there is nothing to follow: the decision will say so
             plans[place] = replace(plan, writes={**plan.writes, **further}, follow=None)
@@ -306,9 +309,11 @@ class Decider:
 
     def _remember(self, decided: _Decided, appended: Appended) -> None:
         aggregates = {stream.name: stream.aggregate for stream in decided.plan.writes.values()}
+        versions = dict(decided.versions)
         for place, (stream, event) in enumerate(decided.facts):
             known = self._states.get(stream)
-            if known is None or known.version < decided.versions[stream]:
+            before, versions[stream] = versions[stream], versions[stream] + 1
+            if known is None or known.version != before:  # dropped since, or loaded again with this very event
                 continue
             aggregate, recorded = aggregates[stream], appended.recorded + place
             state = aggregate.evolve(known.state, event, instant(recorded))
@@ -318,8 +323,6 @@ class Decider:
                 self._due.append(
                     Snapshot(stream, folded.version, folded.leaf, recorded, state_schema(aggregate), encoded)
                 )
-        while len(self._states) > _CACHED_STATES:
-            self._states.popitem(last=False)
 
     def _forget(self, decided: _Decided, refused: Refused) -> None:
         """Drop what turned out to be stale, unless another task has renewed it since."""
@@ -348,7 +351,10 @@ class Decider:
         if read[0].body.command.fingerprint != plan.context.fingerprint:
             return KeyReused()
         last = entries[-1]
-        answer = plan.answer([Fact(r.body.stream, r.event) for r in read])
+        try:
+            answer = plan.answer([Fact(r.body.stream, r.event) for r in read])
+        except Rejected as recorded:
+            return recorded
         return Receipt(answer, ledger_position(last.log, last.position, last.leaf), repeated=True)
 
     async def _snapshot(self) -> None:

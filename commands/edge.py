@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -31,6 +31,14 @@ PersonalText = Annotated[
     str, msgspec.Meta(min_length=1, max_length=500, description="Sealed under the player's own key.")
 ]
 Country = Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2.")]
+
+Occurred = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d))?$",
+        description="History only: a day (UTC) or an RFC 3339 instant of the past. Needs the import permission.",
+    ),
+]
 
 
 class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,15 +94,18 @@ def currency(code: str, pointer: str) -> str:
     return code
 
 
-def occurred(value: date | datetime | None, now: datetime) -> datetime | None:
-    """A day or an instant of the past, in UTC. Raises Invalid."""
+def occurred(value: str | None, now: datetime) -> datetime | None:
+    """The UTC time of a day or instant of the past. Raises Invalid."""
     if value is None:
         return None
-    if not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    if value > now:
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        raise Invalid("not a day or an instant of the calendar", pointer="/occurred") from None
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    if at > now:
         raise Invalid("what occurred lies in the past", pointer="/occurred")
-    return value.astimezone(UTC)
+    return at
 
 
 def suffix_in(facts: Sequence[Fact], aggregate: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 
 import msgspec
 
 from access.policy import Action
 from commands.decider import Plan
-from commands.edge import Country, Edge, Endpoint, PersonalText, Text, Word, currency, occurred, suffix_in
+from commands.edge import Country, Edge, Endpoint, Occurred, PersonalText, Text, Word, currency, occurred, suffix_in
 from domain import players
 from domain.errors import AlreadyRegistered, NotFound, UnknownCurrency
 from domain.kernel import PlayerId
@@ -26,7 +26,7 @@ class RegisterPlayer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     phone: PersonalText | None = None
     birth_date: date | None = None
     external_id: PersonalText | None = None
-    occurred: date | datetime | None = None
+    occurred: Occurred | None = None
 
 
 class PlayerRegistered(msgspec.Struct, frozen=True):

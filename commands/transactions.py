@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
 from typing import Annotated
 
 import msgspec
 
 from access.policy import Action
 from commands.decider import Fact, Plan
-from commands.edge import Amount, Edge, Endpoint, Text, Word, money, occurred, suffix_in
+from commands.edge import Amount, Edge, Endpoint, Occurred, Text, Word, money, occurred, suffix_in
 from domain import limits, players, transactions, wallets
 from domain.errors import (
     CurrencyMismatch,
@@ -32,7 +31,7 @@ class RequestDeposit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     amount: Amount
     provider: Word
     reference: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    occurred: date | datetime | None = None
+    occurred: Occurred | None = None
 
 
 class Deposit(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -40,7 +40,7 @@ class Reason(IntEnum):
 
 
 class Place(NamedTuple):
-    """Where a command's first event stands."""
+    """Where a command stands: its first event, or the event of another command that claims its id."""
 
     log: str
     position: int
@@ -60,7 +60,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing was appended. `first`: where a duplicate's first event stands."""
+    """Nothing was appended. `first`: where a duplicate stands already."""
 
     reason: Reason
     first: Place | None = None

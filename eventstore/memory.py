@@ -1,12 +1,23 @@
-"""A log in memory, for unit tests and simulations: the same behaviour as PostgreSQL's, without durability."""
+"""
+A log in memory, for unit tests and simulations: the same behaviour as PostgreSQL's, without durability.
+
+Invariant: one behaviour suite and one state machine (tests/eventstore) find no difference to ledger.append. Only the opening
+is given here as `partitions`; whether it stands in the log, too, is left to the user.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import msgspec
 
 from domain.kernel import partition_of
 from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, refuse_oversize
-from eventstore.record import Entry, decode_body, genesis, leaf_hash
+from eventstore.record import Body, Entry, decode_body, genesis, leaf_hash
+
+_AGGREGATE = re.compile(r"[a-z][a-z_]*-[0-7][0-9a-hjkmnp-tv-z]{25}")
+_TAG = re.compile(r".+\..+", re.DOTALL)
 
 
 class MemoryLog:
@@ -18,30 +29,64 @@ class MemoryLog:
         self.entries: list[Entry] = []
         self._clock = clock
         self._epochs = dict.fromkeys(partitions, 1)
+        self._own_stream = re.compile(rf"region-{re.escape(self.name)}-[a-z]+(_[0-9a-z]+)?")
         self._streams: dict[str, list[Entry]] = {}
         self._commands: dict[bytes, int] = {}
         self._snapshots: dict[str, Snapshot] = {}
 
     async def append(self, commands: Sequence[Command]) -> list[Outcome]:
-        self._refuse_overlap(commands)
+        bodies = []
         for command in commands:
             refuse_oversize(command)
-        return [self._append(command) for command in commands]
+            bodies.append(self._read(command))
+        _refuse_overlap(commands, bodies)
+        ids = {command.id for command in commands}
+        return [self._append(command, read, ids) for command, read in zip(commands, bodies, strict=True)]
 
-    def _append(self, command: Command) -> Outcome:
+    def _read(self, command: Command) -> list[Body]:
+        """The envelopes of a command. Raises Malformed for what can never stand in this log."""
+        try:
+            bodies = [decode_body(raw) for raw in command.bodies]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed(f"a body is not one: {error}") from error
+        versions: dict[str, int] = {}
+        for i, body in enumerate(bodies, 1):
+            part = body.command
+            fits = (part.id, part.i, part.n) == (command.id.hex(), i, len(bodies))
+            if not fits or body.version < 1 or not _TAG.fullmatch(body.type) or not self._is_home(body):
+                raise Malformed(f"event {i} of command {command.id.hex()} on {body.stream} is malformed")
+            if body.partition != bodies[0].partition:
+                raise Malformed("a command has one partition")
+            if body.version != versions.setdefault(body.stream, body.version):
+                raise Malformed("the versions of a stream do not follow one another")
+            versions[body.stream] += 1
+        return bodies
+
+    def _is_home(self, body: Body) -> bool:
+        if body.stream.startswith("region-"):
+            return bool(self._own_stream.fullmatch(body.stream)) and body.partition is None and body.epoch is None
+        return (
+            bool(_AGGREGATE.fullmatch(body.stream))
+            and body.partition == partition_of(body.stream)
+            and body.epoch is not None
+            and body.epoch > 0
+        )
+
+    def _append(self, command: Command, bodies: Sequence[Body], ids: Collection[bytes]) -> Outcome:
         if command.id in self._commands:
             return Refused(Reason.DUPLICATE, Place(self.name, self._commands[command.id]))
-        bodies = [decode_body(body) for body in command.bodies]
         owned = (b.partition is None or self._epochs.get(b.partition) == b.epoch for b in bodies)
         read = (stream.startswith("region-") or partition_of(stream) in self._epochs for stream, _ in command.reads)
         if not all(owned) or not all(read):
             return Refused(Reason.NOT_OWNED)
-        expected = dict(command.reads)
-        for body in reversed(bodies):
-            expected[body.stream] = body.version - 1
-        if any(len(self._streams.get(stream, ())) != version for stream, version in expected.items()):
+        first_versions = {body.stream: body.version - 1 for body in reversed(bodies)}
+        expected = (*command.reads, *first_versions.items())
+        if any(len(self._streams.get(stream, ())) != version for stream, version in expected):
+            return Refused(Reason.CONFLICT)
+        if any(_claimed(body) in self._commands or _claimed(body) in ids for body in bodies if body.claims):
             return Refused(Reason.CONFLICT)
 
+        # From here on it succeeds.
         first = len(self.entries) + 1
         recorded = max(self._clock(), self.entries[-1].recorded + 1 if self.entries else 0)
         leaf = self.entries[-1].leaf if self.entries else genesis(self.origin)
@@ -51,21 +96,11 @@ class MemoryLog:
             leaves.append(leaf)
             self.entries.append(Entry(self.name, first + i, recorded + i, leaf, raw))
             self._streams.setdefault(body.stream, []).append(self.entries[-1])
-        if bodies:
-            self._commands[command.id] = first
+            if body.claims:
+                self._commands[_claimed(body)] = first + i
+            elif i == 0:
+                self._commands[command.id] = first
         return Appended(first, recorded, leaves)
-
-    def _refuse_overlap(self, commands: Sequence[Command]) -> None:
-        touched: dict[str, tuple[int, bool]] = {}
-        for place, command in enumerate(commands):
-            written = {decode_body(body).stream for body in command.bodies}
-            for stream in written | {stream for stream, _ in command.reads}:
-                other, other_wrote = touched.get(stream, (place, False))
-                if other != place and (other_wrote or stream in written):
-                    raise Malformed(f"one command of the batch writes {stream}, which another reads or writes")
-                touched[stream] = (place, other_wrote or stream in written)
-        if len({command.id for command in commands}) < len(commands):
-            raise Malformed("a command id stands twice in the batch")
 
     async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
         return {stream: self._streams.get(stream, [])[version:] for stream, version in after.items()}
@@ -77,14 +112,44 @@ class MemoryLog:
         return [self._command(place.position) for place in places]
 
     def _command(self, position: int) -> list[Entry]:
-        n = decode_body(self.entries[position - 1].body).command.n
-        return self.entries[position - 1 : position - 1 + n]
+        part = decode_body(self.entries[position - 1].body).command
+        return self.entries[position - part.i : position - part.i + part.n]
 
     async def epochs(self, log: str) -> dict[int, int]:
         return dict(self._epochs) if log == self.name else {}
 
     async def snapshots(self, streams: Sequence[str]) -> list[Snapshot]:
-        return [self._snapshots[stream] for stream in streams if stream in self._snapshots]
+        kept = (self._snapshots.get(stream) for stream in streams)
+        return [self._with_time(snapshot) for snapshot in kept if snapshot and self._counts(snapshot)]
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
-        self._snapshots.update((snapshot.stream, snapshot) for snapshot in snapshots)
+        for new in snapshots:
+            old = self._snapshots.get(new.stream)
+            if not old or new.version > old.version or new.schema != old.schema or not self._counts(old):
+                self._snapshots[new.stream] = new
+
+    def _counts(self, snapshot: Snapshot) -> bool:
+        entries = self._streams.get(snapshot.stream, [])
+        return 0 < snapshot.version <= len(entries) and entries[snapshot.version - 1].leaf == snapshot.leaf
+
+    def _with_time(self, snapshot: Snapshot) -> Snapshot:
+        return snapshot._replace(recorded=self._streams[snapshot.stream][snapshot.version - 1].recorded)
+
+
+def _refuse_overlap(commands: Sequence[Command], bodies: Sequence[Sequence[Body]]) -> None:
+    touched: dict[str, tuple[int, bool]] = {}
+    for place, command in enumerate(commands):
+        written = {body.stream for body in bodies[place]}
+        for stream in written | {stream for stream, _ in command.reads}:
+            other, other_wrote = touched.get(stream, (place, False))
+            if other != place and (other_wrote or stream in written):
+                raise Malformed(f"one command of the batch writes {stream}, which another reads or writes")
+            touched[stream] = (place, other_wrote or stream in written)
+    claims = [_claimed(body) for read in bodies for body in read if body.claims]
+    if len({command.id for command in commands}) < len(commands) or len(set(claims)) < len(claims):
+        raise Malformed("a command id stands twice in the batch")
+
+
+def _claimed(body: Body) -> bytes:
+    """The command id that an event claims."""
+    return bytes.fromhex((body.claims or "").replace("-", ""))

@@ -38,8 +38,9 @@ _COMMANDS = """
       FROM unnest(%b, %b) WITH ORDINALITY AS q (log, position, place)
            JOIN ledger.log AS l ON l.name = q.log
            JOIN ledger.entry AS f ON f.log = l.id AND f.position = q.position
-           JOIN ledger.entry AS e ON e.log = l.id AND e.position >= q.position
-                AND e.position < q.position + (convert_from(f.body, 'UTF8')::json -> 'command' ->> 'n')::int
+           CROSS JOIN LATERAL json_to_record(convert_from(f.body, 'UTF8')::json -> 'command') AS c (i int, n int)
+           JOIN ledger.entry AS e ON e.log = l.id
+                AND e.position BETWEEN q.position - c.i + 1 AND q.position - c.i + c.n
      ORDER BY q.place, e.position"""
 _SNAPSHOTS = """
     SELECT s.stream, s.version, s.leaf, e.recorded, s.schema, s.state
@@ -49,7 +50,9 @@ _KEEP = """
     INSERT INTO ledger.snapshot AS old (stream, version, leaf, schema, state) VALUES (%s, %s, %s, %s, %s)
     ON CONFLICT (stream) DO UPDATE
        SET version = excluded.version, leaf = excluded.leaf, schema = excluded.schema, state = excluded.state
-     WHERE excluded.version > old.version OR excluded.leaf <> old.leaf OR excluded.schema <> old.schema"""
+     WHERE excluded.version > old.version OR excluded.schema <> old.schema
+           OR NOT EXISTS (SELECT FROM ledger.entry AS e
+                           WHERE e.stream = old.stream AND e.version = old.version AND e.leaf = old.leaf)"""
 _READ = """
     SELECT e.position, e.recorded, e.leaf, e.body FROM ledger.entry AS e
      WHERE e.log = %s::smallint AND e.position > %s ORDER BY e.position LIMIT %s"""
@@ -137,6 +140,8 @@ class PostgresLog:
         return cls(connection, own[name], {info.id: info.name for info in logs})
 
     async def append(self, commands: Sequence[Command]) -> list[Outcome]:
+        if not commands:
+            return []
         reads = [(place, stream, version) for place, c in enumerate(commands, 1) for stream, version in c.reads]
         arguments = (
             self._id,

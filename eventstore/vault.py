@@ -47,19 +47,27 @@ class DataKey(NamedTuple):
     def seal(self, text: str, *, event_id: str, path: str, nonce: bytes) -> Sealed:
         """`path`: the field's dotted path in the body, e.g. data.email."""
         sealed = nonce + AESGCM(self.key).encrypt(nonce, text.encode(), _associated(event_id, path))
-        return Sealed(base64.urlsafe_b64encode(sealed).rstrip(b"=").decode(), self.id)
+        return Sealed(_base64url(sealed), self.id)
 
     def open(self, sealed: Sealed, *, event_id: str, path: str) -> str:
         """Raises CannotOpen if the value was changed or moved."""
-        data = base64.urlsafe_b64decode(sealed.sealed + "=" * (-len(sealed.sealed) % 4))
+        refused = CannotOpen(f"{path} of event {event_id} was not sealed there with key {sealed.key}")
         try:
-            return AESGCM(self.key).decrypt(data[:12], data[12:], _associated(event_id, path)).decode()
-        except InvalidTag:
-            raise CannotOpen(f"{path} of event {event_id} was not sealed there with key {sealed.key}") from None
+            data = base64.urlsafe_b64decode(sealed.sealed + "=" * (-len(sealed.sealed) % 4))
+            text = AESGCM(self.key).decrypt(data[:12], data[12:], _associated(event_id, path)).decode()
+        except (InvalidTag, ValueError):
+            raise refused from None
+        if _base64url(data) != sealed.sealed:  # base64 forgives what an auditor would not
+            raise refused
+        return text
 
 
 class CannotOpen(Exception):  # noqa: N818
     """A sealed field does not open."""
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _associated(event_id: str, path: str) -> bytes:
@@ -93,7 +101,7 @@ class RegionKey:
 
     def digest(self, field: str, text: str) -> bytes:
         """The blind index of a value, however it is written (case, width and surrounding blanks do not matter)."""
-        normal = unicodedata.normalize("NFKC", text).casefold().strip()
+        normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).strip()
         return hmac.digest(self._index, f"{field}\n{normal}".encode(), "sha256")[:16]
 
 

@@ -72,6 +72,8 @@ class Writer:
         """Append commands that do not depend on one another; see eventstore.log.Log.append. Raises TooLarge, Unavailable."""
         if self._closed:
             raise Unavailable("the writer is closing")
+        if not commands:
+            return []
         for command in commands:
             refuse_oversize(command)
         call = _Call(len(commands))
@@ -80,12 +82,20 @@ class Writer:
         return await call.done
 
     async def run(self) -> None:
-        while not (self._closed and not self._queue):
-            if self._queue:
-                await self._commit(self._take())
-            else:
-                self._wake.clear()
-                await self._wake.wait()
+        """Returns once closed and done. If it ends in any other way, everybody who waits hears Unavailable."""
+        batch: list[_Queued] = []
+        try:
+            while not (self._closed and not self._queue):
+                if self._queue:
+                    batch = self._take()
+                    await self._commit(batch)
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+        finally:
+            self._closed = True
+            for item in (*batch, *self._queue):
+                item.call.fail(Unavailable("the writer has ended"))
 
     def close(self) -> None:
         self._closed = True

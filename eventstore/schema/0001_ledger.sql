@@ -358,7 +358,7 @@ DECLARE
     head  record;
     e     record;
     index ledger.indexed[];
-    n     int := cardinality(p_bodies);
+    size  int := cardinality(p_bodies);
     bad   bigint;
 BEGIN
     PERFORM ledger.refuse_unsafe_session();
@@ -376,7 +376,7 @@ BEGIN
     END LOOP;
     SELECT p_first + x.n - 1 INTO bad
       FROM (SELECT x.*, lag(x.i) OVER w AS last_i, lag(x.command) OVER w AS last_command, lag(x.total) OVER w AS last_total
-              FROM unnest(index) AS x WINDOW w AS (ORDER BY n)) AS x
+              FROM unnest(index) AS x WINDOW w AS (ORDER BY x.n)) AS x
      WHERE (CASE WHEN x.i = 1 THEN last_i IS NULL OR last_i = last_total
                  ELSE x.i = last_i + 1 AND x.command = last_command AND x.total = last_total END
             AND x.i <= x.total AND (x.n < cardinality(p_bodies) OR x.i = x.total)) IS NOT TRUE
@@ -386,18 +386,18 @@ BEGIN
     END IF;
     IF p_first = 1 THEN  -- its ownership is what the rest counts by
         PERFORM ledger.extend(p_log, ARRAY[1::bigint], p_recorded[1:1], p_leaves[1:1], p_bodies[1:1], index[1:1]);
-        IF n = 1 THEN
+        IF size = 1 THEN
             RETURN 1;
         END IF;
         SELECT array_agg(b ORDER BY b.n) INTO index FROM ledger.read_bodies(p_bodies[2:], '{}') AS b;
         p_first := 2;
         p_recorded := p_recorded[2:]; p_leaves := p_leaves[2:]; p_bodies := p_bodies[2:];
-        n := n - 1;
+        size := size - 1;
     END IF;
     PERFORM ledger.extend(
-        p_log, (SELECT array_agg(k ORDER BY k) FROM generate_series(p_first, p_first + n - 1) AS k),
+        p_log, (SELECT array_agg(k ORDER BY k) FROM generate_series(p_first, p_first + size - 1) AS k),
         p_recorded, p_leaves, p_bodies, ledger.leave_out_foreign(p_log, head.name, index));
-    RETURN p_first + n - 1;
+    RETURN p_first + size - 1;
 END $$;
 
 -- Rights ---------------------------------------------------------------------------------------------------------------

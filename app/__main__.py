@@ -1,0 +1,5 @@
+"""`python -m app` is `countroom`."""
+
+from app.cli import main
+
+main()

@@ -1,0 +1,138 @@
+"""
+A region's API: commands, queries, health, and the live page, as one ASGI application.
+
+Invariants:
+    - every error a client sees is a problem document; a fault of ours is 500 with no insides;
+    - open event streams do not hold up a shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from app import commanding, problems, querying
+from app.bootstrap import write_side
+from app.commanding import Services
+from app.openapi import Schemas
+from app.settings import Settings
+from domain.errors import Invalid, NotFound, Rejected
+from eventstore.log import TooLarge
+from eventstore.writer import Unavailable
+
+_log = structlog.get_logger(__name__)
+
+GC_THRESHOLD = 50_000
+
+
+class MethodRefused(Rejected):
+    code = "method_not_allowed"
+    title = "This resource has no such method"
+
+
+async def build(settings: Settings, stack: AsyncExitStack, stop: asyncio.Event) -> FastAPI:
+    """Put the application together; `stack` closes what it opened, `stop` ends open event streams."""
+    write = await stack.enter_async_context(write_side(settings))
+    read = await stack.enter_async_context(querying.read_side(settings, write, stop))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        gc.collect()
+        gc.freeze()  # what start-up made stays; without this the collector's pauses triple the 99th percentile
+        gc.set_threshold(GC_THRESHOLD, 20, 50)
+        yield
+
+    app = FastAPI(
+        title="Countroom",
+        version="0.1.0",
+        description="The back office of an online casino, on a ledger that its regulator can check.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    schemas = Schemas()
+    services = Services(write.decider, write.vault, write.tokens, write.group, write.fingerprint_key)
+    app.include_router(commanding.router(services, schemas))
+    app.include_router(querying.router(read, schemas))
+    schemas.install(app)
+    _explain_errors(app)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=[f"http://{settings.api_host}:{settings.api_port}", *settings.peers.values()],
+        allow_methods=["GET"],
+        allow_headers=["Authorization", "Last-Event-ID"],
+    )
+    return app
+
+
+def _explain_errors(app: FastAPI) -> None:
+    async def refused(_request: Request, error: Exception) -> Response:
+        shown = problems.rejected(error)
+        return Response(
+            problems.document(shown), problems.status_of(type(shown)), problems.headers(shown), problems.MEDIA_TYPE
+        )
+
+    async def not_served(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 — registered for this class only
+        shown: Rejected = NotFound("no resource has this path") if error.status_code == NOT_FOUND else MethodRefused()
+        return Response(problems.document(shown), error.status_code, error.headers, problems.MEDIA_TYPE)
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 — registered for this class only
+        first: dict[str, Any] = error.errors()[0]
+        shown = Invalid(str(first["msg"]), parameter=str(first["loc"][-1]))
+        return Response(problems.document(shown), problems.status_of(Invalid), media_type=problems.MEDIA_TYPE)
+
+    async def failed(request: Request, error: Exception) -> Response:
+        _log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
+        shown = problems.Fault()
+        return Response(problems.document(shown), 500, media_type=problems.MEDIA_TYPE)
+
+    for kind in (Rejected, Unavailable, TooLarge):
+        app.add_exception_handler(kind, refused)
+    app.add_exception_handler(HTTPException, not_served)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, failed)
+
+
+NOT_FOUND = 404
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs the process."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until told to stop."""
+    async with AsyncExitStack() as stack:
+        app = await build(settings, stack, stop)
+        config = uvicorn.Config(
+            app,
+            host=settings.api_host,
+            port=settings.api_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        stopping.cancel()
+        await serving

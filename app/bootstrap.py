@@ -1,0 +1,122 @@
+"""
+The wiring of one region: its database brought up to date, its log opened, its services put together.
+
+Invariant: opening a region is idempotent; a region that runs is not changed by another start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import psycopg
+import structlog
+
+from access.tokens import Tokens
+from app.settings import Settings
+from commands.decider import Decider
+from commands.identity import command_id
+from domain.catalog import AGGREGATES
+from domain.kernel import uuid7
+from domain.logs import Opened
+from eventstore import postgres, schema
+from eventstore.log import Command
+from eventstore.postgres import PostgresLog, PostgresStreams
+from eventstore.record import Body, Codec, CommandPart, encode_body
+from eventstore.vault import RegionKey, Vault
+from eventstore.writer import Writer
+
+_ROOT = Path(__file__).parent.parent
+MIGRATIONS = (
+    ("ledger", schema.HERE),
+    ("read", _ROOT / "projections" / "schema"),
+    ("replication", _ROOT / "replication" / "schema"),
+)
+READERS_MAX = 8
+
+_log = structlog.get_logger(__name__)
+
+
+async def open_region(settings: Settings) -> None:
+    """Migrate the database, register all logs, open the own one. For an administrator's connection."""
+    applied = await asyncio.to_thread(schema.migrate, settings.postgres, MIGRATIONS)
+    if applied:
+        _log.info("database brought up to date", applied=applied)
+    async with await psycopg.AsyncConnection.connect(settings.postgres, autocommit=True) as connection:
+        for region in settings.regions:
+            await connection.execute(
+                "SELECT ledger.register_log(%s, %s, %s)",
+                (region, settings.origin_of(region), region == settings.region),
+            )
+        await postgres.prepare(connection)
+        log = await PostgresLog.open(connection, settings.region)
+        await log.append([_opening(settings)])
+
+
+def _opening(settings: Settings) -> Command:
+    """The command that opens the log; its id makes a second one a repeat."""
+    id_ = command_id("system", "log.opened")
+    partitions = settings.partitions_of(settings.region)
+    event = uuid7(datetime.now(UTC), os.urandom(10)).hex()
+    stream = f"region-{settings.region}-log"
+    body = Body(
+        stream=stream,
+        version=1,
+        type=Opened.tag,
+        id=f"{event[:8]}-{event[8:12]}-{event[12:16]}-{event[16:20]}-{event[20:]}",
+        actor="system",
+        command=CommandPart(id_.hex(), 1, 1),
+        data=msgspec.Raw(msgspec.json.encode(Opened(settings.origin, 1, ((partitions[0], partitions[-1]),)))),
+    )
+    return Command(id_, [encode_body(body)], (), frozenset({stream}))
+
+
+class WriteSide(NamedTuple):
+    """What commands run on."""
+
+    decider: Decider
+    vault: Vault
+    tokens: Tokens
+    group: Sequence[int]
+    fingerprint_key: bytes
+
+
+@asynccontextmanager
+async def write_side(settings: Settings) -> AsyncIterator[WriteSide]:
+    """The decider and its writer, running until the block ends; then what is queued is still appended."""
+    pool = postgres.pool(settings.postgres, "countroom_writer", size=READERS_MAX)
+    vault = Vault(pool, RegionKey.from_file(settings.region_key))
+
+    async def connect() -> PostgresLog:
+        return await PostgresLog.open(await postgres.connect(settings.postgres, "countroom_writer"), settings.region)
+
+    writer = Writer(connect)
+    async with pool:
+        running = asyncio.create_task(writer.run(), name="writer")
+        running.add_done_callback(_stop_if_dead)
+        decider = Decider(settings.region, writer, PostgresStreams(pool), vault, Codec(AGGREGATES))
+        try:
+            yield WriteSide(
+                decider,
+                vault,
+                Tokens.from_file(settings.tokens),
+                settings.partitions_of(settings.region),
+                bytes.fromhex(settings.fingerprint_key.read_text()),
+            )
+        finally:
+            writer.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(running, 10)
+
+
+def _stop_if_dead(task: asyncio.Task[None]) -> None:
+    """A process whose writer has failed can take no command: it ends, and is started again."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("the writer has failed", error=repr(error))
+        os._exit(70)

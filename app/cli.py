@@ -1,0 +1,263 @@
+"""
+The command `countroom`.
+
+Exit status: 0 done, 1 the answer is no (not intact, refused), 2 it could not be done. `--json` ends with one JSON object on
+standard output; progress goes to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import cyclopts
+import msgspec
+from cyclopts import Parameter
+
+from app.settings import SettingsError
+
+DATA = Path(".data")
+PORT_BASE = 8100
+_Names = Annotated[str, Parameter(help="Names of the regions, separated by commas.")]
+_Data = Annotated[Path, Parameter(help="Folder of all data, kept between runs.")]
+_Base = Annotated[
+    int, Parameter(help="The API of region i listens on this port + 100·i, its servers on the next four.")
+]
+_Json = Annotated[bool, Parameter(help="End with one JSON object on standard output.", negative="")]
+_Token = Annotated[str | None, Parameter(help="Bearer token; else the environment's COUNTROOM_TOKEN.")]
+
+app = cyclopts.App(
+    name="countroom",
+    help="The back office of an online casino, on a ledger that its regulator can check.",
+    version="0.1.0",
+    help_format="plaintext",
+)
+projections = cyclopts.App(name="projections", help="Read models: list them, rebuild one.")
+app.command(projections)
+
+
+class Failed(Exception):  # noqa: N818
+    """Something that the caller can understand went wrong; exit status 2."""
+
+
+def main() -> None:
+    try:
+        app()
+    except (Failed, SettingsError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"countroom: {message}\n")
+    sys.exit(2)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+@app.command
+def up(*, regions: _Names = "eu,us", data: _Data = DATA, port_base: _Base = PORT_BASE) -> None:
+    """Run whole regions on this machine until Ctrl-C; print their addresses and development tokens."""
+    from app import showing
+
+    with _local(data, regions, port_base) as local:
+        showing.addresses(local)
+        local.stack.run_until_stopped()
+
+
+@app.command
+def demo(
+    *,
+    regions: _Names = "eu,us",
+    data: Annotated[
+        Path | None, Parameter(help="Empty folder for the data; by default a fresh one, removed at the end.")
+    ] = None,
+    port_base: _Base = PORT_BASE,
+    keep: Annotated[bool, Parameter(help="Leave everything running, until Ctrl-C.", negative="")] = False,
+    json: _Json = False,
+) -> None:
+    """Two fresh regions, real purchases, one proof: import in one region, read in both, verify, tamper, verify."""
+    from app import demo as demonstration
+
+    result = _understood(lambda: demonstration.run(regions.split(","), data, port_base, keep=keep, quiet=json))
+    if json:
+        _print_json(result)
+
+
+@app.command
+def status(*, data: _Data = DATA, json: _Json = False) -> None:
+    """What runs in a data folder: processes, logs and positions."""
+    from app import showing
+
+    found = _understood(lambda: showing.status(data))
+    if json:
+        _print_json(found)
+    else:
+        showing.print_status(found)
+    if not found["regions"]:
+        sys.exit(1)
+
+
+@app.command
+def serve(*roles: Annotated[str, Parameter(help="api, projector, relay, applier, or all.")]) -> None:
+    """Play roles of one region, as the environment's COUNTROOM_… settings say."""
+    from app import settings, workers
+
+    chosen = workers.ROLES if roles in {(), ("all",)} else roles
+    unknown = [role for role in chosen if role not in workers.ROLES]
+    if unknown:
+        _fail(f"no role is called {', '.join(unknown)}; there are {', '.join(workers.ROLES)}")
+    workers.run(settings.from_environment(), chosen)
+
+
+@app.command
+def migrate() -> None:
+    """Bring the database of one region up to date and open its log, as the environment's settings say."""
+    import asyncio
+
+    from app import bootstrap, settings
+
+    asyncio.run(bootstrap.open_region(settings.from_environment()))
+
+
+@app.command(name="import")
+def import_(
+    what: Annotated[str, Parameter(help="The kind of file: cdnow.")],
+    file: Annotated[str, Parameter(help="A file, or `sample` or `master` for those that come with a public package.")],
+    *,
+    url: Annotated[str, Parameter(help="The region's API.")] = f"http://127.0.0.1:{PORT_BASE}",
+    token: _Token = None,
+    json: _Json = False,
+) -> None:
+    """Turn a purchase history into players and settled deposits, through the public API; safe to repeat."""
+    import asyncio
+
+    from app import cdnow, showing
+
+    if what != "cdnow":
+        _fail(f"cannot import {what}; only cdnow")
+    path = _understood(lambda: cdnow.locate(file))
+    imported = _understood(
+        lambda: asyncio.run(
+            cdnow.import_cdnow(path, url, _token(token, "importer"), progress=showing.import_progress(quiet=json))
+        )
+    )
+    if json:
+        _print_json(imported)
+    else:
+        showing.imported(imported)
+
+
+@app.command
+def verify(
+    *targets: Annotated[str, Parameter(help="URLs of regions, or DSNs of their databases.")],
+    token: _Token = None,
+    log: Annotated[str | None, Parameter(help="Only this log.")] = None,
+    json: _Json = False,
+) -> None:
+    """Recompute every leaf from the stored bytes: 0 intact, 1 not intact, 2 could not check.
+
+    On a database also index columns and snapshots are compared with the bodies. Several targets: their copies are compared.
+    """
+    from app import showing
+
+    if not targets:
+        _fail("name the URL of a region or the DSN of its database")
+    result = showing.verification(targets, _token(token, "auditor", needed=False), log, quiet=json)
+    if json:
+        _print_json(result.to_json())
+    else:
+        sys.stdout.write(result.to_text() + "\n")
+    sys.exit(result.status)
+
+
+@projections.command(name="list")
+def list_projections() -> None:
+    """The names of all read models."""
+    from projections.catalog import NAMES
+
+    sys.stdout.write("\n".join(NAMES) + "\n")
+
+
+@projections.command
+def rebuild(
+    name: str,
+    *,
+    region: Annotated[str, Parameter(help="Which of the regions in the data folder.")] = "eu",
+    data: _Data = DATA,
+    json: _Json = False,
+) -> None:
+    """Rebuild a read model beside the live one, then swap."""
+    from app import showing
+
+    result = _understood(lambda: showing.rebuild(name, region, data, quiet=json))
+    if json:
+        _print_json(result)
+    else:
+        sys.stdout.write(f"{name} of {region} was rebuilt and swapped in\n")
+
+
+@app.command
+def token(
+    actor: Annotated[str, Parameter(help="Who it speaks for, e.g. operator:ann.")],
+    *roles: Annotated[str, Parameter(help="viewer, operator, payments, importer, auditor.")],
+    data: _Data = DATA,
+) -> None:
+    """Add a bearer token to a data folder and print it once; services know it after their next start."""
+    from access import tokens as access_tokens
+    from app.local import write_private
+
+    file = data / "tokens.json"
+    if not file.exists():
+        _fail(f"{data} holds no regions yet; run `countroom up` first")
+    made = access_tokens.new_token()
+    try:
+        record = access_tokens.record(made, actor, roles)
+    except ValueError as error:
+        _fail(str(error))
+    known = msgspec.json.decode(file.read_bytes(), type=list[access_tokens.TokenRecord])
+    write_private(file, msgspec.json.encode([*known, record]).decode())
+    sys.stdout.write(made + "\n")
+
+
+def _local(data: Path, regions: str, port_base: int) -> Any:
+    from app import local
+
+    return _Understood(local.running(data, regions.split(","), port_base))
+
+
+class _Understood:
+    """A context whose errors of the environment become messages."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __enter__(self) -> Any:
+        return _understood(self._context.__enter__)
+
+    def __exit__(self, *error: object) -> Any:
+        return self._context.__exit__(*error)
+
+
+def _understood(work: Any) -> Any:
+    """Run `work`; what a caller can mend is told in one sentence instead of a trace."""
+    from app.expected import expected_errors
+
+    try:
+        return work()
+    except expected_errors() as error:
+        raise Failed(str(error)) from error
+
+
+def _token(given: str | None, role: str, *, needed: bool = True) -> str:
+    from app import settings, showing
+
+    found = given or settings.client_token() or showing.dev_token(DATA, role)
+    if found is None and needed:
+        _fail("a bearer token is needed: --token or COUNTROOM_TOKEN")
+    return found or ""

@@ -1,0 +1,226 @@
+"""
+The write side on HTTP: each command endpoint, alone or in a batch, from bytes to a Plan and from a receipt to bytes.
+
+Invariant: alone and in a batch a command takes the same way; only the envelope differs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from access.policy import Principal
+from access.tokens import Tokens
+from app import openapi, problems
+from app.openapi import Schemas
+from commands import batch, identity, limits, players, transactions
+from commands.batch import Batch
+from commands.decider import Context, Decider, Plan, Receipt
+from commands.edge import Edge, Endpoint, read_body
+from domain.errors import Forbidden, InvalidId, KeyReused, NotFound
+from eventstore.vault import Vault
+
+BODY_BYTES_MAX = 60 * 1024
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+KEY_CHARACTERS_MAX = 200
+
+ENDPOINTS: tuple[Endpoint, ...] = (*players.ENDPOINTS, *limits.ENDPOINTS, *transactions.ENDPOINTS)
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_ALWAYS = (problems.KeyMissing, problems.Unauthenticated, Forbidden, problems.BodyTooLarge, problems.Busy)
+
+
+class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the item would have been answered alone: `body` is the answer or the problem, `position` the Ledger-Position."""
+
+    status: int
+    body: msgspec.Raw
+    position: str | None = None
+    repeated: bool = False
+
+
+class BatchAnswer(msgspec.Struct, frozen=True):
+    """In the order of the items."""
+
+    items: list[BatchResult]
+
+
+class Services(NamedTuple):
+    """What commands need at run time."""
+
+    decider: Decider
+    vault: Vault
+    tokens: Tokens
+    group: Sequence[int]
+    fingerprint_key: bytes
+
+
+class _Route(NamedTuple):
+    endpoint: Endpoint
+    pattern: re.Pattern[str]
+    decoder: msgspec.json.Decoder[Any]
+
+
+_ROUTES = tuple(
+    _Route(e, re.compile(re.sub(r"\{\w+\}", "([^/]+)", e.path)), msgspec.json.Decoder(e.body)) for e in ENDPOINTS
+)
+
+
+def router(services: Services, schemas: Schemas) -> APIRouter:
+    """All command routes."""
+    made = APIRouter(tags=["commands"])
+    for route in _ROUTES:
+        _add(made, services, schemas, route)
+
+    async def post_batch(request: Request) -> Response:
+        """Run many commands, each with its own key and result; items on one stream run in the order given."""
+        principal = authenticate(services.tokens, request)
+        wanted: Batch = read_body(_batch_decoder, await body_of(request, BATCH_BYTES_MAX))
+        trace = _trace(request)
+
+        endpoints: dict[int, Endpoint] = {}
+
+        def plan(place: int, path: str) -> Plan:
+            item = wanted.items[place]
+            raw = bytes(item.body)
+            if len(raw) > BODY_BYTES_MAX:
+                raise problems.BodyTooLarge(f"a command's body has at most {BODY_BYTES_MAX} bytes")
+            route, arguments = _match(path)
+            endpoints[place] = route.endpoint
+            return _plan(services, principal, route, arguments, item.key, path, raw, trace)
+
+        results = await batch.run(wanted, plan=plan, decide=services.decider.run, made=_made)
+        answers = [_result(result, endpoints.get(place)) for place, result in enumerate(results)]
+        return Response(_encode(BatchAnswer(answers)), media_type="application/json")
+
+    made.add_api_route(
+        "/v1/batch",
+        post_batch,
+        methods=["POST"],
+        summary="Run many commands in one request",
+        openapi_extra={
+            "requestBody": {"required": True, "content": schemas.json(Batch)},
+            "responses": schemas.refusals((problems.Unauthenticated, InvalidId, problems.BodyTooLarge, problems.Busy)),
+        },
+        responses={200: {"description": "A result for each item", "content": schemas.json(BatchAnswer)}},
+    )
+    return made
+
+
+def _add(made: APIRouter, services: Services, schemas: Schemas, route: _Route) -> None:
+    endpoint = route.endpoint
+
+    async def post(request: Request) -> Response:
+        principal = authenticate(services.tokens, request)
+        raw = await body_of(request, BODY_BYTES_MAX)
+        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        key = request.headers.get("Idempotency-Key", "")
+        arguments = tuple(request.path_params.values())
+        plan = _plan(services, principal, route, arguments, key, target, raw, _trace(request))
+        receipt = await services.decider.decide(plan)
+        headers = {"Ledger-Position": receipt.position} if receipt.position else {}
+        if receipt.repeated:
+            headers["Idempotency-Replayed"] = "true"
+        return Response(_encode(receipt.answer), endpoint.status, headers, media_type="application/json")
+
+    made.add_api_route(
+        endpoint.path,
+        post,
+        methods=["POST"],
+        status_code=endpoint.status,
+        name=endpoint.handler.__name__,
+        summary=(endpoint.handler.__doc__ or "").partition(".")[0],
+        description=endpoint.handler.__doc__,
+        openapi_extra={
+            "parameters": [*openapi.path_parameters(endpoint.path), openapi.IDEMPOTENCY_KEY],
+            "requestBody": {"required": True, "content": schemas.json(endpoint.body)},
+            "responses": schemas.refusals((*_ALWAYS, InvalidId, KeyReused, *endpoint.errors)),
+        },
+        responses={
+            endpoint.status: {
+                "description": "Done, or done before",
+                "content": schemas.json(endpoint.answer),
+                "headers": {
+                    "Ledger-Position": {"schema": {"type": "string"}, "description": "log/position/leaf prefix"}
+                },
+            }
+        },
+    )
+
+
+def _plan(
+    services: Services,
+    principal: Principal,
+    route: _Route,
+    arguments: Sequence[str],
+    key: str,
+    target: str,
+    raw: bytes,
+    trace: str | None,
+) -> Plan:
+    if not 0 < len(key) <= KEY_CHARACTERS_MAX:
+        raise problems.KeyMissing
+    command = read_body(route.decoder, raw or b"{}")
+    context = Context(
+        principal,
+        datetime.now(UTC),
+        identity.command_id(principal.actor, key),
+        identity.fingerprint(services.fingerprint_key, "POST", target, raw),
+        trace,
+    )
+    return route.endpoint.handler(*arguments, command, Edge(context, services.vault, services.group))
+
+
+def _match(path: str) -> tuple[_Route, tuple[str, ...]]:
+    for route in _ROUTES:
+        if found := route.pattern.fullmatch(path):
+            return route, found.groups()
+    raise NotFound("no command has this path", path=path[:200])
+
+
+def _made(receipt: Receipt) -> str:
+    """The identifier that a command made: what its answer says first."""
+    made: str = msgspec.structs.astuple(receipt.answer)[0]
+    return made
+
+
+def _result(result: Receipt | Exception, endpoint: Endpoint | None) -> BatchResult:
+    if isinstance(result, Receipt) and endpoint is not None:
+        return BatchResult(endpoint.status, msgspec.Raw(_encode(result.answer)), result.position, result.repeated)
+    refused = problems.rejected(result)  # type: ignore[arg-type]
+    return BatchResult(problems.status_of(type(refused)), msgspec.Raw(problems.document(refused)))
+
+
+_encode = msgspec.json.Encoder().encode
+_batch_decoder = msgspec.json.Decoder(Batch)
+
+
+def authenticate(tokens: Tokens, request: Request) -> Principal:
+    """Raises Unauthenticated."""
+    principal = tokens.principal(request.headers.get("Authorization", ""))
+    if principal is None:
+        raise problems.Unauthenticated
+    return principal
+
+
+async def body_of(request: Request, limit: int) -> bytes:
+    """The request's body. Raises BodyTooLarge before it has read more than `limit` bytes."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise problems.BodyTooLarge(f"a body has at most {limit} bytes", limit=limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _trace(request: Request) -> str | None:
+    """The caller's W3C traceparent, if it is one."""
+    given = request.headers.get("traceparent", "")
+    return given if _TRACE.fullmatch(given) else None

@@ -1,0 +1,164 @@
+"""
+Whole regions on this machine: servers from devstack, keys and tokens made once, our own processes beside them.
+
+Invariant: everything lies in one data folder, which is kept between runs; nobody else may read its secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from access.policy import ROLES
+from access.tokens import TokenRecord, new_token, record
+from app.settings import Settings, existing_servers, inherited
+
+if TYPE_CHECKING:
+    from devstack.stack import Stack
+
+DEPLOYMENT = "demo"
+PROCESSES: tuple[tuple[str, ...], ...] = (("api",), ("projector",), ("relay", "applier"))
+_CHECKOUT = Path(__file__).parent.parent
+
+
+class NoDevstack(Exception):  # noqa: N818
+    """The embedded servers are not installed."""
+
+
+class Local(NamedTuple):
+    """Regions that run. `tokens`: a development token for each role."""
+
+    stack: Stack
+    settings: dict[str, Settings]
+    tokens: dict[str, str]
+
+    def url(self, region: str) -> str:
+        settings = self.settings[region]
+        return f"http://{settings.api_host}:{settings.api_port}"
+
+
+@contextmanager
+def running(data: Path, regions: Sequence[str], port_base: int) -> Iterator[Local]:
+    """Start the regions, wait until they take commands, stop them at the end. Raises NoDevstack and devstack's errors."""
+    try:
+        from devstack.region import Given
+        from devstack.stack import Stack
+    except ImportError as error:
+        raise NoDevstack("the embedded servers are not installed: pip install 'countroom[devstack]'") from error
+    given = {}
+    for region in regions:
+        there = existing_servers(region)
+        given[region] = Given(postgres=there.postgres, nats=there.nats, seeds=there.nats_seeds, redis=there.redis)
+    with Stack(data=data, regions=regions, port_base=port_base, given=given) as stack:
+        stack.start_servers()
+        tokens = _tokens(stack.data)
+        settings = {region: _settings(stack, region, regions) for region in regions}
+        asyncio.run(_open(list(settings.values())))
+        for region in regions:
+            _start(stack, settings[region])
+        stack.wait_ready()
+        yield Local(stack, settings, tokens)
+
+
+async def _open(settings: Sequence[Settings]) -> None:
+    from app.bootstrap import open_region
+
+    await asyncio.gather(*(open_region(region) for region in settings))
+
+
+def _start(stack: Stack, settings: Settings) -> None:
+    url = f"http://{settings.api_host}:{settings.api_port}/readyz"
+    for roles in PROCESSES:
+        stack.start_process(
+            region=settings.region,
+            role="+".join(roles),
+            argv=[sys.executable, "-m", "app", "serve", *roles],
+            env={**inherited(), **settings.environment()},
+            cwd=_CHECKOUT,
+            ready=(lambda: _answers(url)) if "api" in roles else None,
+        )
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 — our own loopback address
+            return bool(response.status == 200)  # noqa: PLR2004
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _settings(stack: Stack, region: str, regions: Sequence[str]) -> Settings:
+    here = stack.endpoints(region)
+    return Settings(
+        deployment=DEPLOYMENT,
+        region=region,
+        regions=tuple(regions),
+        postgres=here.postgres,
+        redis=here.redis,
+        nats=here.nats,
+        nats_seeds=here.seeds,
+        api_host="127.0.0.1",
+        api_port=here.api_port,
+        region_key=_secret(stack.data / region / "region.key"),
+        fingerprint_key=_secret(stack.data / "fingerprint.key"),
+        tokens=stack.data / "tokens.json",
+        peers={other: stack.endpoints(other).api for other in regions if other != region},
+    )
+
+
+def _secret(path: Path) -> Path:
+    """A file with 32 random bytes in hex, made once."""
+    if not path.exists():
+        write_private(path, secrets.token_hex(32))
+    return path
+
+
+def _tokens(data: Path) -> dict[str, str]:
+    """Development tokens, one for each role, made once; services see digests only."""
+    file = data / "dev-tokens.json"
+    known: dict[str, str] = msgspec.json.decode(file.read_bytes()) if file.exists() else {}
+    tokens = {role: known.get(role) or new_token() for role in ROLES}
+    if tokens != known:
+        write_private(file, msgspec.json.encode(tokens).decode())
+    digests = [record(token, f"{role}:dev", [role]) for role, token in tokens.items()]
+    write_private(data / "tokens.json", msgspec.json.encode(digests + _added(data, digests)).decode())
+    return tokens
+
+
+def _added(data: Path, ours: Sequence[TokenRecord]) -> list[TokenRecord]:
+    """Tokens that `countroom token` has added to the file."""
+    file = data / "tokens.json"
+    there = msgspec.json.decode(file.read_bytes(), type=list[TokenRecord]) if file.exists() else []
+    known = {record.sha256 for record in ours}
+    return [record for record in there if record.sha256 not in known]
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only we may read, whole or not at all."""
+    draft = path.with_suffix(path.suffix + ".new")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def free_port_base(regions: int) -> int:
+    """The first port base from 8100 on at which no port of the regions is taken."""
+    from devstack.stack import is_free
+
+    for base in range(8100, 60_000, 100 * regions):
+        if all(is_free(base + 100 * i + port) for i in range(regions) for port in range(5)):
+            return base
+    raise NoDevstack("no ports are free for the regions")
+
+
+class NothingRuns(Exception):  # noqa: N818
+    """No regions run in the data folder."""

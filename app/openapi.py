@@ -1,0 +1,99 @@
+"""The one adapter between msgspec's wire types and OpenAPI: schemas, parameters and problem responses of every route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app import problems
+from app.problems import Problem
+from domain.errors import Rejected
+
+_REF = "#/components/schemas/{name}"
+
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": True,
+    "description": "Names the command; the same key with the same request has one effect and the first answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+}
+
+
+class Schemas:
+    """Collects wire types; `install` puts them into the application's OpenAPI document."""
+
+    def __init__(self) -> None:
+        self._types: dict[Any, None] = {Problem: None}
+
+    def ref(self, kind: Any) -> dict[str, Any]:
+        self._types[kind] = None
+        (schema,), _ = msgspec.json.schema_components([kind], ref_template=_REF)
+        return schema
+
+    def json(self, kind: Any) -> dict[str, Any]:
+        return {"application/json": {"schema": self.ref(kind)}}
+
+    def refusals(self, errors: Iterable[type[Rejected]]) -> dict[str, Any]:
+        """The problem responses of a route, by status, naming their codes."""
+        by_status: dict[int, list[str]] = {}
+        for error in errors:
+            codes = by_status.setdefault(problems.status_of(error), [])
+            if error.code not in codes:
+                codes.append(error.code)
+        return {
+            str(status): {
+                "description": ", ".join(f"`{code}`" for code in codes),
+                "content": {problems.MEDIA_TYPE: {"schema": self.ref(Problem)}},
+            }
+            for status, codes in sorted(by_status.items())
+        }
+
+    def install(self, app: FastAPI) -> None:
+        def document() -> dict[str, Any]:
+            if app.openapi_schema is None:
+                made = get_openapi(
+                    title=app.title,
+                    version=app.version,
+                    description=app.description,
+                    routes=app.routes,
+                    openapi_version="3.1.0",
+                )
+                _, components = msgspec.json.schema_components(list(self._types), ref_template=_REF)
+                parts = made.setdefault("components", {})
+                parts["schemas"] = components
+                parts["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+                made["security"] = [{"bearer": []}]
+                for path in made["paths"].values():
+                    for operation in path.values():
+                        operation.get("responses", {}).pop("422_default", None)
+                app.openapi_schema = made
+            return app.openapi_schema
+
+        app.openapi = document  # type: ignore[method-assign]
+
+
+def path_parameters(path: str) -> list[dict[str, Any]]:
+    """`{player_id}` and the like, as TypeIDs."""
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return [{"name": name, "in": "path", "required": True, "schema": _parameter_schema(name)} for name in names]
+
+
+def _parameter_schema(name: str) -> dict[str, Any]:
+    if name.endswith("_id"):
+        return {"type": "string", "pattern": f"^{name.removesuffix('_id')}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$"}
+    return {"type": "string"}
+
+
+def query_parameter(
+    name: str, schema: dict[str, Any], description: str = "", *, required: bool = False
+) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
+
+
+def only(errors: Sequence[type[Rejected]], *more: type[Rejected]) -> tuple[type[Rejected], ...]:
+    return tuple(dict.fromkeys((*errors, *more)))

@@ -1,0 +1,107 @@
+"""
+How a refusal looks on HTTP: application/problem+json (RFC 9457) with a stable `code`.
+
+Invariant: this table is the only place where a code of the domain meets a status of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from commands.batch import DependencyFailed
+from commands.decider import WrongRegion
+from domain.errors import Conflict, Forbidden, Invalid, NotFound, Rejected, RuleRefused
+from eventstore.log import TooLarge
+from eventstore.writer import Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """RFC 9457; `code` is stable, further members are the facts of the refusal."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+class KeyMissing(Invalid):
+    code = "idempotency_key_missing"
+    title = "A command needs an Idempotency-Key of 1 to 200 characters"
+
+
+class BodyTooLarge(Rejected):
+    code = "body_too_large"
+    title = "The body is too large"
+
+
+class Unauthenticated(Rejected):
+    code = "unauthenticated"
+    title = "A known bearer token is needed"
+
+
+class Busy(Rejected):
+    code = "unavailable"
+    title = "The ledger cannot be reached; send the same request again"
+
+
+class Fault(Rejected):
+    code = "fault"
+    title = "The service failed; nothing is known of this request, so send it again with the same Idempotency-Key"
+
+
+_STATUS: tuple[tuple[type[Rejected], int], ...] = (
+    (KeyMissing, 400),
+    (Unauthenticated, 401),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (BodyTooLarge, 413),
+    (WrongRegion, 421),
+    (DependencyFailed, 424),
+    (Busy, 503),
+    (Fault, 500),
+    (Conflict, 409),
+    (Invalid, 422),
+    (RuleRefused, 422),
+)
+
+
+def status_of(error: type[Rejected]) -> int:
+    return next((status for kind, status in _STATUS if issubclass(error, kind)), 400)
+
+
+def rejected(error: Exception) -> Rejected:
+    """What to tell the caller about any error of a command. Raises the error again if it is none of theirs."""
+    match error:
+        case Rejected():
+            return error
+        case TooLarge():
+            return BodyTooLarge(str(error))
+        case Unavailable():
+            return Busy(str(error))
+        case _:
+            raise error
+
+
+def members(error: Rejected) -> dict[str, object]:
+    """The members of the problem document."""
+    problem = Problem(
+        f"urn:countroom:problem:{error.code}", error.title, status_of(type(error)), error.detail, error.code
+    )
+    return {**msgspec.to_builtins(problem), **{name: msgspec.to_builtins(fact) for name, fact in error.facts.items()}}
+
+
+def document(error: Rejected) -> bytes:
+    return msgspec.json.encode(members(error))
+
+
+def headers(error: Rejected) -> Mapping[str, str]:
+    if isinstance(error, Busy):
+        return {"Retry-After": "1"}
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": "Bearer"}
+    return {}

@@ -1,0 +1,379 @@
+"""
+The read side on HTTP: each query with its path, its right, its parameters and its schema.
+
+Invariant: what a route returns is one msgspec Struct, encoded once; parameters are checked before anything is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+from redis.asyncio import Redis
+from starlette.responses import Response, StreamingResponse
+
+import console
+from access.policy import Action, Principal
+from access.tokens import Tokens
+from app import openapi, problems
+from app.bootstrap import WriteSide
+from app.commanding import authenticate
+from app.openapi import Schemas
+from app.settings import Settings
+from app.watching import Verification, Watch
+from commands.edge import Amount, money
+from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
+from domain.kernel import PlayerId, Sealed, TransactionId, parse_id
+from eventstore import postgres
+from eventstore.vault import Vault
+from queries import audit, dashboard, players, segments, transactions, wallets
+from queries.context import Context
+
+READERS_MAX = 8
+_NDJSON = "application/x-ndjson"
+_ALWAYS: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden, Invalid)
+_encode = msgspec.json.Encoder().encode
+
+
+class RegionInfo(msgspec.Struct, frozen=True):
+    """A region of the deployment; `self` is true for the one that answers."""
+
+    name: str
+    url: str
+    self: bool
+
+
+class Regions(msgspec.Struct, frozen=True):
+    items: list[RegionInfo]
+    next_cursor: str | None = None
+
+
+class Logs(msgspec.Struct, frozen=True):
+    items: list[audit.LogHead]
+    next_cursor: str | None = None
+
+
+class Verifications(msgspec.Struct, frozen=True):
+    items: list[Verification]
+    next_cursor: str | None = None
+
+
+class ReadSide(NamedTuple):
+    """What queries need at run time."""
+
+    pool: AsyncConnectionPool[AsyncConnection[Any]]
+    redis: Redis
+    vault: Vault
+    tokens: Tokens
+    watch: Watch
+    regions: Regions
+    stop: asyncio.Event
+
+    def context(self, principal: Principal) -> Context:
+        """Personal fields open only for whoever may read them."""
+
+        async def open_personal(event_id: str, fields: Mapping[str, Sealed]) -> Mapping[str, str]:
+            if not principal.may(Action.PERSONAL_READ):
+                return {}
+            keys = await self.vault.keys(sealed.key for sealed in fields.values())
+            return {
+                path: keys[sealed.key].open(sealed, event_id=event_id, path=path)
+                for path, sealed in fields.items()
+                if sealed.key in keys
+            }
+
+        return Context(self.pool, self.redis, open_personal)
+
+
+@asynccontextmanager
+async def read_side(settings: Settings, write: WriteSide, stop: asyncio.Event) -> AsyncIterator[ReadSide]:
+    """Connections for queries and the running check of the logs, until the block ends."""
+    here = RegionInfo(settings.region, f"http://{settings.api_host}:{settings.api_port}", self=True)
+    others = [RegionInfo(name, url, self=False) for name, url in settings.peers.items()]
+    order = {name: place for place, name in enumerate(settings.regions)}
+    regions = Regions(sorted([here, *others], key=lambda region: order.get(region.name, len(order))))
+    watch = Watch(settings.postgres)
+    async with (
+        postgres.pool(settings.postgres, "countroom_reader", size=READERS_MAX) as pool,
+        Redis.from_url(settings.redis) as redis,
+    ):
+        watch.start()
+        try:
+            yield ReadSide(pool, redis, write.vault, write.tokens, watch, regions, stop)
+        finally:
+            watch.stop()
+
+
+class _Routes:
+    """Adds query routes with all that OpenAPI wants to know of them."""
+
+    def __init__(self, read: ReadSide, schemas: Schemas) -> None:
+        self.router = APIRouter(tags=["queries"])
+        self._read = read
+        self._schemas = schemas
+
+    def get(
+        self,
+        path: str,
+        answer: Any,
+        action: Action,
+        query: Callable[..., Awaitable[Any]],
+        *,
+        parameters: Sequence[dict[str, Any]] = (),
+        errors: Sequence[type[Rejected]] = (),
+    ) -> None:
+        """Serve `query(context, *identifiers of the path, **parameters)` as JSON."""
+        names = {parameter["name"]: parameter for parameter in parameters}
+
+        async def endpoint(request: Request) -> Response:
+            principal = authenticate(self._read.tokens, request)
+            principal.require(action)
+            given = _parameters(request, names)
+            found = await query(self._read.context(principal), *request.path_params.values(), **given)
+            headers = {"ETag": f'"{found.version}"'} if hasattr(found, "version") else {}
+            return Response(_encode(found), headers=headers, media_type="application/json")
+
+        doc = query.__doc__ or ""
+        self.router.add_api_route(
+            path,
+            endpoint,
+            methods=["GET"],
+            name=f"{query.__module__.rpartition('.')[2]}.{query.__name__}",
+            summary=doc.strip().partition(".")[0],
+            description=doc,
+            openapi_extra={
+                "parameters": [*openapi.path_parameters(path), *parameters],
+                "responses": self._schemas.refusals((*_ALWAYS, *errors)),
+            },
+            responses={200: {"description": "Found", "content": self._schemas.json(answer)}},
+        )
+
+
+_INT = {"type": "integer"}
+_LIMIT = openapi.query_parameter("limit", {**_INT, "minimum": 1, "maximum": 200, "default": 50})
+_CURSOR = openapi.query_parameter("cursor", {"type": "string"}, "The last page's next_cursor.")
+
+
+def router(read: ReadSide, schemas: Schemas) -> APIRouter:
+    """All query routes, health and the live page."""
+    routes = _Routes(read, schemas)
+    _add_players(routes, read)
+    _add_overviews(routes, read)
+    _add_audit(routes, read, schemas)
+    _add_unguarded(routes.router, read)
+    return routes.router
+
+
+def _add_players(routes: _Routes, read: ReadSide) -> None:
+    found_by = ("email", "phone", "name", "external_id")
+
+    async def page(context: Context, **given: Any) -> players.PlayerPage:
+        """Players in the order of their registration, or those with exactly this e-mail, phone, name or external id."""
+        wanted = {field: given.pop(field) for field in found_by if field in given}
+        if not wanted:
+            return await players.page(context, **given)
+        subjects = [set(await read.vault.find(field, value)) for field, value in wanted.items()]
+        return await players.summaries(context, [PlayerId(f"player_{s}") for s in sorted(set.intersection(*subjects))])
+
+    async def card(context: Context, player_id: str) -> players.PlayerCard:
+        """A player: status, balances, limits; personal fields as far as the caller may read them and the key is here."""
+        parse_id("player", player_id)
+        return await players.card(context, PlayerId(player_id))
+
+    async def of_player(context: Context, player_id: str, **given: Any) -> transactions.TransactionPage:
+        """A player's transactions, the newest first."""
+        parse_id("player", player_id)
+        return await transactions.of_player(context, PlayerId(player_id), **given)
+
+    async def transaction(context: Context, transaction_id: str) -> transactions.Transaction:
+        """A transaction."""
+        parse_id("transaction", transaction_id)
+        return await transactions.get(context, TransactionId(transaction_id))
+
+    look_up = [
+        openapi.query_parameter(field, {"type": "string"}, "Exact look-up by blind index.") for field in found_by
+    ]
+    routes.get("/v1/players", players.PlayerPage, Action.PLAYER_READ, page, parameters=[*look_up, _CURSOR, _LIMIT])
+    routes.get("/v1/players/{player_id}", players.PlayerCard, Action.PLAYER_READ, card, errors=(NotFound, InvalidId))
+    routes.get(
+        "/v1/players/{player_id}/transactions",
+        transactions.TransactionPage,
+        Action.PLAYER_READ,
+        of_player,
+        parameters=[_CURSOR, _LIMIT],
+        errors=(NotFound, InvalidId),
+    )
+    routes.get(
+        "/v1/transactions/{transaction_id}",
+        transactions.Transaction,
+        Action.PLAYER_READ,
+        transaction,
+        errors=(NotFound, InvalidId),
+    )
+
+
+def _add_overviews(routes: _Routes, read: ReadSide) -> None:
+    async def deposited(context: Context, currency: str, at_least: int, **given: Any) -> segments.Segment:
+        """The CRM segment «deposited at least X in total», the largest first."""
+        return await segments.deposited_at_least(context, money(Amount(at_least, currency), ""), **given)
+
+    routes.get("/v1/dashboard", dashboard.Dashboard, Action.DASHBOARD_READ, dashboard.dashboard)
+    routes.get("/v1/trial-balance", wallets.TrialBalance, Action.DASHBOARD_READ, wallets.trial_balance)
+    routes.get(
+        "/v1/segments/deposited",
+        segments.Segment,
+        Action.SEGMENT_READ,
+        deposited,
+        parameters=[
+            openapi.query_parameter("currency", {"type": "string"}, "ISO 4217 code.", required=True),
+            openapi.query_parameter("at_least", {**_INT, "minimum": 1}, "Minor units.", required=True),
+            _CURSOR,
+            _LIMIT,
+        ],
+    )
+
+    async def live(request: Request, last_event_id: Annotated[str | None, Header()] = None) -> Response:
+        """The dashboard now and whenever it changes, as server-sent events; id = positions, resume by Last-Event-ID."""
+        principal = authenticate(read.tokens, request)
+        principal.require(Action.DASHBOARD_READ)
+        return StreamingResponse(
+            _events(read, principal, last_event_id),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache"},
+        )
+
+    routes.router.add_api_route(
+        "/v1/dashboard/live",
+        live,
+        methods=["GET"],
+        summary="The dashboard, live",
+        responses={
+            200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+        },
+    )
+
+
+async def _events(read: ReadSide, principal: Principal, last_id: str | None) -> AsyncIterator[bytes]:
+    """Ends when the service does."""
+    source = dashboard.live(read.context(principal))
+    stopping = asyncio.create_task(read.stop.wait())
+    try:
+        yield b"retry: 1000\n\n"
+        while True:
+            step = asyncio.ensure_future(anext(source))
+            while not step.done():
+                await asyncio.wait([step, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=15)
+                if stopping.done():
+                    step.cancel()
+                    return
+                if not step.done():
+                    yield b": still here\n\n"
+            shown = step.result()
+            id_ = ",".join(f"{log}/{position}" for log, position in sorted(shown.positions.items()))
+            if id_ != last_id:
+                yield b"id: %b\nevent: dashboard\ndata: %b\n\n" % (id_.encode(), _encode(shown))
+            last_id = None
+    finally:
+        stopping.cancel()
+
+
+def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
+    async def logs(context: Context) -> Logs:
+        """The logs held here, each with its newest entry."""
+        return Logs(await audit.logs(context))
+
+    async def verification(_context: Context) -> Verifications:
+        """What the check that always runs has found in each log."""
+        return Verifications(read.watch.found())
+
+    async def regions(_context: Context) -> Regions:
+        """All regions of the deployment."""
+        return read.regions
+
+    routes.get("/v1/logs", Logs, Action.DASHBOARD_READ, logs)
+    routes.get("/v1/verification", Verifications, Action.DASHBOARD_READ, verification)
+    routes.get("/v1/regions", Regions, Action.DASHBOARD_READ, regions)
+
+    async def entries(
+        request: Request,
+        log: str,
+        after: Annotated[int, Query(ge=0, description="Start behind this position.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        cursor: str | None = None,
+    ) -> Response:
+        """A log's entries, byte by byte: a page of JSON, or all up to the head as NDJSON if Accept asks for it."""
+        principal = authenticate(read.tokens, request)
+        principal.require(Action.AUDIT_READ)
+        context = read.context(principal)
+        if _NDJSON not in request.headers.get("Accept", ""):
+            found = await audit.page(context, log, after, limit, cursor)
+            return Response(_encode(found), media_type="application/json")
+        stream = audit.stream(context, log, after)
+        first = await anext(stream, b"")  # an unknown log is refused before the answer has begun
+
+        async def lines() -> AsyncIterator[bytes]:
+            yield first
+            async for more in stream:
+                yield more
+
+        return StreamingResponse(lines(), media_type=_NDJSON)
+
+    routes.router.add_api_route(
+        "/v1/logs/{log}/entries",
+        entries,
+        methods=["GET"],
+        summary="A log's entries, byte by byte",
+        responses={
+            200: {
+                "description": "Found",
+                "content": {**schemas.json(audit.AuditPage), _NDJSON: {"schema": schemas.ref(audit.AuditEntry)}},
+            }
+        },
+        openapi_extra={"responses": schemas.refusals((*_ALWAYS, NotFound))},
+    )
+
+
+def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
+    async def page() -> Response:
+        """The live page."""
+        return Response(console.page(), media_type="text/html")
+
+    async def healthz() -> Response:
+        """Alive."""
+        return Response(b'{"status":"alive"}', media_type="application/json")
+
+    async def readyz() -> Response:
+        """Can take commands: the log is open and its database answers."""
+        async with asyncio.timeout(2), read.pool.connection() as connection:
+            row = await (await connection.execute("SELECT count(*) FROM ledger.ownership")).fetchone()
+        if not row or not row[0]:
+            raise problems.Busy("the log is not open yet")
+        return Response(b'{"status":"ready"}', media_type="application/json")
+
+    router.add_api_route("/", page, methods=["GET"], include_in_schema=False)
+    router.add_api_route("/healthz", healthz, methods=["GET"], tags=["health"])
+    router.add_api_route("/readyz", readyz, methods=["GET"], tags=["health"])
+
+
+def _parameters(request: Request, names: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The query parameters that a route knows. Raises Invalid."""
+    given: dict[str, Any] = {}
+    for name, parameter in names.items():
+        text = request.query_params.get(name)
+        if text is None:
+            if parameter["required"]:
+                raise Invalid(f"the parameter {name} is needed", parameter=name)
+            continue
+        if parameter["schema"]["type"] == "integer":
+            if not text.lstrip("-").isdecimal() or not text.isascii() or len(text) > 19:  # noqa: PLR2004 — digits of int64
+                raise Invalid(f"{name} is an integer", parameter=name)
+            given[name] = int(text)
+        else:
+            given[name] = text
+    return given

@@ -1,0 +1,137 @@
+"""
+What a service is told by its environment. This is the only module that reads it.
+
+Invariant: every address and secret comes from here; nothing has a default that would work by accident in production.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class SettingsError(Exception):
+    """The environment does not say what a service needs."""
+
+
+class Settings(NamedTuple):
+    """One region's services. `regions` are all regions of the deployment, in the order that shares out the partitions."""
+
+    deployment: str
+    region: str
+    regions: tuple[str, ...]
+    postgres: str
+    redis: str
+    nats: str
+    nats_seeds: Path
+    api_host: str
+    api_port: int
+    region_key: Path
+    fingerprint_key: Path
+    tokens: Path
+    peers: Mapping[str, str]
+
+    @property
+    def origin(self) -> str:
+        return self.origin_of(self.region)
+
+    def origin_of(self, region: str) -> str:
+        return f"countroom.{self.deployment}/{region}"
+
+    def partitions_of(self, region: str) -> range:
+        """The partitions that a region owns from the beginning: an even share of 0 to 255."""
+        share = self.regions.index(region)
+        count = len(self.regions)
+        return range(256 * share // count, 256 * (share + 1) // count)
+
+    def environment(self) -> dict[str, str]:
+        """The same settings, for a child process."""
+        return {
+            "COUNTROOM_DEPLOYMENT": self.deployment,
+            "COUNTROOM_REGION": self.region,
+            "COUNTROOM_REGIONS": ",".join(self.regions),
+            "COUNTROOM_POSTGRES": self.postgres,
+            "COUNTROOM_REDIS": self.redis,
+            "COUNTROOM_NATS": self.nats,
+            "COUNTROOM_NATS_SEEDS": str(self.nats_seeds),
+            "COUNTROOM_API": f"{self.api_host}:{self.api_port}",
+            "COUNTROOM_REGION_KEY": str(self.region_key),
+            "COUNTROOM_FINGERPRINT_KEY": str(self.fingerprint_key),
+            "COUNTROOM_TOKENS": str(self.tokens),
+            "COUNTROOM_PEERS": ",".join(f"{name}={url}" for name, url in self.peers.items()),
+        }
+
+
+def from_environment() -> Settings:
+    """Raises SettingsError, naming what is missing."""
+    host, _, port = _required("COUNTROOM_API").rpartition(":")
+    if not port.isdigit():
+        raise SettingsError("COUNTROOM_API must be HOST:PORT")
+    regions = tuple(_required("COUNTROOM_REGIONS").split(","))
+    region = _required("COUNTROOM_REGION")
+    if region not in regions:
+        raise SettingsError(f"COUNTROOM_REGION={region} is not one of COUNTROOM_REGIONS={','.join(regions)}")
+    return Settings(
+        deployment=_required("COUNTROOM_DEPLOYMENT"),
+        region=region,
+        regions=regions,
+        postgres=_required("COUNTROOM_POSTGRES"),
+        redis=_required("COUNTROOM_REDIS"),
+        nats=_required("COUNTROOM_NATS"),
+        nats_seeds=Path(_required("COUNTROOM_NATS_SEEDS")),
+        api_host=host or "127.0.0.1",
+        api_port=int(port),
+        region_key=Path(_required("COUNTROOM_REGION_KEY")),
+        fingerprint_key=Path(_required("COUNTROOM_FINGERPRINT_KEY")),
+        tokens=Path(_required("COUNTROOM_TOKENS")),
+        peers=dict(_pair(peer) for peer in os.environ.get("COUNTROOM_PEERS", "").split(",") if peer),
+    )
+
+
+class Existing(NamedTuple):
+    """Servers of a region that `countroom up` shall use instead of starting its own."""
+
+    postgres: str | None
+    redis: str | None
+    nats: str | None
+    nats_seeds: Path | None
+
+
+def existing_servers(region: str) -> Existing:
+    """COUNTROOM_UP_<REGION>_POSTGRES, …_REDIS, …_NATS with …_NATS_SEEDS."""
+    prefix = f"COUNTROOM_UP_{region.upper().replace('.', '_')}_"
+    seeds = os.environ.get(prefix + "NATS_SEEDS")
+    return Existing(
+        os.environ.get(prefix + "POSTGRES"),
+        os.environ.get(prefix + "REDIS"),
+        os.environ.get(prefix + "NATS"),
+        Path(seeds) if seeds else None,
+    )
+
+
+def client_token() -> str | None:
+    """The bearer token for commands that call the API."""
+    return os.environ.get("COUNTROOM_TOKEN")
+
+
+def inherited() -> dict[str, str]:
+    """The environment that child processes start from."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COUNTROOM_")}
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "countroom"
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise SettingsError(f"{name} is not set; docs/reference/settings.md says what it means")
+    return value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value

@@ -1,0 +1,124 @@
+"""
+`countroom serve ROLE…`: one process that plays one or more roles of a region until it is told to stop.
+
+Invariant: every role may be killed at any moment and started again; what it had not committed is done anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+
+import structlog
+
+from app.settings import Settings
+from replication.config import Config
+
+ROLES = ("api", "projector", "relay", "applier")
+
+
+def run(settings: Settings, roles: Sequence[str]) -> None:
+    """Run the roles in this process. Raises SystemExit if one of them ends by itself."""
+    import uvloop
+
+    _log_as_lines(settings, roles)
+    uvloop.run(_run(settings, roles))
+
+
+async def _run(settings: Settings, roles: Sequence[str]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tasks = [asyncio.create_task(work, name=role) for role in roles for work in _work(settings, role, stop)]
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    _, pending = await asyncio.wait(tasks, timeout=6)
+    for task in pending:
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*pending)
+    stopping.cancel()
+    for task in done - {stopping}:
+        task.result()
+
+
+def _work(settings: Settings, role: str, stop: asyncio.Event) -> list[Coroutine[None, None, None]]:
+    match role:
+        case "api":
+            from app import api
+
+            return [api.serve(settings, stop)]
+        case "projector":
+            return [_until(stop, lambda: _project(settings))]
+        case "relay":
+            from replication.relay import run_relay
+
+            return [run_relay(_replication(settings), stop)]
+        case "applier":
+            from replication.applier import run_applier
+
+            others = [region for region in settings.regions if region != settings.region]
+            return [run_applier(_replication(settings), origin, stop) for origin in others]
+        case _:
+            raise ValueError(f"no role is called {role}; there are {', '.join(ROLES)}")
+
+
+async def _project(settings: Settings) -> None:
+    from redis.asyncio import Redis
+
+    from projections import runner
+
+    async with Redis.from_url(settings.redis) as client:
+        await runner.serve(settings.postgres, client)
+
+
+def _replication(settings: Settings) -> Config:
+    return Config(settings.region, settings.deployment, settings.postgres, settings.nats, settings.nats_seeds)
+
+
+async def _until(stop: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    """Run endless work until told to stop."""
+    working = asyncio.ensure_future(work())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        working.result()
+    else:
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+
+
+def _log_as_lines(settings: Settings, roles: Sequence[str]) -> None:
+    """One JSON object a line on standard error, from structlog and logging alike."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(sort_keys=True),
+            ],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    structlog.contextvars.bind_contextvars(region=settings.region, roles=",".join(roles))

@@ -251,7 +251,7 @@ def parse(data: bytes) -> History:
     """Raises MalformedLine."""
     customers: dict[str, Customer] = {}
     columns = lines = skipped = 0
-    for number, text in enumerate(data.decode("ascii", "replace").split("\n"), 1):
+    for number, text in enumerate(data.decode("ascii", "replace").split("\n"), 1):  # so a digit is one of 0 to 9
         fields = text.split()
         if not fields or (number == 1 and fields[0] == "customer_id"):
             continue
@@ -269,7 +269,7 @@ def parse(data: bytes) -> History:
 
 
 _COLUMNS = (4, 5)
-_ID = re.compile(r"[0-9]{1,20}").fullmatch
+_ID_DIGITS_MAX = 20
 _DAY = re.compile(r"[0-9]{8}").fullmatch
 _DOLLARS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?").fullmatch
 
@@ -279,33 +279,36 @@ def _line(number: int, fields: list[str], columns: int) -> tuple[str, Purchase]:
         raise MalformedLine(number, f"has {len(fields)} columns; a line of the sample has 5, of the master file 4")
     if len(fields) != columns:
         raise MalformedLine(number, f"has {len(fields)} columns, the lines before it have {columns}")
-    id_, day, units, dollars = fields[0], *fields[-3:]
-    for part in (id_, *fields[1:-3], units):
-        if not _ID(part):
+    id_, day, units, dollars = fields[0], fields[-3], fields[-2], fields[-1]
+    for part in (id_, fields[-4], units):
+        if not part.isdigit() or len(part) > _ID_DIGITS_MAX:
             raise MalformedLine(number, f"{part[:40]!r} is not a number")
-    return id_, Purchase(number, _day(number, day), _cents(number, dollars))
-
-
-def _day(number: int, text: str) -> date:
     try:
-        return _date(text)
-    except ValueError:
-        raise MalformedLine(number, f"{text[:40]!r} is not a date (YYYYMMDD)") from None
+        return id_, Purchase(number, _day(day), _cents(dollars))
+    except ValueError as error:
+        raise MalformedLine(number, str(error)) from None
 
 
-@lru_cache(maxsize=2_000)
-def _date(text: str) -> date:
+# The same days and prices come again and again.
+
+
+@lru_cache(maxsize=10_000)
+def _day(text: str) -> date:
     if not _DAY(text):
-        raise ValueError(text)
-    return date.fromisoformat(text)
+        raise ValueError(f"{text[:40]!r} is not a date (YYYYMMDD)")
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not a day of the calendar") from None
 
 
-def _cents(number: int, text: str) -> int:
+@lru_cache(maxsize=10_000)
+def _cents(text: str) -> int:
     if not _DOLLARS(text):
-        raise MalformedLine(number, f"{text[:40]!r} is not an amount of dollars")
+        raise ValueError(f"{text[:40]!r} is not an amount of dollars")
     cents = Decimal(text).scaleb(2)
     if cents != (whole := int(cents)):
-        raise MalformedLine(number, f"{text!r} dollars are not a whole number of cents")
+        raise ValueError(f"{text!r} dollars are not a whole number of cents")
     return whole
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -58,7 +59,9 @@ class Verification(NamedTuple):
             fault = finding.shown["fault"]
             said = f"NOT INTACT at position {fault['position']}: {fault['detail']}" if fault else "intact"
             lines.append(f"{finding.target}  {finding.log}  {finding.shown['entries']:>9,} entries  {said}")
-        return "\n".join([*lines, *(f"DIFFERENT: {d}" for d in self.differences), *(f"could not check {e}" for e in self.errors)])
+        return "\n".join(
+            [*lines, *(f"DIFFERENT: {d}" for d in self.differences), *(f"could not check {e}" for e in self.errors)]
+        )
 
 
 def verify(targets: Sequence[str], token: str, log: str | None, progress: Progress) -> Verification:
@@ -83,7 +86,7 @@ def verify(targets: Sequence[str], token: str, log: str | None, progress: Progre
     for dsn in (target for target in targets if not target.startswith(("http://", "https://"))):
         name = without_password(dsn)
         try:
-            checked = verify_database(dsn, only=log, progress=lambda log_, at, head, name=name: progress(name, log_, at, head))  # type: ignore[misc]
+            checked = verify_database(dsn, only=log, progress=partial(progress, name))
         except psycopg.Error as error:
             errors.append(f"{name}: {str(error).strip()}")
         except KeyError:

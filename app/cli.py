@@ -77,7 +77,7 @@ def demo(
     data: Annotated[
         Path | None, Parameter(help="Empty folder for the data; by default a fresh one, removed at the end.")
     ] = None,
-    port_base: _Base = PORT_BASE,
+    port_base: Annotated[int | None, Parameter(help="As for up; by default the first that is free.")] = None,
     keep: Annotated[bool, Parameter(help="Leave everything running, until Ctrl-C.", negative="")] = False,
     json: _Json = False,
 ) -> None:
@@ -93,8 +93,9 @@ def demo(
 def status(*, data: _Data = DATA, json: _Json = False) -> None:
     """What runs in a data folder: processes, logs and positions."""
     from app import showing
+    from app.status import status as look
 
-    found = _understood(lambda: showing.status(data))
+    found = _understood(lambda: look(data))
     if json:
         _print_json(found)
     else:
@@ -137,20 +138,18 @@ def import_(
     """Turn a purchase history into players and settled deposits, through the public API; safe to repeat."""
     import asyncio
 
-    from app import cdnow, showing
+    from app import cdnow, report
 
     if what != "cdnow":
         _fail(f"cannot import {what}; only cdnow")
     path = _understood(lambda: cdnow.locate(file))
-    imported = _understood(
-        lambda: asyncio.run(
-            cdnow.import_cdnow(path, url, _token(token, "importer"), progress=showing.import_progress(quiet=json))
-        )
-    )
+    show = report.Report(quiet=json)
+    bearer = _token(token, "importer")
+    imported = _understood(lambda: asyncio.run(cdnow.import_cdnow(path, url, bearer, progress=show.progress())))
     if json:
         _print_json(imported)
     else:
-        showing.imported(imported)
+        show.imported(imported)
 
 
 @app.command
@@ -164,11 +163,11 @@ def verify(
 
     On a database also index columns and snapshots are compared with the bodies. Several targets: their copies are compared.
     """
-    from app import showing
+    from app import checking
 
     if not targets:
         _fail("name the URL of a region or the DSN of its database")
-    result = showing.verification(targets, _token(token, "auditor", needed=False), log, quiet=json)
+    result = checking.verify(targets, _token(token, "auditor", needed=False), log, checking.say_progress)
     if json:
         _print_json(result.to_json())
     else:
@@ -255,9 +254,10 @@ def _understood(work: Any) -> Any:
 
 
 def _token(given: str | None, role: str, *, needed: bool = True) -> str:
-    from app import settings, showing
+    from app import settings
+    from app.status import dev_token
 
-    found = given or settings.client_token() or showing.dev_token(DATA, role)
+    found = given or settings.client_token() or dev_token(DATA, role)
     if found is None and needed:
         _fail("a bearer token is needed: --token or COUNTROOM_TOKEN")
     return found or ""

@@ -50,7 +50,14 @@ def run(regions: Sequence[str], data: Path | None, port_base: int | None, *, kee
 
 
 def _run(
-    here: Local, regions: Sequence[str], path: Path, show: report.Report, stages: dict[str, float], began: float, *, keep: bool
+    here: Local,
+    regions: Sequence[str],
+    path: Path,
+    show: report.Report,
+    stages: dict[str, float],
+    began: float,
+    *,
+    keep: bool,
 ) -> dict[str, Any]:
     first, urls = regions[0], {region: here.url(region) for region in regions}
     stages["start"] = round(time.monotonic() - began, 2)
@@ -58,9 +65,7 @@ def _run(
 
     show.heading(f"Importing real purchases in {first}")
     with _timed(stages, "import"):
-        imported = asyncio.run(
-            cdnow.import_cdnow(path, urls[first], here.tokens["importer"], progress=show.progress())
-        )
+        imported = asyncio.run(cdnow.import_cdnow(path, urls[first], here.tokens["importer"], progress=show.progress()))
     show.imported(imported)
 
     show.heading("Waiting until every region has caught up")
@@ -102,7 +107,9 @@ def _run(
         "regions": {
             region: {
                 "logs": {
-                    f.log: {"position": f.position, "intact": f.shown["intact"]} for f in again.findings if f.target == url
+                    f.log: {"position": f.position, "intact": f.shown["intact"]}
+                    for f in again.findings
+                    if f.target == url
                 }
             }
             for region, url in urls.items()
@@ -203,15 +210,17 @@ def _tampered(dsn: str, planted: Tamper) -> Iterator[None]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
         where = "log = (SELECT id FROM ledger.log WHERE name = %s) AND position = %s"
-        row = connection.execute(f"SELECT body FROM ledger.entry WHERE {where}", (planted.log, planted.position)).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(
+            f"SELECT body FROM ledger.entry WHERE {where}", (planted.log, planted.position)
+        ).fetchone()
         if row is None:
             raise DemoFailed(f"there is no entry {planted}")
         body = bytes(row[0])
         middle = len(body) // 2
         changed = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
         change = f"UPDATE ledger.entry SET body = %s WHERE {where}"
-        connection.execute(change, (changed, planted.log, planted.position))  # type: ignore[arg-type]
+        connection.execute(change, (changed, planted.log, planted.position))
         try:
             yield
         finally:
-            connection.execute(change, (body, planted.log, planted.position))  # type: ignore[arg-type]
+            connection.execute(change, (body, planted.log, planted.position))

@@ -29,7 +29,7 @@ from app.settings import Settings
 from app.watching import Verification, Watch
 from commands.edge import Amount, money
 from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
-from domain.kernel import PlayerId, Sealed, TransactionId, parse_id
+from domain.kernel import PlayerId, Sealed
 from eventstore import postgres
 from eventstore.vault import Vault
 from queries import audit, dashboard, players, segments, transactions, wallets
@@ -181,31 +181,18 @@ def _add_players(routes: _Routes, read: ReadSide) -> None:
         subjects = [set(await read.vault.find(field, value)) for field, value in wanted.items()]
         return await players.summaries(context, [PlayerId(f"player_{s}") for s in sorted(set.intersection(*subjects))])
 
-    async def card(context: Context, player_id: str) -> players.PlayerCard:
-        """A player: status, balances, limits; personal fields as far as the caller may read them and the key is here."""
-        parse_id("player", player_id)
-        return await players.card(context, PlayerId(player_id))
-
-    async def of_player(context: Context, player_id: str, **given: Any) -> transactions.TransactionPage:
-        """A player's transactions, the newest first."""
-        parse_id("player", player_id)
-        return await transactions.of_player(context, PlayerId(player_id), **given)
-
-    async def transaction(context: Context, transaction_id: str) -> transactions.Transaction:
-        """A transaction."""
-        parse_id("transaction", transaction_id)
-        return await transactions.get(context, TransactionId(transaction_id))
-
     look_up = [
         openapi.query_parameter(field, {"type": "string"}, "Exact look-up by blind index.") for field in found_by
     ]
     routes.get("/v1/players", players.PlayerPage, Action.PLAYER_READ, page, parameters=[*look_up, _CURSOR, _LIMIT])
-    routes.get("/v1/players/{player_id}", players.PlayerCard, Action.PLAYER_READ, card, errors=(NotFound, InvalidId))
+    routes.get(
+        "/v1/players/{player_id}", players.PlayerCard, Action.PLAYER_READ, players.card, errors=(NotFound, InvalidId)
+    )
     routes.get(
         "/v1/players/{player_id}/transactions",
         transactions.TransactionPage,
         Action.PLAYER_READ,
-        of_player,
+        transactions.of_player,
         parameters=[_CURSOR, _LIMIT],
         errors=(NotFound, InvalidId),
     )
@@ -213,7 +200,7 @@ def _add_players(routes: _Routes, read: ReadSide) -> None:
         "/v1/transactions/{transaction_id}",
         transactions.Transaction,
         Action.PLAYER_READ,
-        transaction,
+        transactions.get,
         errors=(NotFound, InvalidId),
     )
 

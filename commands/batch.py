@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
@@ -45,17 +46,23 @@ class _Waiting(NamedTuple):
 
 
 class _Footprint(NamedTuple):
-    """What a plan touches. One that still follows a state may touch anything of its partition."""
+    """What a plan touches. One that still follows a state may touch anything of its partition; so may an item that names
+    its result (`named`), unless everything is new there.
+    """
 
     writes: frozenset[str]
     reads: frozenset[str]
+    named: frozenset[str]
 
     @classmethod
     def of(cls, plan: Plan) -> _Footprint:
-        writes = {stream.name for stream in plan.writes.values()}
-        partition = f"partition {next(iter(plan.writes.values())).partition}"
-        reads = {stream.name for stream in plan.reads.values()}
-        return cls(frozenset(writes | {partition} if plan.follow else writes), frozenset(reads | {partition}))
+        partition = frozenset({f"partition {next(iter(plan.writes.values())).partition}"})
+        writes = frozenset(stream.name for stream in plan.writes.values())
+        reads = frozenset(stream.name for stream in plan.reads.values())
+        is_new = plan.fresh.issuperset((*plan.writes, *plan.reads))
+        return cls(
+            writes | partition if plan.follow else writes, reads | partition, frozenset() if is_new else partition
+        )
 
 
 async def run(
@@ -68,6 +75,7 @@ async def run(
     """Run a batch. `plan(n, path)` describes item n (and raises Rejected), `made` gives the identifier that it made."""
     results: dict[int, Receipt | Exception] = {}
     plans: dict[int, tuple[Plan, _Footprint]] = {}
+    named: dict[int, frozenset[str]] = {}
     waiting = [_Waiting(place, item) for place, item in enumerate(batch.items)]
     while waiting:
         wave, later = [], []
@@ -78,10 +86,13 @@ async def run(
                 try:
                     path = resolve(item.path, place, results, made)
                     if path is None:
+                        named[place] = frozenset().union(*(named.get(n, ()) for n in _named(item.path)))
+                        written |= named[place]
                         later.append(_Waiting(place, item))
                         continue
                     planned = plan(place, path)
                     plans[place] = (planned, _Footprint.of(planned))
+                    named[place] = plans[place][1].named
                 except Rejected as refused:
                     results[place] = refused
                     continue
@@ -96,6 +107,11 @@ async def run(
         results.update(zip(wave, receipts, strict=True))
         waiting = later
     return [results[place] for place in range(len(batch.items))]
+
+
+def _named(path: str) -> list[int]:
+    """The earlier items that a path names."""
+    return [int(number) for number in re.findall(r"/\$([0-9]+)(?=/|$)", path)]
 
 
 def resolve(

@@ -68,8 +68,8 @@ class Plan:
 
     `decision(at, **states)` gets the folded states under the names of `writes` and `reads`, and `at`, the later of now and
     the newest entry loaded. Its events belong to the written stream of their aggregate. `answer(facts)` must follow from
-    the command's own events; it gets none if nothing was recorded, and raises where they record a refusal. `fresh` names streams whose id was minted just now.
-    `follow(**states)` gives further written streams, known only from the states of these.
+    the command's own events; it gets none if nothing was recorded, and raises where they record a refusal. `fresh` names
+    streams whose id was minted just now. `follow(**states)` gives further written streams, known only from these states.
     """
 
     context: Context

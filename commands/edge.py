@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -119,6 +119,8 @@ _POINTER = re.compile(r" - at `\$(.*)`$")
 def read_body(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
     """Decode a request's body. Raises Invalid with the JSON pointer (RFC 6901) of the first thing that is wrong."""
     try:
+        if not raw.isascii() or b"\\u" in raw:
+            _refuse_noncharacters(raw)
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
         text = str(error)
@@ -127,3 +129,32 @@ def read_body(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
         raise Invalid(_POINTER.sub("", text), pointer=pointer) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(f"the body is not JSON: {error}", pointer="") from None
+
+
+# RFC 7493, 2.1: neither surrogates nor noncharacters may stand in I-JSON; a log that held one could never be verified.
+_NONCHARACTER = re.compile(
+    "[\x00\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
+    + "]"
+)
+
+
+def _refuse_noncharacters(raw: bytes) -> None:
+    """Raises Invalid for text that cannot be kept, UnicodeDecodeError for what is no UTF-8, DecodeError for what is no JSON."""
+    text = raw.decode()
+    meant = "".join(_strings(msgspec.json.decode(text)))  # escapes included
+    if found := _NONCHARACTER.search(meant):
+        raise Invalid(f"the body holds the character U+{ord(found[0]):04X}, which cannot be kept", pointer="")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list():
+            for item in value:
+                yield from _strings(item)
+        case dict():
+            for name, item in value.items():
+                yield name
+                yield from _strings(item)

@@ -1,0 +1,60 @@
+"""What a regulator installs: the wheel, alone."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+# Imports the program from the wheel and prints every module that then is neither Python's nor the wheel's.
+FOREIGN_IMPORTS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import verifier.cli, verifier.log, verifier.merkle, verifier.source
+assert verifier.__file__.startswith(sys.argv[1]), verifier.__file__
+names = {name.partition(".")[0] for name in sys.modules}
+print(sorted(names - sys.stdlib_module_names - {"__main__", "verifier"}))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("wheel")
+    uv = shutil.which("uv") or os.environ.get("UV") or shutil.which(REPOSITORY / ".tools" / "uv" / "bin" / "uv")
+    if uv is not None:
+        command = [uv, "build", "--package", "countroom-verifier", "--wheel", "--out-dir", str(target)]
+        directory = REPOSITORY
+    elif importlib.util.find_spec("hatchling") is not None:
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)]
+        directory = REPOSITORY / "verifier"
+    else:
+        pytest.skip("neither uv (on the PATH, in $UV or in .tools) nor hatchling is there to build the wheel")
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = target.glob("countroom_verifier-*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_verifier_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = {Path(name).name: name for name in archive.namelist() if ".dist-info/" in name}
+        scripts = archive.read(metadata["entry_points.txt"]).decode()
+    modules = {f"verifier/{path.name}" for path in (REPOSITORY / "verifier").glob("*.py")}
+    assert names == modules | {"verifier/py.typed"}
+    assert "countroom-verifier = verifier.cli:main" in scripts
+
+
+def test_the_wheel_runs_alone(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    # Isolated, without site packages, without environment, and away from the checkout.
+    command = [sys.executable, "-I", "-S", "-c", FOREIGN_IMPORTS, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")

@@ -20,12 +20,14 @@ STAMP = HERE / ".venv" / ".countroom-lock"
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 — this script is what finds out
         return stop(f"Python 3.11 or newer is needed; this is {platform.python_version()} ({sys.executable})")
     if not UV.exists() and (status := install_uv()):
         return status
     lock = (HERE / "uv.lock").read_text()
-    wanted = "\n".join([lock, (HERE / "pyproject.toml").read_text(), (HERE / "verifier" / "pyproject.toml").read_text()])
+    wanted = "\n".join(
+        [lock, (HERE / "pyproject.toml").read_text(), (HERE / "verifier" / "pyproject.toml").read_text()]
+    )
     if STAMP.exists() and STAMP.read_text() == wanted:
         return 0
     count, size = downloads(lock)
@@ -49,7 +51,15 @@ def install_uv() -> int:
             "Python cannot make a virtual environment here. Install the system package that brings venv and pip: "
             f"python{version}-venv on Debian and Ubuntu, python3-pip on Fedora.\n{made.stdout}{made.stderr}".rstrip()
         )
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={UV_VERSION}"]
+    pip = [
+        folder / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        f"uv=={UV_VERSION}",
+    ]
     if subprocess.run(pip, cwd=HERE, check=False).returncode:
         return stop("uv could not be installed; is a package index reachable?")
     return 0
@@ -70,7 +80,9 @@ def downloads(lock: str) -> tuple[int, int]:
 def fits(wheel: str, tag: str) -> bool:
     python, abi, system = wheel.removesuffix(".whl").split("-")[-3:]
     right_python = tag in python or python.startswith("py3") or (abi == "abi3" and python <= tag) or "py2.py3" in python
-    here = platform.machine() if platform.system() == "Linux" else ("arm64" if platform.machine() == "arm64" else "x86_64")
+    here = (
+        platform.machine() if platform.system() == "Linux" else ("arm64" if platform.machine() == "arm64" else "x86_64")
+    )
     kind = "linux" if platform.system() == "Linux" else "macosx"
     return right_python and (system == "any" or (kind in system and here in system and "musl" not in system))
 

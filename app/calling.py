@@ -8,7 +8,7 @@ import urllib.request
 from typing import Any
 
 
-class NoAnswer(Exception):  # noqa: N818
+class NoAnswer(Exception):
     """A region could not be asked."""
 
 

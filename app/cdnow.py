@@ -61,7 +61,7 @@ _ANSWER_S = 30.0
 _OK, _TOO_MANY, _REFUSED, _FAILED = 200, 429, 400, 500
 
 
-class ImportStopped(Exception):  # noqa: N818
+class ImportStopped(Exception):
     """Anything that the caller of an import can understand and act on."""
 
 

@@ -37,7 +37,7 @@ projections = cyclopts.App(name="projections", help="Read models: list them, reb
 app.command(projections)
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """Something that the caller can understand went wrong; exit status 2."""
 
 

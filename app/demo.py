@@ -25,7 +25,7 @@ CATCH_UP_SECONDS_MAX = 120.0
 SEGMENT_AT_LEAST = 100_00
 
 
-class DemoFailed(Exception):  # noqa: N818
+class DemoFailed(Exception):
     """The demonstration did not show what it promises."""
 
 

@@ -30,7 +30,7 @@ PROCESSES: tuple[tuple[str, ...], ...] = (("api",), ("projector",), ("relay", "a
 _CHECKOUT = Path(__file__).parent.parent
 
 
-class NoDevstack(Exception):  # noqa: N818
+class NoDevstack(Exception):
     """The embedded servers are not installed."""
 
 
@@ -160,5 +160,5 @@ def free_port_base(regions: int) -> int:
     raise NoDevstack("no ports are free for the regions")
 
 
-class NothingRuns(Exception):  # noqa: N818
+class NothingRuns(Exception):
     """No regions run in the data folder."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class Rejected(Exception):  # noqa: N818 — a refusal is an answer, not a fault
+class Rejected(Exception):
     """A command changed nothing. `facts` are for the caller and never hold personal data."""
 
     code: ClassVar[str] = "rejected"

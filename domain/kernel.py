@@ -86,7 +86,9 @@ TransactionId = NewType("TransactionId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {character: value for value, character in enumerate(_ALPHABET)}
-_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)  # ten bits at a time: ten times as fast as base64.b32…
+_PAIRS = tuple(
+    high + low for high in _ALPHABET for low in _ALPHABET
+)  # ten bits at a time: ten times as fast as base64.b32…
 _SUFFIX = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 
 

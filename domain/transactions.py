@@ -9,7 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -134,10 +134,12 @@ def fail_deposit(
     """The money will not come: give the headroom back."""
     if _ended(transaction, Status.FAILED):
         return []
-    released = HeadroomReleased(
-        transaction=transaction_id, money=transaction.money, day=transaction.requested_at.date()
-    )
+    consumed_at = transaction.requested_at + _NEXT  # perhaps on the next day
+    released = HeadroomReleased(transaction=transaction_id, money=transaction.money, day=consumed_at.date())
     return [DepositFailed(reason=reason), released]
+
+
+_NEXT = timedelta(microseconds=1)  # between the events of a command, as the log records them
 
 
 def _refuse(transaction: Transaction, player: Player, money: Money) -> None:

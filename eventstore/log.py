@@ -76,7 +76,7 @@ class Head(NamedTuple):
     leaf: bytes
 
 
-class Malformed(Exception):  # noqa: N818
+class Malformed(Exception):
     """The caller sent what can never stand in a log. Nothing of the call was appended."""
 
 

@@ -83,7 +83,7 @@ def leaf_hash(prev_leaf: bytes, position: int, recorded: int, body: bytes) -> by
     return hashlib.sha256(b"\0" + prev_leaf + _TIMES.pack(position, recorded) + body).digest()
 
 
-class UnknownEvent(Exception):  # noqa: N818 — named for what was met
+class UnknownEvent(Exception):
     """A tag that this release does not know: readers are deployed first, so this reader is too old and must stop."""
 
 

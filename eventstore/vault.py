@@ -62,7 +62,7 @@ class DataKey(NamedTuple):
         return text
 
 
-class CannotOpen(Exception):  # noqa: N818
+class CannotOpen(Exception):
     """A sealed field does not open."""
 
 

@@ -26,7 +26,7 @@ BATCH_BYTES_MAX = 4 * 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 
-class Unavailable(Exception):  # noqa: N818
+class Unavailable(Exception):
     """The log cannot be reached, and it is not known whether the command was appended: send it again."""
 
 

@@ -60,7 +60,7 @@ class Reason(StrEnum):
     COPIES_DIFFER = "copies_differ"  # a fork, or a rewritten suffix: at least one keeper is wrong
 
 
-class Broken(Exception):  # noqa: N818 - it is a finding about a log, not an error of the program
+class Broken(Exception):
     """The entry under examination breaks a rule. Whoever counts positions turns it into a `Fault`."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -143,7 +143,7 @@ class BodyReader:
             self._spellings += 1
 
 
-class _Unspellable(Exception):  # noqa: N818 - not an error: such a body is read slowly
+class _Unspellable(Exception):
     """No regular expression can be learnt from this."""
 
 

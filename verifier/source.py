@@ -45,11 +45,11 @@ _REFUSALS = {
 }
 
 
-class CouldNotCheck(Exception):  # noqa: N818 - says what became of the check
+class CouldNotCheck(Exception):
     """Nothing is known about the log, neither good nor bad, and why."""
 
 
-class _Interrupted(Exception):  # noqa: N818 - another try decides whether it is an error
+class _Interrupted(Exception):
     """The region cannot be reached at the moment; another try may help."""
 
 

@@ -16,7 +16,7 @@ ROLES = ("ledger", "reader", "writer", "applier", "projector")
 HERE = Path(__file__).parent
 
 
-class SchemaChanged(Exception):  # noqa: N818
+class SchemaChanged(Exception):
     """A migration that was applied differs from the file of this release."""
 
 

@@ -1,0 +1,141 @@
+"""Whole regions, as `countroom up` runs them, for tests that look at the product from outside."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+
+from app import local
+from app.local import Local
+from eventstore.postgres import acting_as
+from tests.stack import free_port_base
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+
+class Client:
+    """A caller of one region's API."""
+
+    def __init__(self, url: str, tokens: dict[str, str]) -> None:
+        self.url = url
+        self.tokens = tokens
+        self.keys = 0
+
+    def get(self, path: str, *, role: str = "operator", headers: dict[str, str] | None = None) -> Answer:
+        return self._send("GET", path, None, {"Authorization": f"Bearer {self.tokens[role]}", **(headers or {})})
+
+    def post(
+        self, path: str, body: Any, *, key: str | None = "", role: str = "operator", raw: bytes | None = None
+    ) -> Answer:
+        """A command with a fresh Idempotency-Key; `key=None` sends none."""
+        headers = {"Authorization": f"Bearer {self.tokens[role]}"}
+        if key == "":
+            self.keys += 1
+            key = f"test-{self.keys}-{time.monotonic_ns()}"
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        return self._send("POST", path, raw if raw is not None else json.dumps(body).encode(), headers)
+
+    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        request = urllib.request.Request(self.url + path, data=body, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return Answer(response.status, dict(response.headers), response.read())
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, dict(error.headers), error.read())
+
+    def register(self, **more: Any) -> str:
+        answer = self.post("/v1/players", {"country": "DE", "currency": "EUR", **more})
+        assert answer.status == 201, answer
+        return answer.json["player"]
+
+    def deposit(self, player: str, amount: int, currency: str = "EUR", **more: Any) -> Answer:
+        body = {"amount": {"amount": amount, "currency": currency}, "provider": "card"}
+        return self.post(f"/v1/players/{player}/deposits", body, **more)
+
+    def eventually(
+        self, path: str, holds: Callable[[Any], bool], *, role: str = "operator", seconds: float = 20
+    ) -> Any:
+        """The JSON at `path`, as soon as it is what the test waits for."""
+        end = time.monotonic() + seconds
+        while True:
+            answer = self.get(path, role=role)
+            if answer.status == 200 and holds(answer.json):
+                return answer.json
+            if time.monotonic() > end:
+                raise AssertionError(f"{path} stayed {answer}")
+            time.sleep(0.1)
+
+
+class Deployment:
+    """Two regions that run."""
+
+    def __init__(self, running: Local) -> None:
+        self.local = running
+        self.clients = {region: Client(running.url(region), running.tokens) for region in running.settings}
+
+    def heads(self, region: str) -> dict[str, int]:
+        """Positions, straight from the database."""
+        dsn = acting_as(self.local.settings[region].postgres, "countroom_reader")
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            rows = connection.execute(
+                "SELECT l.name, coalesce(max(e.position), 0) FROM ledger.log l LEFT JOIN ledger.entry e ON e.log = l.id"
+                " GROUP BY l.name"
+            )
+            return dict(rows.fetchall())
+
+    def caught_up(self, *, seconds: float = 60) -> dict[str, Any]:
+        """Both dashboards, once every region shows every log up to its origin's head."""
+        end = time.monotonic() + seconds
+        while True:
+            heads = {region: self.heads(region)[region] for region in self.clients}
+            shown = {region: client.get("/v1/dashboard", role="viewer") for region, client in self.clients.items()}
+            if all(a.status == 200 and a.json["positions"] == heads for a in shown.values()):
+                return {region: answer.json for region, answer in shown.items()}
+            if time.monotonic() > end:
+                raise AssertionError(f"heads {heads}, shown {[a.raw[-300:] for a in shown.values()]}")
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Shared by the tests of this folder: each makes players of its own."""
+    with running(tmp_path_factory.mktemp("regions")) as made:
+        yield made
+
+
+def running(folder: Path) -> Any:
+    from contextlib import contextmanager
+
+    @contextmanager
+    def regions() -> Iterator[Deployment]:
+        with local.running(folder, ["eu", "us"], free_port_base(2)) as started:
+            yield Deployment(started)
+
+    return regions()
+
+
+@pytest.fixture
+def eu(deployment: Deployment) -> Client:
+    return deployment.clients["eu"]
+
+
+@pytest.fixture
+def us(deployment: Deployment) -> Client:
+    return deployment.clients["us"]

@@ -1,0 +1,11 @@
+"""
+Read models: what the logs say, arranged for those who ask.
+
+`projection` is the contract, `source` reads the logs in batches, `runner` drives, `postgres` and `redis` are the two kinds of
+store, `rebuild` makes a read model anew beside the one that answers, `catalog` lists them all; one module per read model.
+
+Invariants:
+    - a read model is a function of the positions it stands at: it can be deleted at any time and comes back equal, bit for bit;
+    - changes and positions are committed together, so each event has its effect exactly once, whatever is killed when;
+    - nothing here decides anything, and no decision reads from here.
+"""

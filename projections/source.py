@@ -1,0 +1,83 @@
+"""
+The logs as projections read them: in batches of whole commands, decoded once for all who stand at the same place.
+
+Invariants:
+    - an entry is read only after everything before it in its log (append commits in the order of positions);
+    - an entry that does not count (its index is empty) moves the position and is seen by nobody;
+    - nothing is read beyond an entry that this release cannot read, nor from a log in whose place another was put.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from psycopg import AsyncConnection
+
+from eventstore.record import Codec, Entry, Recorded, UnknownEvent
+from projections.projection import Batch, Events, Position, Reading
+
+_READ = """
+    SELECT e.position, e.recorded, e.leaf, CASE WHEN e.stream IS NOT NULL THEN e.body END
+      FROM ledger.entry AS e
+     WHERE e.log = %s::smallint AND e.position >= %s ORDER BY e.position LIMIT %s"""
+_HEADS = """
+    SELECT l.name, l.id, coalesce((SELECT e.position FROM ledger.entry AS e WHERE e.log = l.id ORDER BY e.position DESC LIMIT 1), 0)
+      FROM ledger.log AS l ORDER BY l.id"""
+
+
+class LogSource:
+    """Not for two tasks at once. Each read is a transaction of its own."""
+
+    def __init__(self, connection: AsyncConnection[Any], codec: Codec) -> None:
+        self._connection = connection
+        self._codec = codec
+        self._ids: dict[str, int] = {}
+
+    async def heads(self) -> dict[str, int]:
+        """The last position of every log held here."""
+        rows = await (await self._connection.execute(_HEADS, binary=True)).fetchall()
+        self._ids = {name: number for name, number, _ in rows}
+        return {name: position for name, _, position in rows}
+
+    async def read(self, log: str, after: Position, limit: int) -> Reading:
+        """About `limit` entries after `after`: less what does not end a command, or more if the first is longer."""
+        while True:
+            rows = await self._rows(log, after.position, limit + 1)
+            if after.position and (not rows or rows[0][2] != after.leaf):
+                return Reading(
+                    Batch(log, after, after, Events()), f"{log}/{after.position} is not the entry that was applied"
+                )
+            if after.position:
+                del rows[0]
+            reading, whole = self._decode(log, after, rows)
+            if whole or len(rows) < limit:
+                return reading
+            limit *= 2
+
+    async def _rows(self, log: str, first: int, count: int) -> list[tuple[Any, ...]]:
+        if log not in self._ids:
+            await self.heads()
+        cursor = self._connection.cursor(binary=True)
+        await cursor.execute(_READ, (self._ids[log], first, count))
+        return await cursor.fetchall()
+
+    def _decode(self, log: str, after: Position, rows: list[tuple[Any, ...]]) -> tuple[Reading, bool]:
+        """The whole commands at the beginning of `rows`, and whether there was one or an end of what can be read."""
+        events: list[Recorded] = []
+        whole, counted = after, 0
+        decode = self._codec.decode
+        for row in rows:
+            position, _, leaf, body = row
+            if body is not None:
+                try:
+                    recorded = decode(Entry(log, *row))
+                except (UnknownEvent, msgspec.DecodeError) as error:
+                    reason = str(error) if isinstance(error, UnknownEvent) else f"{log}/{position}: {error}"
+                    return Reading(Batch(log, after, whole, Events(events[:counted])), reason), True
+                events.append(recorded)
+                command = recorded.body.command
+                if command.i != command.n:
+                    continue
+            whole, counted = Position(position, leaf), len(events)
+        return Reading(Batch(log, after, whole, Events(events[:counted]))), whole is not after

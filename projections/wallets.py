@@ -1,0 +1,52 @@
+"""
+Wallets: the trial balance. All postings summed per account and currency; over a currency they are zero, or books are wrong.
+
+The players' own accounts (cash, reserved) are one account each here; whose money it is, read.balance knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from domain.wallets import Credited, Debited, Reserved, WalletEvent, postings
+from projections.columns import bigint, text
+from projections.postgres import Cursor
+from projections.projection import Events
+
+_KINDS: tuple[type[WalletEvent], ...] = (Credited, Reserved, Debited)
+
+Changes = dict[tuple[str, str], tuple[int, int]]
+"""By (account, currency): what is added to the balance, and by how many postings."""
+
+
+class Wallets:
+    name = "wallets"
+    tables: ClassVar[Mapping[str, str]] = {"account": "account currency"}
+
+    def changes(self, events: Events) -> Changes:
+        changes: Changes = {}
+        for kind in _KINDS:
+            for _, event in events.of(kind):
+                currency = event.transfer.money.currency
+                for account, amount in postings(event):
+                    total, count = changes.get((account, currency), (0, 0))
+                    changes[account, currency] = (total + amount, count + 1)
+        return changes
+
+    async def write(self, cursor: Cursor, schema: str, changes: Changes) -> None:
+        if not changes:
+            return
+        await cursor.execute(
+            f"""
+            INSERT INTO {schema}.account AS old (account, currency, balance, postings)
+            SELECT * FROM unnest(%b, %b, %b, %b)
+            ON CONFLICT (account, currency) DO UPDATE
+               SET balance = old.balance + excluded.balance, postings = old.postings + excluded.postings""",
+            (
+                text([account for account, _ in changes]),
+                text([currency for _, currency in changes]),
+                bigint([amount for amount, _ in changes.values()]),
+                bigint([count for _, count in changes.values()]),
+            ),
+        )

@@ -1,0 +1,61 @@
+"""What a query needs, and how lists are paged."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, LiteralString, TypeAlias, TypeVar
+
+import msgspec
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+from redis.asyncio import Redis
+
+from domain.errors import Invalid
+from domain.kernel import Sealed
+
+LIMIT_MAX = 200
+
+T = TypeVar("T")
+
+OpenPersonal: TypeAlias = Callable[[str, Mapping[str, Sealed]], Awaitable[Mapping[str, str]]]
+"""(event id, sealed fields by dotted path) → in the clear, those that this region can open and may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`pool`: eventstore.postgres.pool of the role countroom_reader."""
+
+    pool: AsyncConnectionPool[AsyncConnection[Any]]
+    redis: Redis
+    open_personal: OpenPersonal
+
+    async def fetch(self, query: LiteralString, *arguments: object) -> list[tuple[Any, ...]]:
+        """The rows of one statement, which is one snapshot."""
+        async with self.pool.connection() as connection, connection.cursor(binary=True) as cursor:
+            await cursor.execute(query, arguments)
+            return await cursor.fetchall()
+
+
+def page_size(limit: int) -> int:
+    """Raises Invalid unless 1 ≤ limit ≤ 200."""
+    if not 1 <= limit <= LIMIT_MAX:
+        raise Invalid(f"limit is from 1 to {LIMIT_MAX}", limit=limit)
+    return limit
+
+
+def write_cursor(*place: str | int) -> str:
+    """An opaque cursor from the place of a page's last item."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
+
+
+def read_cursor(cursor: str, kind: type[T]) -> T:
+    """The place that a cursor of ours names. Raises Invalid for any other text."""
+    try:
+        return msgspec.json.decode(
+            base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True), type=kind
+        )
+    except (binascii.Error, ValueError):  # msgspec's errors are ValueErrors, and so is text that is not ASCII
+        raise Invalid("not a cursor of this list") from None

@@ -1,0 +1,260 @@
+"""
+Histories for tests: a region's commands, decided by the domain itself, as the entries that they leave in its log.
+
+A `Book` is one log in memory; `write` puts it into PostgreSQL through the door that the product uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import psycopg
+
+from domain import kernel, limits, players, transactions, wallets
+from domain.catalog import AGGREGATES
+from domain.kernel import EPOCH, Event, Money, PlayerId, Sealed, Stream, TransactionId
+from domain.limits import Limits
+from domain.logs import Opened
+from domain.players import DataKey, Registered
+from domain.transactions import DepositRequested
+from domain.wallets import Wallet
+from eventstore.record import Body, Codec, CommandPart, Entry, decode_body, encode_body, genesis, leaf_hash
+from projections.projection import Batch, Events, Position
+from projections.source import LogSource
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PARTITIONS = {"eu": (0, 127), "us": (128, 255)}
+DAY = timedelta(days=1)
+CODEC = Codec(AGGREGATES)
+
+
+class Book:
+    """A log in memory, and what the domain makes of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.origin = f"countroom.test/{name}"
+        self.entries: list[Entry] = []
+        self.commands: list[tuple[bytes, list[bytes]]] = []
+        self.players: list[PlayerId] = []
+        self.transactions: list[TransactionId] = []
+        self._states: dict[str, tuple[int, Any]] = {}
+        self._owners: dict[TransactionId, PlayerId] = {}
+        self._now = NOON
+        opened = Opened(origin=self.origin, epoch=1, partitions=(PARTITIONS[name],))
+        self._append(f"region-{name}-log", [opened], actor="system")
+
+    # Commands
+
+    def wait(self, duration: timedelta) -> None:
+        self._now += duration
+
+    def register(self, currency: str = "EUR", **personal: str) -> PlayerId:
+        partition = PARTITIONS[self.name][0] + len(self.players) % 128
+        suffix = self._suffix(partition)
+        player = PlayerId(f"player_{suffix}")
+        sealed = {field: Sealed(sealed=f"sealed {value}", key=suffix) for field, value in personal.items()}
+        registered = Registered(
+            brand="north", country="DE", currency=currency, key=DataKey(id=suffix, commitment="00"), **sealed
+        )
+        self._decided(players.stream(player), players.register(players.PLAYERS.initial, registered=registered))
+        self.players.append(player)
+        return player
+
+    def block(self, player: PlayerId, reason: str = "fraud") -> None:
+        stream = players.stream(player)
+        self._decided(stream, players.block(self.state(stream), reason=reason))
+
+    def limit(self, player: PlayerId, amount: int) -> None:
+        """Set the daily limit; a raise is no command of this release, so it is not asked for."""
+        state: Limits = self.state(limits.stream(player))
+        if state.daily_deposit is None or amount < state.daily_deposit.amount:
+            who = self.state(players.stream(player))
+            money = Money(amount, who.currency)
+            self._decided(
+                limits.stream(player), limits.set_deposit_limit(state, who, period=limits.Period.DAY, limit=money)
+            )
+
+    def request(self, player: PlayerId, amount: int, *, reference: str = "") -> TransactionId:
+        """Ask for a deposit, whatever the limit: what a decision refuses is not a projection's business."""
+        transaction, requested = self._new(player, amount, reference)
+        consumed = limits.HeadroomConsumed(transaction=transaction, money=requested.money)
+        self._append_many([(transactions.stream(transaction), [requested]), (limits.stream(player), [consumed])])
+        return transaction
+
+    def settle(self, transaction: TransactionId) -> None:
+        self._split(transaction, transactions.settle_deposit(
+            self.state(transactions.stream(transaction)), self.state(wallets.stream(self._owners[transaction])),
+            transaction_id=transaction,
+        ))  # fmt: skip
+
+    def fail(self, transaction: TransactionId, reason: str = "declined") -> None:
+        self._split(transaction, transactions.fail_deposit(
+            self.state(transactions.stream(transaction)), transaction_id=transaction, reason=reason
+        ))  # fmt: skip
+
+    def imported(self, player: PlayerId, amount: int, occurred: str) -> TransactionId:
+        """Record a deposit of the past."""
+        transaction, requested = self._new(player, amount, "")
+        wallet = self.state(wallets.stream(player))
+        transfer = wallets.Transfer("deposit", "psp:test", wallets.CASH, requested.money, transaction)
+        events = [requested, transactions.DepositSettled(), wallets.Credited(transfer, wallet.after(transfer))]
+        self._split(transaction, events, occurred=occurred)
+        return transaction
+
+    def reserve(self, player: PlayerId, amount: int) -> None:
+        stream = wallets.stream(player)
+        currency = self.state(players.stream(player)).currency
+        transaction = TransactionId(f"transaction_{self._suffix(stream.partition)}")
+        self._decided(stream, wallets.reserve(
+            self.state(stream), code="withdrawal", money=Money(amount, currency), transaction=transaction
+        ))  # fmt: skip
+
+    def unknown(self, player: PlayerId) -> None:
+        """An event of a later release."""
+
+        class Renamed(Event, frozen=True, tag="player.renamed"):
+            pass
+
+        self._decided(players.stream(player), [Renamed()])
+
+    # What came of them
+
+    def state(self, stream: Stream[Any]) -> Any:
+        return self._states.get(stream.name, (0, stream.aggregate.initial))[1]
+
+    def cash(self, player: PlayerId) -> int:
+        currency = self.state(players.stream(player)).currency
+        wallet: Wallet = self.state(wallets.stream(player))
+        return wallet.balance(currency).cash
+
+    def open_transactions(self) -> list[TransactionId]:
+        return [
+            t for t in self.transactions if self.state(transactions.stream(t)).status is transactions.Status.REQUESTED
+        ]
+
+    def batch(self, first: int = 1, last: int | None = None) -> Batch:
+        """The entries `first` … `last`, decoded."""
+        entries = self.entries[first - 1 : last]
+        before = Position(first - 1, self.entries[first - 2].leaf if first > 1 else b"")
+        after = Position(entries[-1].position, entries[-1].leaf)
+        return Batch(self.name, before, after, Events(CODEC.decode(entry) for entry in entries))
+
+    def _new(self, player: PlayerId, amount: int, reference: str) -> tuple[TransactionId, DepositRequested]:
+        who = self.state(players.stream(player))
+        transaction = TransactionId(f"transaction_{self._suffix(players.stream(player).partition)}")
+        self.transactions.append(transaction)
+        self._owners[transaction] = player
+        money = Money(amount, who.currency)
+        return transaction, DepositRequested(player=player, money=money, provider="test", reference=reference)
+
+    def _split(self, transaction: TransactionId, events: Sequence[Event], occurred: str | None = None) -> None:
+        """One command over the streams of a deposit."""
+        player = self._owners[transaction]
+        homes = {
+            "transaction": transactions.stream(transaction),
+            "wallet": wallets.stream(player),
+            "limits": limits.stream(player),
+        }
+        self._append_many([(homes[event.tag.partition(".")[0]], [event]) for event in events], occurred=occurred)
+
+    def _decided(self, stream: Stream[Any], events: Sequence[Event]) -> None:
+        if events:
+            self._append_many([(stream, events)])
+
+    def _append_many(self, parts: Iterable[tuple[Stream[Any], Sequence[Event]]], occurred: str | None = None) -> None:
+        written = [(stream, event) for stream, events in parts for event in events]
+        command = self._bytes(16)
+        bodies = []
+        for i, (stream, event) in enumerate(written, 1):
+            version, state = self._states.get(stream.name, (0, stream.aggregate.initial))
+            body = self._body(stream.name, version + 1, event, command, i, len(written), stream.partition, occurred)
+            if event.tag in stream.aggregate.events:
+                state = stream.aggregate.evolve(state, event, self._now)
+            self._states[stream.name] = (version + 1, state)
+            bodies.append(body)
+        self._commit(command, bodies)
+
+    def _append(self, stream: str, events: Sequence[Event], actor: str) -> None:
+        command = self._bytes(16)
+        self._commit(
+            command,
+            [self._body(stream, i, e, command, i, len(events), None, None, actor) for i, e in enumerate(events, 1)],
+        )
+
+    def _body(
+        self, stream: str, version: int, event: Event, command: bytes, i: int, n: int, partition: int | None,
+        occurred: str | None, actor: str = "operator:test",
+    ) -> bytes:  # fmt: skip
+        return encode_body(
+            Body(
+                stream=stream, version=version, type=event.tag, id=f"id-{self.name}-{len(self.entries) + i}", actor=actor,
+                command=CommandPart(id=command.hex(), i=i, n=n), data=msgspec.Raw(msgspec.json.encode(event)),
+                partition=partition, epoch=None if partition is None else 1, occurred=occurred,
+            )
+        )  # fmt: skip
+
+    def _commit(self, command: bytes, bodies: list[bytes]) -> None:
+        self.commands.append((command, bodies))
+        recorded = (self._now - EPOCH) // timedelta(microseconds=1)
+        if self.entries:
+            recorded = max(recorded, self.entries[-1].recorded + 1)
+        for body in bodies:
+            position = len(self.entries) + 1
+            before = self.entries[-1].leaf if self.entries else genesis(self.origin)
+            self.entries.append(Entry(self.name, position, recorded, leaf_hash(before, position, recorded, body), body))
+            recorded += 1
+
+    def _suffix(self, partition: int) -> str:
+        return kernel.suffix(kernel.uuid7(self._now, self._bytes(10), partition))
+
+    def _bytes(self, count: int) -> bytes:
+        """Random enough, and the same in every run."""
+        seed = f"{self.name}/{len(self.entries)}/{len(self.transactions)}/{len(self.players)}/{count}"
+        return hashlib.sha256(seed.encode()).digest()[:count]
+
+
+class MemorySource(LogSource):
+    """Logs in memory, read as those in PostgreSQL are. `stranded`: positions whose index is empty."""
+
+    def __init__(self, *books: Book, stranded: Iterable[int] = ()) -> None:
+        self._books = {book.name: book for book in books}
+        self._codec = CODEC
+        self._stranded = frozenset(stranded)
+
+    async def heads(self) -> dict[str, int]:
+        return {name: len(book.entries) for name, book in self._books.items()}
+
+    async def _rows(self, log: str, first: int, count: int) -> list[tuple[Any, ...]]:
+        entries = self._books[log].entries
+        return [
+            (e.position, e.recorded, e.leaf, None if e.position in self._stranded else e.body)
+            for e in entries[max(first - 1, 0) : max(first, 1) - 1 + count]
+        ]
+
+
+def write(dsn: str, *books: Book, stranded: Iterable[int] = ()) -> None:
+    """
+    Put what is new in the books into a database's ledger; entries at `stranded` do not count.
+
+    Not through ledger.append, which takes the time from its own clock: these tests are about times.
+    """
+    left_out = frozenset(stranded)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for book in books:
+            row = connection.execute("SELECT ledger.register_log(%s, %s, true)", (book.name, book.origin)).fetchone()
+            assert row is not None
+            head = "SELECT coalesce(max(position), 0) FROM ledger.entry WHERE log = %s"
+            (done,) = connection.execute(head, row).fetchone() or (0,)
+            with connection.cursor().copy(
+                "COPY ledger.entry (log, position, recorded, leaf, body, version, stream, type) FROM STDIN"
+            ) as copy:
+                for entry in book.entries[done:]:
+                    body = decode_body(entry.body)
+                    index = (None,) * 3 if entry.position in left_out else (body.version, body.stream, body.type)
+                    copy.write_row((row[0], *entry[1:], *index))
+            connection.execute("SELECT pg_notify('ledger', '')")

@@ -1,0 +1,14 @@
+"""
+How a region's log reaches the other regions: bytes in order, each copy checked by whoever keeps it.
+
+    relay.run_relay       publishes the own log to our NATS, answers for ranges of it, keeps what others acknowledge
+    applier.run_applier   keeps a verified copy of one other region's log
+
+Code map, from the pure to the wired: `config` what both are told; `frame` how a run of entries travels; `chain` whether it
+continues a copy; `wire` what else is said; `store` PostgreSQL, `link` NATS; `tail` and `publisher` make the relay, with
+`ranges` and `watermarks`; `puller` makes the applier. `schema` holds the tables.
+
+Invariants:
+    - NATS is transport: it may lose, repeat, reorder or corrupt anything, and may be wiped at any time;
+    - nothing here has ever seen a ticket: bodies are bytes, but for the command they belong to.
+"""

@@ -1,0 +1,251 @@
+"""
+The applier: keeps a verified copy of one other region's log, so that no region needs to trust another, or the way between.
+
+A frame is checked by the verifier's code (`chain`), then by the ledger's door (append_copy), and committed together with
+the cursor; only then is it acknowledged to the origin. What the copy has is compared and skipped; what it misses is fetched
+from the origin by range. What fits neither is evidence: it is kept, the log halts at its last good entry until an operator
+clears it, and other logs, which have appliers of their own, go on.
+
+Invariants:
+    - the copy commits before its acknowledgement, always; acknowledgements are cumulative and repeated every second;
+    - no byte enters the copy that does not follow, by hash, from the origin's genesis;
+    - a session holds nothing that PostgreSQL does not: it may be killed anywhere.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from replication import ranges, store
+from replication.chain import Cursor, Head, joined, overlap, start_sequence, verify
+from replication.config import Config
+from replication.errors import Broken, Interrupted, Mismatch
+from replication.frame import NUMBER_MAX, Frame, parse
+from replication.link import Link, link, stream_info
+from replication.puller import Message, Puller
+from replication.store import Connection, Log
+from replication.tasks import again_and_again, together
+from replication.wire import Ack, encode_ack
+
+JOINED_MAX = 2_000  # entries in one transaction, except for a single frame that has more
+ACK_INTERVAL_S = 1.0
+
+
+async def run_applier(config: Config, origin: str, stop: asyncio.Event) -> None:
+    """Copy the log of the region `origin` until `stop`. Survives the loss of its servers, and says so in the log."""
+    logger = structlog.get_logger("replication.applier").bind(log=origin, region=config.region)
+
+    async def session() -> None:
+        async with link(config, origin, f"applier-{config.region}", logger) as realm:
+
+            async def copy() -> None:
+                async with await store.connect(config) as connection:
+                    log = await store.find_log(connection, config, origin)
+                    await store.be_the_only(connection, "applier", log)
+                    copy = Copy(connection, log, await store.head(connection, log))
+                    applier = Applier(realm, config, copy, logger)
+                    await together(applier.repeat_acknowledgement(), applier.run())
+
+            await together(realm.until_closed(), again_and_again(copy, logger))
+
+    async def stopped() -> None:
+        await stop.wait()
+
+    await together(stopped(), again_and_again(session, logger))
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Verified frames that follow the head, to be committed together."""
+
+    frames: list[Frame] = field(default_factory=list)
+    sources: list[tuple[Cursor | None, bytes]] = field(default_factory=list)
+    entries: int = 0
+
+
+class Refuted(Exception):
+    """What came, and why it cannot be part of the log."""
+
+    def __init__(self, why: Broken, at: Cursor | None, data: bytes) -> None:
+        super().__init__(str(why))
+        self.why = why
+        self.at = at
+        self.data = data
+
+
+class Copy:
+    """The copy in PostgreSQL. `head` is its newest committed entry; frames may wait to be committed after it."""
+
+    def __init__(self, connection: Connection, log: Log, head: Head) -> None:
+        self.connection = connection
+        self.log = log
+        self.head = head
+        self._waiting = _Waiting()
+
+    @property
+    def next(self) -> int:
+        """The position that is missing next, after what waits."""
+        return self._tip.position + 1
+
+    @property
+    def full(self) -> bool:
+        return self._waiting.entries >= JOINED_MAX
+
+    @property
+    def _tip(self) -> Head:
+        if not self._waiting.frames:
+            return self.head
+        last = self._waiting.frames[-1]
+        return Head(last.last, last.recorded[-1], last.leaves[-1])
+
+    async def offer(self, frame: Frame, at: Cursor | None, data: bytes) -> None:
+        """
+        Take what a verified frame adds; it waits for `commit`. It must not begin after `next`.
+
+        Raises Refuted if it forks off from what is held.
+        """
+        if frame.first < self.next:
+            await self.commit()
+        held = await store.leaves(self.connection, self.log, overlap(self._tip, frame))
+        try:
+            news = joined(self._tip, frame, held)
+        except Mismatch as why:
+            raise Refuted(why, at, data) from why
+        if news is not None:
+            self._waiting.frames.append(news)
+            self._waiting.sources.append((at, data))
+            self._waiting.entries += len(news)
+        elif at is not None:
+            await store.move_cursor(self.connection, self.log, at)
+
+    async def commit(self) -> bool:
+        """
+        Commit what waits; whether there was anything.
+
+        Raises Refuted if the ledger refuses a frame: what came before it is committed, what came after it is dropped.
+        """
+        waiting, self._waiting = self._waiting, _Waiting()
+        if not waiting.frames:
+            return False
+        try:
+            await self._apply(_join(waiting.frames), waiting.sources[-1][0])
+        except Mismatch as refusal:
+            for frame, (at, data) in zip(waiting.frames, waiting.sources, strict=True):
+                try:
+                    await self._apply(frame, at)
+                except Mismatch as why:
+                    raise Refuted(why, at, data) from why
+            raise Interrupted("the ledger took one by one what it had refused together") from refusal
+        return True
+
+    async def _apply(self, frame: Frame, at: Cursor | None) -> None:
+        await store.apply(self.connection, self.log, frame, at)
+        self.head = Head(frame.last, frame.recorded[-1], frame.leaves[-1])
+
+
+def _join(frames: list[Frame]) -> Frame:
+    if len(frames) == 1:
+        return frames[0]
+    first = frames[0]
+    return Frame(
+        first.first,
+        first.prev_leaf,
+        [recorded for frame in frames for recorded in frame.recorded],
+        [leaf for frame in frames for leaf in frame.leaves],
+        [body for frame in frames for body in frame.bodies],
+    )
+
+
+def checked(data: bytes, at: Cursor | None) -> Frame:
+    """A frame that is well-formed and right in itself. Raises Refuted."""
+    try:
+        frame = parse(data)
+        verify(frame)
+    except Broken as why:
+        raise Refuted(why, at, data) from why
+    return frame
+
+
+class Applier:
+    """One session: from the cursor until something fails or is refused."""
+
+    def __init__(self, realm: Link, config: Config, copy: Copy, logger: FilteringBoundLogger) -> None:
+        self._link = realm
+        self._config = config
+        self._copy = copy
+        self._logger = logger
+
+    async def run(self) -> None:
+        connection, log = self._copy.connection, self._copy.log
+        if reason := await store.halted(connection, "applier", log):
+            self._logger.error("halted until an operator clears it (replication.clear_halt)", reason=reason)
+            await store.until_cleared(connection, "applier", log)
+        await store.report_running(connection, "applier", log)
+        try:
+            await self._follow()
+        except Refuted as refuted:
+            await self._halt(refuted)
+
+    async def _halt(self, refuted: Refuted) -> None:
+        why = refuted.why
+        await store.halt(self._copy.connection, "applier", self._copy.log, why, refuted.at, refuted.data)
+        self._logger.error("halted: this is not the log we copied", position=why.position, reason=str(why))
+
+    async def repeat_acknowledgement(self) -> None:
+        """Core NATS may lose one; and a copy that is halted still holds what it holds."""
+        while True:
+            await self._acknowledge()
+            await asyncio.sleep(ACK_INTERVAL_S)
+
+    async def _follow(self) -> None:
+        stream = await stream_info(self._link)
+        cursor = await store.cursor(self._copy.connection, self._copy.log)
+        start = start_sequence(cursor, stream.created, stream.state.last_seq)
+        self._logger.info("copying", after=self._copy.head.position, from_sequence=start)
+        if start > stream.state.last_seq:
+            await self._fetch_until(NUMBER_MAX)  # no frame of the stream would tell us what we miss
+        async with Puller(self._link, f"applier-{self._config.region.replace('.', '_')}", start) as puller:
+            while True:
+                await self._take(await puller.take(), stream.created)
+
+    async def _take(self, messages: list[Message], created: str) -> None:
+        """Copy what came. On a refusal, what came before it is committed first."""
+        try:
+            for message in messages:
+                at = Cursor(created, message.sequence)
+                frame = checked(message.data, at)
+                if frame.first > self._copy.next:
+                    await self._fetch_until(frame.first - 1)
+                if frame.first > self._copy.next:
+                    raise Interrupted(f"the origin's log ends before position {frame.first}, which its stream has")
+                await self._copy.offer(frame, at, message.data)
+                if self._copy.full:
+                    await self._commit()
+        finally:
+            await self._commit()
+
+    async def _fetch_until(self, last: int) -> None:
+        """Fetch what is missing up to `last`, or as far as the origin's log goes."""
+        self._logger.info("fetching", first=self._copy.next, last=last if last < NUMBER_MAX else None)
+        while self._copy.next <= last:
+            due = self._copy.next
+            data = await ranges.fetch(self._link, due, last)
+            if data is None:
+                break
+            frame = checked(data, None)
+            if frame.first != due or frame.last > last:
+                why = Mismatch(f"asked for {due} to {last}, the origin gave {frame.first} to {frame.last}", due)
+                raise Refuted(why, None, data)
+            await self._copy.offer(frame, None, data)
+            await self._commit()
+
+    async def _commit(self) -> None:
+        if await self._copy.commit():
+            await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        head = self._copy.head
+        ack = encode_ack(Ack(head.position, head.leaf.hex()))
+        await self._link.publish(self._link.realm.ack(self._config.region), ack)

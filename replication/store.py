@@ -1,0 +1,212 @@
+"""
+What the relay and the applier read and write in PostgreSQL, which alone knows how far everything is.
+
+Every function is one statement and one transaction. A connection serves one task at a time.
+"""
+
+import asyncio
+from typing import Any, LiteralString, NamedTuple
+
+import psycopg
+from psycopg import AsyncConnection
+
+from eventstore import packing
+from eventstore.postgres import connect as connect_as
+from replication.chain import Cursor, Head
+from replication.config import Config
+from replication.errors import Broken, Interrupted, Mismatch
+from replication.frame import Frame, Row, command_part
+
+ROLE = "countroom_applier"
+LOCKS = {"relay": 0x434F5245, "applier": 0x434F5041}  # 'CORE', 'COPA', and the log
+
+_CLEARED_INTERVAL_S = 1.0
+
+# append_copy's refusals of what came, besides any error in reading a body: data exceptions (22), constraints (23), limits (54)
+_REFUSALS = frozenset({"CR004", "CR005", "CR006", "CR009", "CR010"})
+_REFUSAL_CLASSES = ("22", "23", "54")
+
+_LOG = "SELECT id, name, origin, genesis FROM ledger.log WHERE name = %b AND own = %b"
+_HEAD = """
+    SELECT e.position, e.recorded, e.leaf FROM ledger.entry AS e
+     WHERE e.log = %b::smallint ORDER BY e.position DESC LIMIT 1"""
+_ROWS = """
+    SELECT e.recorded, e.leaf, e.body FROM ledger.entry AS e
+     WHERE e.log = %b::smallint AND e.position > %b ORDER BY e.position LIMIT %b"""
+_LEAVES = """
+    SELECT e.leaf FROM ledger.entry AS e
+     WHERE e.log = %b::smallint AND e.position BETWEEN %b AND %b ORDER BY e.position"""
+_APPLY = "SELECT replication.apply(%b::smallint, %b::bigint, %b, %b, %b, %b::text, %b::bigint)"
+_ACKNOWLEDGE = "SELECT replication.acknowledge(%b::smallint, %b::text, %b::bigint, %b, %b, %b)"
+_HALT = "SELECT replication.halt(%b::smallint, %b::text, %b::bigint, %b::text, %b::text, %b::bigint, %b)"
+_PASSED = "SELECT max(sequence) FROM replication.evidence WHERE log = %b AND role = %b AND created = %b AND cleared_at IS NOT NULL"
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+
+class Log(NamedTuple):
+    """A log that is held here."""
+
+    id: int
+    name: str
+    origin: str
+    genesis: bytes
+
+
+async def connect(config: Config) -> Connection:
+    return await connect_as(config.postgres, ROLE)
+
+
+async def find_log(connection: Connection, config: Config, name: str) -> Log:
+    """The own log or a copy. Raises Interrupted while it is not registered, or as another deployment's."""
+    row = await _one(connection, _LOG, name, name == config.region)
+    if row is None:
+        raise Interrupted(f"the log {name} is not registered here")
+    log = Log(*row)
+    if log.origin != config.origin(name):
+        raise Interrupted(f"the log {name} is registered as {log.origin}, not {config.origin(name)}")
+    return log
+
+
+async def be_the_only(connection: Connection, role: str, log: Log) -> None:
+    """Hold the role for this log as long as the connection lives. Raises Interrupted while somebody else does."""
+    row = await _one(connection, "SELECT pg_try_advisory_lock(%b::int, %b::int)", LOCKS[role], log.id)
+    if row != (True,):
+        raise Interrupted(f"another {role} of {log.name} is at work")
+
+
+async def head(connection: Connection, log: Log) -> Head:
+    row = await _one(connection, _HEAD, log.id)
+    return Head(0, 0, log.genesis) if row is None else Head(*row)
+
+
+async def rows(connection: Connection, log: Log, after: int, limit: int) -> list[Row]:
+    """Up to `limit` entries after a position. They may end within a command."""
+    return await _all(connection, _ROWS, log.id, after, limit)
+
+
+async def leaves(connection: Connection, log: Log, positions: range) -> list[bytes]:
+    """The leaves held at consecutive positions; position 0 has the genesis hash. Those beyond the end are missing."""
+    if not positions:
+        return []
+    found = [leaf for (leaf,) in await _all(connection, _LEAVES, log.id, positions.start, positions.stop - 1)]
+    return [log.genesis, *found] if positions.start == 0 else found
+
+
+async def end_of_command(connection: Connection, log: Log, position: int) -> int:
+    """The last position up to `position` at which a command ends."""
+    if position <= 0:
+        return 0
+    [(_, _, body)] = await rows(connection, log, position - 1, 1)
+    part = command_part(body)
+    return position if part.i == part.n else position - part.i
+
+
+async def apply(connection: Connection, log: Log, frame: Frame, cursor: Cursor | None) -> None:
+    """
+    Commit a frame that continues the copy, and the cursor with it. Durable once it returns.
+
+    Raises Mismatch when the ledger refuses the frame itself, Interrupted when the copy is not where we thought.
+    """
+    try:
+        await connection.execute(
+            _APPLY,
+            (
+                log.id,
+                frame.first,
+                packing.int8_array(frame.recorded),
+                packing.bytea_array(frame.leaves),
+                packing.bytea_array(frame.bodies),
+                *(cursor or (None, None)),
+            ),
+            prepare=True,
+        )
+    except psycopg.Error as error:
+        state = error.sqlstate or ""
+        if state in _REFUSALS or state.startswith(_REFUSAL_CLASSES):
+            raise Mismatch(f"the ledger refuses it ({state}): {error.diag.message_primary}", frame.first) from error
+        if state == "CR008":
+            raise Interrupted(f"the copy has moved: {error.diag.message_primary}") from error
+        raise
+
+
+async def cursor(connection: Connection, log: Log) -> Cursor | None:
+    row = await _one(connection, "SELECT created, sequence FROM replication.cursor WHERE log = %b", log.id)
+    return None if row is None else Cursor(*row)
+
+
+async def move_cursor(connection: Connection, log: Log, to: Cursor) -> None:
+    await connection.execute("SELECT replication.move_cursor(%b::smallint, %b::text, %b::bigint)", (log.id, *to))
+
+
+async def acknowledge(
+    connection: Connection, log: Log, peer: str, position: int, leaf: bytes, *, keep: bool, tell: bool
+) -> bool:
+    """Whether the leaf is ours; if so, `keep` it as the peer's watermark and `tell` those who wait for it."""
+    return await _one(connection, _ACKNOWLEDGE, log.id, peer, position, leaf, keep, tell) == (True,)
+
+
+async def report_running(connection: Connection, role: str, log: Log) -> None:
+    await connection.execute("SELECT replication.report(%b::smallint, %b::text, 'running', NULL, NULL)", (log.id, role))
+
+
+async def halt(connection: Connection, role: str, log: Log, why: Broken, at: Cursor | None, data: bytes) -> None:
+    """Stop the log until an operator clears it, and keep what it was stopped for."""
+    await connection.execute(_HALT, (log.id, role, why.position, str(why), *(at or (None, None)), data))
+
+
+async def halted(connection: Connection, role: str, log: Log) -> str | None:
+    """Why the log is halted; None if it is not."""
+    open_evidence = (
+        "SELECT reason FROM replication.evidence WHERE log = %b AND role = %b AND cleared_at IS NULL LIMIT 1"
+    )
+    row = await _one(connection, open_evidence, log.id, role)
+    return None if row is None else row[0]
+
+
+async def until_cleared(connection: Connection, role: str, log: Log) -> None:
+    """Wait until the log is not halted."""
+    while True:
+        if await halted(connection, role, log) is None:
+            return
+        await asyncio.sleep(_CLEARED_INTERVAL_S)
+
+
+async def passed_over(connection: Connection, role: str, log: Log, created: str) -> int:
+    """The last message of the stream that an operator has cleared; 0 if none."""
+    row = await _one(connection, _PASSED, log.id, role, created)
+    return 0 if row is None else row[0] or 0
+
+
+class Announcements:
+    """The newest position that we know of in a log, from NOTIFY. One may be lost: whoever waits looks now and then."""
+
+    def __init__(self, connection: Connection, log: Log, wake: asyncio.Event) -> None:
+        self.position = 0
+        self._connection = connection
+        self._log = log
+        self._wake = wake
+
+    async def look(self, connection: Connection) -> None:
+        self.position = max(self.position, (await head(connection, self._log)).position)
+
+    async def run(self) -> None:
+        """Listen for ever, on a connection of its own."""
+        await self._connection.execute("LISTEN ledger")
+        async for notice in self._connection.notifies():
+            log, _, position = notice.payload.partition(" ")
+            if log == str(self._log.id) and int(position) > self.position:
+                self.position = int(position)
+                self._wake.set()
+
+
+async def _one(connection: Connection, query: LiteralString, *arguments: object) -> tuple[Any, ...] | None:
+    async with connection.cursor(binary=True) as cursor:
+        await cursor.execute(query, arguments, prepare=True)
+        return await cursor.fetchone()
+
+
+async def _all(connection: Connection, query: LiteralString, *arguments: object) -> list[Any]:
+    async with connection.cursor(binary=True) as cursor:
+        await cursor.execute(query, arguments, prepare=True)
+        return await cursor.fetchall()

@@ -1,0 +1,88 @@
+"""
+What regions say to each other over NATS, besides frames.
+
+In the realm of the origin EU, and nowhere else:
+
+    log.EU          frames, kept in the stream LOG_EU of the JetStream domain EU
+    rpc.EU.range    a request (first and last position, 8 bytes each, big endian), answered by one frame that begins at
+                    `first`, or by the headers Nats-Service-Error-Code and Nats-Service-Error
+    ack.EU.US       JSON {"position", "leaf"}: the copy in US is committed up to there. Cumulative, and repeated
+"""
+
+import struct
+from typing import NamedTuple
+
+import msgspec
+
+from replication.errors import FrameError
+
+RANGE_EMPTY = "404"  # the log ends before `first`
+RANGE_REFUSED = "400"
+ERROR_CODE = "Nats-Service-Error-Code"
+ERROR_TEXT = "Nats-Service-Error"
+
+_RANGE = struct.Struct(">QQ")
+
+
+def token(region: str) -> str:
+    """A region's name inside NATS, where dots separate: eu.2 → EU_2."""
+    return region.upper().replace(".", "_")
+
+
+def region_of(name: str) -> str:
+    """The inverse of `token`: region names contain no underscore."""
+    return name.lower().replace("_", ".")
+
+
+class Realm(NamedTuple):
+    """The names in the realm of one origin."""
+
+    origin: str
+
+    @property
+    def stream(self) -> str:
+        return f"LOG_{token(self.origin)}"
+
+    @property
+    def frames(self) -> str:
+        return f"log.{token(self.origin)}"
+
+    @property
+    def range(self) -> str:
+        return f"rpc.{token(self.origin)}.range"
+
+    @property
+    def api(self) -> str:
+        return f"$JS.{token(self.origin)}.API"
+
+    def ack(self, peer: str) -> str:
+        return f"ack.{token(self.origin)}.{token(peer)}"
+
+    @property
+    def acks(self) -> str:
+        return f"ack.{token(self.origin)}.*"
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """Up to `position`, whose leaf (lower-case hex) is `leaf`, the sender's copy is committed."""
+
+    position: int
+    leaf: str
+
+
+encode_ack = msgspec.json.Encoder().encode
+decode_ack = msgspec.json.Decoder(Ack).decode
+
+
+def encode_range(first: int, last: int) -> bytes:
+    return _RANGE.pack(first, last)
+
+
+def decode_range(data: bytes) -> tuple[int, int]:
+    """Raises FrameError."""
+    if len(data) != _RANGE.size:
+        raise FrameError(f"a range is asked for in {_RANGE.size} bytes, not {len(data)}")
+    first, last = _RANGE.unpack(data)
+    if not 0 < first <= last:
+        raise FrameError(f"there is no range {first} to {last}")
+    return first, last

@@ -1,0 +1,316 @@
+"""Regions for tests: a fresh database and a fresh stream each, on servers that all tests share."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import itertools
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import nats
+import psycopg
+from nats.aio.client import Client
+from psycopg import sql
+from structlog import get_logger
+
+from devstack import Stack
+from eventstore import schema as ledger_schema
+from replication import schema as replication_schema
+from replication.applier import run_applier
+from replication.config import Config
+from replication.frame import Frame, Row, parse
+from replication.link import Refused, last_message, link
+from replication.relay import run_relay
+from replication.wire import Realm
+from verifier.log import genesis, leaf
+
+DEPLOYMENT = "test"
+PARTITIONS = {"eu": (0, 63), "us": (64, 127), "ap": (128, 191)}
+TEMPLATE = "replication_template"
+
+Work = Callable[[Config, asyncio.Event], Coroutine[Any, Any, None]]
+
+
+def body(
+    region: str, kind: str, version: int, command: bytes, i: int, n: int, data: object = None, **more: object
+) -> bytes:
+    return msgspec.json.encode(
+        {
+            "stream": f"region-{region}-{kind}",
+            "version": version,
+            "type": "test.happened",
+            "id": str(uuid.UUID(int=version)),
+            "actor": "system",
+            "command": {"id": command.hex(), "i": i, "n": n},
+            "data": data or {},
+            **more,
+        }
+    )
+
+
+def opening(region: str) -> bytes:
+    first, last = PARTITIONS[region]
+    command = hashlib.sha256(region.encode()).digest()[:16]
+    data = {"origin": f"countroom.{DEPLOYMENT}/{region}", "epoch": 1, "partitions": [[first, last]]}
+    return body(region, "log", 1, command, 1, 1, data, type="log.opened")
+
+
+def commands(
+    region: str, sizes: Sequence[int], *, kind: str = "test_0", filler: int = 0
+) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Id and bodies of commands with so many events each, one after another on one stream."""
+    version = itertools.count(1)
+    for place, size in enumerate(sizes):
+        command = hashlib.sha256(f"{region} {kind} {place}".encode()).digest()[:16]
+        yield (
+            command,
+            [body(region, kind, next(version), command, i, size, {"filler": "x" * filler}) for i in range(1, size + 1)],
+        )
+
+
+def chained(
+    bodies: Sequence[bytes], *, origin: str = f"countroom.{DEPLOYMENT}/eu", recorded: int = 1_000_000
+) -> list[Row]:
+    """A log of these bodies."""
+    rows: list[Row] = []
+    last = genesis(origin)
+    for position, each in enumerate(bodies, 1):
+        last = leaf(last, position, recorded + position, each)
+        rows.append((recorded + position, last, each))
+    return rows
+
+
+def frame_of(first: int, prev_leaf: bytes, rows: Sequence[Row]) -> Frame:
+    recorded, leaves, bodies = zip(*rows, strict=True)
+    return Frame(first, prev_leaf, recorded, leaves, bodies)
+
+
+@dataclass
+class Region:
+    name: str
+    config: Config
+    dsn: str
+    realm: Realm
+    _kinds: Iterator[int] = field(default_factory=itertools.count)
+
+    def append(self, sizes: Sequence[int], *, filler: int = 0) -> int:
+        """Append commands with so many events each, on a stream of their own; returns the log's last position."""
+        kind = f"test_{next(self._kinds)}"
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            for command, bodies in commands(self.name, sizes, kind=kind, filler=filler):
+                self._append(connection, [command], [len(bodies)], bodies)
+        return self.position(self.name)
+
+    def append_many(self, count: int, *, filler: int = 150, batch: int = 500) -> int:
+        """Append commands of one event each, quickly: every one on a stream of its own."""
+        kind = f"many_{next(self._kinds)}"
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            for start in range(0, count, batch):
+                ids = [
+                    hashlib.sha256(f"{kind} {i}".encode()).digest()[:16]
+                    for i in range(start, min(start + batch, count))
+                ]
+                bodies = [
+                    body(self.name, f"{kind}x{start + place}", 1, each, 1, 1, {"filler": "x" * filler})
+                    for place, each in enumerate(ids)
+                ]
+                self._append(connection, ids, [1] * len(ids), bodies)
+        return self.position(self.name)
+
+    def open(self) -> None:
+        each = opening(self.name)
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            self._append(connection, [bytes.fromhex(msgspec.json.decode(each)["command"]["id"])], [1], [each])
+
+    def _append(
+        self, connection: psycopg.Connection[Any], ids: list[bytes], counts: list[int], bodies: list[bytes]
+    ) -> None:
+        row = connection.execute(
+            "SELECT outcomes FROM ledger.append((SELECT id FROM ledger.log WHERE own), %s::uuid[], %s::int[], %s::bytea[],"
+            " '{}', '{}', '{}')",
+            ([uuid.UUID(bytes=each) for each in ids], counts, bodies),
+        ).fetchone()
+        assert row == ([0] * len(ids),), row
+
+    def sql(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            cursor = connection.execute(query.encode(), arguments)
+            return cursor.fetchall() if cursor.description else []
+
+    def entries(self, log: str) -> list[tuple[Any, ...]]:
+        return self.sql(
+            "SELECT e.position, e.recorded, e.leaf, e.body FROM ledger.entry e JOIN ledger.log l ON l.id = e.log"
+            " WHERE l.name = %s ORDER BY 1",
+            log,
+        )
+
+    def rows(self, log: str) -> list[Row]:
+        return [(recorded, bytes(leaf), bytes(each)) for _, recorded, leaf, each in self.entries(log)]
+
+    def position(self, log: str) -> int:
+        [(position,)] = self.sql(
+            "SELECT coalesce(max(e.position), 0) FROM ledger.entry e JOIN ledger.log l ON l.id = e.log WHERE l.name = %s",
+            log,
+        )
+        return int(position)
+
+    def watermark(self, peer: str) -> int:
+        found = self.sql("SELECT position FROM replication.watermark WHERE peer = %s", peer)
+        return found[0][0] if found else -1
+
+    def state(self, log: str, role: str) -> tuple[Any, ...] | None:
+        found = self.sql(
+            "SELECT s.state, s.position, s.reason FROM replication.status s JOIN ledger.log l ON l.id = s.log"
+            " WHERE l.name = %s AND s.role = %s",
+            log,
+            role,
+        )
+        return found[0] if found else None
+
+    @contextlib.asynccontextmanager
+    async def as_itself(self) -> AsyncIterator[Client]:
+        """NATS in the own realm, with the own key: what this region itself may do."""
+        client = await nats.connect(self.config.nats, nkeys_seed=str(self.config.seed(self.name)))
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+@dataclass
+class World:
+    stack: Stack
+    regions: dict[str, Region]
+    _running: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Region:
+        return self.regions[name]
+
+    def __setitem__(self, name: str, region: Region) -> None:
+        self.regions[name] = region
+
+    @contextlib.asynccontextmanager
+    async def link(self, region: str, origin: str) -> AsyncIterator[Client]:
+        """NATS of a region, on its local side of another's realm."""
+        config = self[region].config
+        client = await nats.connect(config.nats, nkeys_seed=str(config.seed(origin)))
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def restored_to_its_opening(self, name: str) -> Region:
+        """The region with a PostgreSQL that holds only the first entry, as after the restore of an old backup."""
+        region = self[name]
+        dsn = await asyncio.to_thread(fresh_database, self.stack, name, f"restored_{uuid.uuid4().hex[:8]}")
+        restored = Region(name, replace(region.config, postgres=dsn), dsn, region.realm)
+        restored.open()
+        return restored
+
+    def relay(self, region: str) -> asyncio.Event:
+        return self._start(lambda stop: run_relay(self[region].config, stop))
+
+    def applier(self, region: str, origin: str) -> asyncio.Event:
+        return self._start(lambda stop: run_applier(self[region].config, origin, stop))
+
+    def _start(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> asyncio.Event:
+        stop = asyncio.Event()
+        self._running.append((stop, asyncio.create_task(work(stop))))
+        return stop
+
+    async def halt(self, stop: asyncio.Event) -> None:
+        """Stop one of them and wait until it has."""
+        for event, task in self._running:
+            if event is stop:
+                event.set()
+                await task
+        self._running = [each for each in self._running if each[0] is not stop]
+
+    async def close(self) -> None:
+        for stop, _ in self._running:
+            stop.set()
+        await asyncio.gather(*(task for _, task in self._running))
+
+    def check(self) -> None:
+        for _, task in self._running:
+            if task.done():
+                task.result()
+
+
+async def eventually(condition: Callable[[], object], *, within_s: float = 20.0, world: World | None = None) -> None:
+    deadline = time.monotonic() + within_s
+    while not await asyncio.to_thread(condition):
+        if world:
+            world.check()
+        if time.monotonic() > deadline:
+            raise AssertionError("it did not happen in time")
+        await asyncio.sleep(0.03)
+
+
+def fresh_database(stack: Stack, region: str, name: str) -> str:
+    """A migrated database with the logs of all regions registered and the own one opened."""
+    place = next(each for each in stack.regions if each.name == region)
+    with psycopg.connect(place.dsn("postgres"), autocommit=True) as connection:
+        known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [TEMPLATE]).rowcount
+        if not known:
+            connection.execute(f"CREATE DATABASE {TEMPLATE}")
+            ledger_schema.migrate(
+                place.dsn(TEMPLATE), [("eventstore", ledger_schema.HERE), ("replication", replication_schema.HERE)]
+            )
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
+        )
+    dsn = place.dsn(name)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for log in PARTITIONS:
+            connection.execute(
+                "SELECT ledger.register_log(%s, %s, %s)", (log, f"countroom.{DEPLOYMENT}/{log}", log == region)
+            )
+    return dsn
+
+
+async def forget_stream(config: Config) -> None:
+    """Only for tests: what deny_delete and deny_purge leave to the realm's owner is to delete the whole stream."""
+    realm = Realm(config.region)
+    client = await nats.connect(config.nats, nkeys_seed=str(config.seed(config.region)))
+    await client.request(f"{realm.api}.STREAM.DELETE.{realm.stream}", b"", timeout=5)
+    await client.close()
+
+
+def newest_in_stream(region: Region) -> int:
+    """The position at which the newest frame of the region's stream ends."""
+
+    async def look() -> int:
+        async with link(region.config, region.name, "test", get_logger()) as own:
+            try:
+                found = await last_message(own)
+            except Refused:  # no such stream yet
+                return 0
+        return parse(found[1]).last if found else 0
+
+    return asyncio.run(look())
+
+
+async def frames_in_stream(region: Region) -> list[bytes]:
+    """Every message of the region's stream."""
+    realm = region.realm
+    async with region.as_itself() as client:
+        found = []
+        info = json.loads((await client.request(f"{realm.api}.STREAM.INFO.{realm.stream}", b"", timeout=2)).data)
+        if "error" in info:
+            return []
+        for sequence in range(info["state"]["first_seq"], info["state"]["last_seq"] + 1):
+            request = json.dumps({"seq": sequence}).encode()
+            answer = json.loads(
+                (await client.request(f"{realm.api}.STREAM.MSG.GET.{realm.stream}", request, timeout=2)).data
+            )
+            found.append(base64.b64decode(answer["message"].get("data", "")))
+    return found

@@ -9,9 +9,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import gc
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from typing import Any
 
 import structlog
@@ -33,8 +31,6 @@ from eventstore.writer import Unavailable
 
 _log = structlog.get_logger(__name__)
 
-GC_THRESHOLD = 50_000
-
 
 class MethodRefused(Rejected):
     code = "method_not_allowed"
@@ -46,18 +42,10 @@ async def build(settings: Settings, stack: AsyncExitStack, stop: asyncio.Event) 
     write = await stack.enter_async_context(write_side(settings))
     read = await stack.enter_async_context(querying.read_side(settings, write, stop))
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        gc.collect()
-        gc.freeze()  # what start-up made stays; without this the collector's pauses triple the 99th percentile
-        gc.set_threshold(GC_THRESHOLD, 20, 50)
-        yield
-
     app = FastAPI(
         title="Countroom",
         version="0.1.0",
         description="The back office of an online casino, on a ledger that its regulator can check.",
-        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
     )

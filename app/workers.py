@@ -7,6 +7,7 @@ Invariant: every role may be killed at any moment and started again; what it had
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -38,6 +39,7 @@ async def _run(settings: Settings, roles: Sequence[str]) -> None:
     tasks: list[asyncio.Task[Any]] = [
         asyncio.create_task(work, name=role) for role in roles for work in _work(settings, role, stop)
     ]
+    spare_the_collector()
     stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     stop.set()
@@ -70,6 +72,13 @@ def _work(settings: Settings, role: str, stop: asyncio.Event) -> list[Coroutine[
             return [run_applier(_replication(settings), origin, stop) for origin in others]
         case _:
             raise ValueError(f"no role is called {role}; there are {', '.join(ROLES)}")
+
+
+def spare_the_collector() -> None:
+    """What start-up made stays, and collections are rare: they triple the 99th percentile and double decoding."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _project(settings: Settings) -> None:

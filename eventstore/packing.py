@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from psycopg.abc import AdaptContext, Buffer
@@ -97,7 +97,7 @@ def _fixed(code: str, size: int, items: Sequence[int]) -> bytes:
     return _layout(code, len(items)).pack(*flat)
 
 
-@cache
+@lru_cache(64)  # batches come in many lengths
 def _layout(code: str, length: int) -> struct.Struct:
     return struct.Struct("!" + ("i" + code) * length)
 

@@ -42,6 +42,7 @@ class Failed(Exception):
 
 
 def main() -> None:
+    _log_to_standard_error()
     try:
         app()
     except (Failed, SettingsError) as error:
@@ -49,6 +50,22 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         sys.exit(130)
+
+
+def _log_to_standard_error() -> None:
+    """Standard output belongs to answers. A service that runs says more (app.workers)."""
+    import logging
+
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
 
 
 def _fail(message: str) -> NoReturn:

@@ -85,16 +85,16 @@ def router(services: Services, schemas: Schemas) -> APIRouter:
 
         endpoints: dict[int, Endpoint] = {}
 
-        def plan(place: int, path: str) -> Plan:
+        def plan_item(place: int, path: str) -> Plan:
             item = wanted.items[place]
             raw = bytes(item.body)
             if len(raw) > BODY_BYTES_MAX:
                 raise problems.BodyTooLarge(f"a command's body has at most {BODY_BYTES_MAX} bytes")
-            route, arguments = _match(path)
+            route, arguments = match(path)
             endpoints[place] = route.endpoint
-            return _plan(services, principal, route, arguments, item.key, path, raw, trace)
+            return plan(services, principal, route, arguments, item.key, path, raw, trace)
 
-        results = await batch.run(wanted, plan=plan, decide=services.decider.run, made=_made)
+        results = await batch.run(wanted, plan=plan_item, decide=services.decider.run, made=_made)
         answers = [_result(result, endpoints.get(place)) for place, result in enumerate(results)]
         return Response(_encode(BatchAnswer(answers)), media_type="application/json")
 
@@ -121,8 +121,8 @@ def _add(made: APIRouter, services: Services, schemas: Schemas, route: _Route) -
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         key = request.headers.get("Idempotency-Key", "")
         arguments = tuple(request.path_params.values())
-        plan = _plan(services, principal, route, arguments, key, target, raw, _trace(request))
-        receipt = await services.decider.decide(plan)
+        planned = plan(services, principal, route, arguments, key, target, raw, _trace(request))
+        receipt = await services.decider.decide(planned)
         headers = {"Ledger-Position": receipt.position} if receipt.position else {}
         if receipt.repeated:
             headers["Idempotency-Replayed"] = "true"
@@ -153,7 +153,7 @@ def _add(made: APIRouter, services: Services, schemas: Schemas, route: _Route) -
     )
 
 
-def _plan(
+def plan(
     services: Services,
     principal: Principal,
     route: _Route,
@@ -163,6 +163,7 @@ def _plan(
     raw: bytes,
     trace: str | None,
 ) -> Plan:
+    """Describe the command that a request asks for. Raises Rejected."""
     if not 0 < len(key) <= KEY_CHARACTERS_MAX:
         raise problems.KeyMissing
     command = read_body(route.decoder, raw or b"{}")
@@ -176,7 +177,8 @@ def _plan(
     return route.endpoint.handler(*arguments, command, Edge(context, services.vault, services.group))
 
 
-def _match(path: str) -> tuple[_Route, tuple[str, ...]]:
+def match(path: str) -> tuple[_Route, tuple[str, ...]]:
+    """The route of a path, and the identifiers in it. Raises NotFound."""
     for route in _ROUTES:
         if found := route.pattern.fullmatch(path):
             return route, found.groups()

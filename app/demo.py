@@ -88,6 +88,7 @@ def _run(
         caught = _verify(here, [urls[planted.region]])
     show.verified(caught)
     seen = _culprit(caught, planted.region)
+    show.tamper(planted._asdict(), seen._asdict() if seen else None)
     if seen != planted:
         raise DemoFailed(f"the changed byte stands in {planted}, found was {seen}")
     show.heading("The byte is put back")

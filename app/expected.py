@@ -10,8 +10,9 @@ def expected_errors() -> tuple[type[Exception], ...]:
     found: list[type[Exception]] = []
     for module, names in (
         ("app.local", ("NoDevstack", "NothingRuns")),
-        ("app.cdnow", ("ImportStopped", "MalformedLine", "NoData")),
+        ("app.cdnow", ("ImportStopped",)),
         ("app.calling", ("NoAnswer",)),
+        ("app.demo", ("DemoFailed",)),
         ("devstack.errors", ("DevstackError",)),
         ("projections.rebuild", ("RebuildStopped",)),
         ("projections.projection", ("RebuildRunning",)),

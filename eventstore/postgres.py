@@ -17,7 +17,19 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from eventstore import packing
-from eventstore.log import Appended, Command, Head, Malformed, Outcome, Place, Reason, Refused, Snapshot, TooLarge
+from eventstore.log import (
+    Appended,
+    Command,
+    Head,
+    Malformed,
+    Outcome,
+    Place,
+    Reason,
+    Refused,
+    Snapshot,
+    TooLarge,
+    refuse_oversize,
+)
 from eventstore.record import Entry
 
 _APPEND = "SELECT * FROM ledger.append(%s::smallint, %b, %b, %b, %b, %b, %b)"
@@ -63,6 +75,9 @@ _HEADS = """
      ORDER BY l.id"""
 
 
+_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
+
 async def connect(dsn: str, role: str) -> AsyncConnection[Any]:
     """An autocommit connection that acts as `role` (countroom_writer, countroom_reader, …) whatever it logs in as."""
     connection = await AsyncConnection.connect(acting_as(dsn, role), autocommit=True)
@@ -78,8 +93,10 @@ def pool(dsn: str, role: str, *, size: int) -> AsyncConnectionPool[AsyncConnecti
 
 
 def acting_as(dsn: str, role: str) -> str:
+    """The DSN, made to act as `role` and to keep to index look-ups: plans are cached, perhaps from when the log was empty."""
     given = conninfo_to_dict(dsn).get("options") or ""
-    return make_conninfo(dsn, options=f"{given} -c role={role} -c plan_cache_mode=force_generic_plan".strip())
+    settings = {"role": role, "plan_cache_mode": "force_generic_plan", **_PLANS}
+    return make_conninfo(dsn, options=" ".join([str(given), *(f"-c {k}={v}" for k, v in settings.items())]).strip())
 
 
 async def prepare(connection: AsyncConnection[Any]) -> None:
@@ -142,6 +159,8 @@ class PostgresLog:
     async def append(self, commands: Sequence[Command]) -> list[Outcome]:
         if not commands:
             return []
+        for command in commands:
+            refuse_oversize(command)
         reads = [(place, stream, version) for place, c in enumerate(commands, 1) for stream, version in c.reads]
         arguments = (
             self._id,

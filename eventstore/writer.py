@@ -1,6 +1,9 @@
 """
 Natural group commit: while one batch commits, the next gathers; nobody lingers.
 
+A batch takes half of the callers that are under way, so that the database commits for one half while this process decides
+for the other; without that all callers fall into step, and the two take turns.
+
 Invariants:
     - a batch holds no command whose streams another command of it writes: that one waits for the next batch, in order;
     - a command is answered after its commit; after a lost connection the same batch is sent again, which the command ids
@@ -65,6 +68,7 @@ class Writer:
         self._give_up_seconds = give_up_seconds
         self._log: Log | None = None
         self._queue: deque[_Queued] = deque()
+        self._under_way = 0
         self._wake = asyncio.Event()
         self._closed = False
 
@@ -109,8 +113,13 @@ class Writer:
         read: set[str] = set()
         ids: set[bytes] = set()
         size = 0
+        callers: set[_Call] = set()
+        half = (max(self._under_way, len({item.call for item in self._queue})) + 1) // 2
         while self._queue and len(batch) < BATCH_COMMANDS_MAX and size < BATCH_BYTES_MAX:
+            if self._queue[0].call not in callers and len(callers) == half:
+                break
             item = self._queue.popleft()
+            callers.add(item.call)
             command = item.command
             reads = [stream for stream, _ in command.reads]
             waits = (
@@ -129,6 +138,9 @@ class Writer:
                 size += sum(map(len, command.bodies))
         self._queue.extendleft(reversed(later))
         return batch
+
+    def _count_under_way(self, batch: list[_Queued]) -> None:
+        self._under_way = len({item.call for item in batch} | {item.call for item in self._queue})
 
     async def _commit(self, batch: list[_Queued]) -> None:
         try:

@@ -306,7 +306,9 @@ CREATE FUNCTION ledger.append(
     p_log smallint, p_ids uuid[], p_counts int[], p_bodies bytea[],
     p_read_of int[], p_read_streams text[], p_read_versions bigint[],
     OUT outcomes smallint[], OUT logs smallint[], OUT positions bigint[], OUT recorded bigint, OUT leaves bytea[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- A plan is cached for the session, perhaps when the log was empty: only index look-ups stay right.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     head   record;
     index  ledger.indexed[];
@@ -353,7 +355,9 @@ END $$;
 -- Appends what another region's log holds from p_first on: whole commands, exactly as they stand there.
 CREATE FUNCTION ledger.append_copy(p_log smallint, p_first bigint, p_recorded bigint[], p_leaves bytea[], p_bodies bytea[])
 RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- A plan is cached for the session, perhaps when the log was empty: only index look-ups stay right.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     head  record;
     e     record;

@@ -32,11 +32,6 @@ from eventstore.writer import Unavailable
 _log = structlog.get_logger(__name__)
 
 
-class MethodRefused(Rejected):
-    code = "method_not_allowed"
-    title = "This resource has no such method"
-
-
 async def build(settings: Settings, stack: AsyncExitStack, stop: asyncio.Event) -> FastAPI:
     """Put the application together; `stack` closes what it opened, `stop` ends open event streams."""
     write = await stack.enter_async_context(write_side(settings))
@@ -73,7 +68,9 @@ def _explain_errors(app: FastAPI) -> None:
 
     async def not_served(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 — registered for this class only
-        shown: Rejected = NotFound("no resource has this path") if error.status_code == NOT_FOUND else MethodRefused()
+        shown: Rejected = (
+            NotFound("no resource has this path") if error.status_code == NOT_FOUND else problems.MethodRefused()
+        )
         return Response(problems.document(shown), error.status_code, error.headers, problems.MEDIA_TYPE)
 
     async def invalid(_request: Request, error: Exception) -> Response:

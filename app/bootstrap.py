@@ -71,7 +71,7 @@ def _opening(settings: Settings) -> Command:
         type=Opened.tag,
         id=f"{event[:8]}-{event[8:12]}-{event[12:16]}-{event[16:20]}-{event[20:]}",
         actor="system",
-        command=CommandPart(id_.hex(), 1, 1),
+        command=CommandPart(id=id_.hex(), i=1, n=1),
         data=msgspec.Raw(msgspec.json.encode(Opened(settings.origin, 1, ((partitions[0], partitions[-1]),)))),
     )
     return Command(id_, [encode_body(body)], (), frozenset({stream}))

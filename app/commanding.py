@@ -21,7 +21,7 @@ from app import openapi, problems
 from app.openapi import Schemas
 from commands import batch, identity, limits, players, transactions
 from commands.batch import Batch
-from commands.decider import Context, Decider, Plan, Receipt
+from commands.decider import Context, Decider, Plan, Receipt, WrongRegion
 from commands.edge import Edge, Endpoint, read_body
 from domain.errors import Forbidden, InvalidId, KeyReused, NotFound
 from eventstore.vault import Vault
@@ -139,7 +139,7 @@ def _add(made: APIRouter, services: Services, schemas: Schemas, route: _Route) -
         openapi_extra={
             "parameters": [*openapi.path_parameters(endpoint.path), openapi.IDEMPOTENCY_KEY],
             "requestBody": {"required": True, "content": schemas.json(endpoint.body)},
-            "responses": schemas.refusals((*_ALWAYS, InvalidId, KeyReused, *endpoint.errors)),
+            "responses": schemas.refusals((*_ALWAYS, InvalidId, KeyReused, WrongRegion, *endpoint.errors)),
         },
         responses={
             endpoint.status: {

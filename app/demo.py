@@ -45,7 +45,7 @@ def run(regions: Sequence[str], data: Path | None, port_base: int | None, *, kee
     path = cdnow.locate("sample")
     with _folder(data) as folder:
         show.heading(f"Starting regions {' and '.join(regions)}")
-        with _timed(stages, "start"), _starting(folder, regions, port_base) as here:
+        with _starting(folder, regions, port_base) as here:
             return _run(here, regions, path, show, stages, began, keep=keep)
 
 

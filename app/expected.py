@@ -13,6 +13,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         ("app.cdnow", ("ImportStopped",)),
         ("app.calling", ("NoAnswer",)),
         ("app.demo", ("DemoFailed",)),
+        ("psycopg", ("OperationalError",)),
         ("devstack.errors", ("DevstackError",)),
         ("projections.rebuild", ("RebuildStopped",)),
         ("projections.projection", ("RebuildRunning",)),

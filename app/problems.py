@@ -44,6 +44,11 @@ class Unauthenticated(Rejected):
     title = "A known bearer token is needed"
 
 
+class MethodRefused(Rejected):
+    code = "method_not_allowed"
+    title = "This resource has no such method"
+
+
 class Busy(Rejected):
     code = "unavailable"
     title = "The ledger cannot be reached; send the same request again"
@@ -56,6 +61,7 @@ class Fault(Rejected):
 
 _STATUS: tuple[tuple[type[Rejected], int], ...] = (
     (KeyMissing, 400),
+    (MethodRefused, 405),
     (Unauthenticated, 401),
     (Forbidden, 403),
     (NotFound, 404),
@@ -92,7 +98,7 @@ def members(error: Rejected) -> dict[str, object]:
     problem = Problem(
         f"urn:countroom:problem:{error.code}", error.title, status_of(type(error)), error.detail, error.code
     )
-    return {**msgspec.to_builtins(problem), **{name: msgspec.to_builtins(fact) for name, fact in error.facts.items()}}
+    return {**msgspec.to_builtins(error.facts), **msgspec.to_builtins(problem)}
 
 
 def document(error: Rejected) -> bytes:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
+import psycopg
 from fastapi import APIRouter, Header, Query, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
@@ -28,6 +29,7 @@ from app.openapi import Schemas
 from app.settings import Settings
 from app.watching import Verification, Watch
 from commands.edge import Amount, money
+from commands.players import index_words
 from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
 from domain.kernel import PlayerId, Sealed
 from eventstore import postgres
@@ -164,7 +166,7 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     """All query routes, health and the live page."""
     routes = _Routes(read, schemas)
     _add_players(routes, read)
-    _add_overviews(routes, read)
+    _add_overviews(routes, read, schemas)
     _add_audit(routes, read, schemas)
     _add_unguarded(routes.router, read)
     return routes.router
@@ -174,11 +176,12 @@ def _add_players(routes: _Routes, read: ReadSide) -> None:
     found_by = ("email", "phone", "name", "external_id")
 
     async def page(context: Context, **given: Any) -> players.PlayerPage:
-        """Players in the order of their registration, or those with exactly this e-mail, phone, name or external id."""
+        """Players, the newest first, or those with exactly this e-mail, phone, name or external id."""
         wanted = {field: given.pop(field) for field in found_by if field in given}
         if not wanted:
             return await players.page(context, **given)
-        subjects = [set(await read.vault.find(field, value)) for field, value in wanted.items()]
+        words = [(field, word) for field, value in wanted.items() for word in index_words(field, value)]
+        subjects = [set(await read.vault.find(field, word)) for field, word in words]
         return await players.summaries(context, [PlayerId(f"player_{s}") for s in sorted(set.intersection(*subjects))])
 
     look_up = [
@@ -205,7 +208,7 @@ def _add_players(routes: _Routes, read: ReadSide) -> None:
     )
 
 
-def _add_overviews(routes: _Routes, read: ReadSide) -> None:
+def _add_overviews(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
     async def deposited(context: Context, currency: str, at_least: int, **given: Any) -> segments.Segment:
         """The CRM segment «deposited at least X in total», the largest first."""
         return await segments.deposited_at_least(context, money(Amount(at_least, currency), ""), **given)
@@ -240,6 +243,7 @@ def _add_overviews(routes: _Routes, read: ReadSide) -> None:
         live,
         methods=["GET"],
         summary="The dashboard, live",
+        openapi_extra={"responses": schemas.refusals((problems.Unauthenticated, Forbidden))},
         responses={
             200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
         },
@@ -337,8 +341,11 @@ def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
 
     async def readyz() -> Response:
         """Can take commands: the log is open and its database answers."""
-        async with asyncio.timeout(2), read.pool.connection() as connection:
-            row = await (await connection.execute("SELECT count(*) FROM ledger.ownership")).fetchone()
+        try:
+            async with asyncio.timeout(2), read.pool.connection() as connection:
+                row = await (await connection.execute("SELECT count(*) FROM ledger.ownership")).fetchone()
+        except (TimeoutError, psycopg.Error) as error:
+            raise problems.Busy("the database does not answer") from error
         if not row or not row[0]:
             raise problems.Busy("the log is not open yet")
         return Response(b'{"status":"ready"}', media_type="application/json")

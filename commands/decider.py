@@ -287,7 +287,7 @@ class Decider:
                 type=event.tag,
                 id=event_id,
                 actor=plan.context.principal.actor,
-                command=CommandPart(command, place + 1, len(events), plan.context.fingerprint),
+                command=CommandPart(id=command, fingerprint=plan.context.fingerprint, i=place + 1, n=len(events)),
                 data=msgspec.Raw(_encode(event)),
                 partition=stream.partition,
                 epoch=self._epochs[stream.partition],

@@ -48,16 +48,8 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
     context = edge.context
     suffix = edge.new_player()
     key = edge.new_key()
-    found_by = [
-        (field, value)
-        for field, value in (
-            ("name", command.name),
-            ("email", command.email),
-            ("phone", command.phone),
-            ("external_id", command.external_id),
-        )
-        if value
-    ]
+    given = {"name": command.name, "email": command.email, "phone": command.phone, "external_id": command.external_id}
+    found_by = [(field, word) for field, value in given.items() if value for word in index_words(field, value)]
     registered = players.Registered(
         brand=command.brand,
         country=command.country,
@@ -80,6 +72,11 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
         owed=Owed(suffix, key, found_by),
         occurred=happened,
     )
+
+
+def index_words(field: str, value: str) -> list[str]:
+    """What a personal value is found by: a name by each of its words, anything else as a whole."""
+    return value.split() if field == "name" else [value]
 
 
 def block(player_id: str, command: BlockPlayer, edge: Edge) -> Plan:

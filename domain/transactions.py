@@ -158,7 +158,7 @@ def _ended(transaction: Transaction, status: Status) -> bool:
     if transaction.status is Status.REQUESTED:
         return False
     if transaction.status is not status:
-        raise TransactionClosed(status=transaction.status)
+        raise TransactionClosed(ended=transaction.status)
     return True
 
 

@@ -7,10 +7,9 @@ is given here as `partitions`; whether it stands in the log, too, is left to the
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-
-import msgspec
 
 from domain.kernel import partition_of
 from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, refuse_oversize
@@ -46,8 +45,10 @@ class MemoryLog:
     def _read(self, command: Command) -> list[Body]:
         """The envelopes of a command. Raises Malformed for what can never stand in this log."""
         try:
+            for raw in command.bodies:
+                json.loads(raw.decode(), object_pairs_hook=_unique)
             bodies = [decode_body(raw) for raw in command.bodies]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:  # UnicodeDecodeError, JSONDecodeError and msgspec.DecodeError are kinds of it
             raise Malformed(f"a body is not one: {error}") from error
         versions: dict[str, int] = {}
         for i, body in enumerate(bodies, 1):
@@ -148,6 +149,11 @@ def _refuse_overlap(commands: Sequence[Command], bodies: Sequence[Sequence[Body]
     claims = [_claimed(body) for read in bodies for body in read if body.claims]
     if len({command.id for command in commands}) < len(commands) or len(set(claims)) < len(claims):
         raise Malformed("a command id stands twice in the batch")
+
+
+def _unique(members: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in members}) < len(members):
+        raise ValueError("a name stands twice")
 
 
 def _claimed(body: Body) -> bytes:

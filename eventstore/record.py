@@ -38,31 +38,34 @@ class Entry(NamedTuple):
     body: bytes
 
 
-class CommandPart(msgspec.Struct, frozen=True, omit_defaults=True):
+class CommandPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """This is event `i` of the `n` of command `id` (32 hex digits)."""
 
     id: str
+    fingerprint: str | None = None
     i: int
     n: int
-    fingerprint: str | None = None
 
 
-class Body(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The body's members. `partition` and `epoch` are absent on a region's own streams only."""
+class Body(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The body's members, in the order in which they are written: whoever reads knows the envelope before the data.
+
+    `partition` and `epoch` are absent on a region's own streams only.
+    """
 
     stream: str
     version: int
     type: str
     id: str
-    actor: str
-    command: CommandPart
-    data: msgspec.Raw
     partition: int | None = None
     epoch: int | None = None
+    actor: str
+    command: CommandPart
     claims: str | None = None
     occurred: str | None = None
     cause: str | None = None
     trace: str | None = None
+    data: msgspec.Raw
 
 
 _body = msgspec.json.Decoder(Body)

@@ -38,7 +38,9 @@ async def rebuild(
     """Rebuild a projection. Raises KeyError, RebuildRunning, RebuildStopped, or Moved if Redis was flushed meanwhile."""
     async with await postgres.connect(dsn) as connection:
         store = catalog.stores(connection, client)[name]
-        return await rebuild_store(store, catalog.source(connection), progress=progress)
+        standing = await rebuild_store(store, catalog.source(connection), progress=progress)
+        await connection.execute("DELETE FROM read.status WHERE projection = %s", (name,))  # what stopped the old one
+        return standing
 
 
 async def rebuild_store(

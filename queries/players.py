@@ -55,7 +55,7 @@ class DepositLimit(msgspec.Struct, frozen=True):
 
 
 class PlayerCard(msgspec.Struct, frozen=True):
-    """A player. `version` names this state of the card, for ETag and If-Match; `player_version` that of the player's stream."""
+    """A player. `version` names this state of the card, for the ETag; `player_version` that of the player's stream."""
 
     id: PlayerId
     version: str

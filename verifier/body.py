@@ -1,12 +1,12 @@
 """
 Reads the body of an entry: the JSON that records one event, with who, when and why around it.
 
-What must be there, and how it must look, is section 3 of the design; the names of streams are section 4. Nothing here
+What must be there, and how it must look, is said in docs/reference/record-format.md. Nothing here
 depends on the entries before: that is `verifier.book`.
 
 This is the law, and not fast; `verifier.quick` learns from it what may be waved through.
 
-Invariant: a member that the design does not name is no fault, so that a later version of the product may add one.
+Invariant: a member that the format does not name is no fault, so that a later version of the product may add one.
 """
 
 import re

@@ -1,7 +1,7 @@
 """
 Checks a log: every entry since its opening, the chain that ties each to the one before, and what the entries say.
 
-It is an independent reading of the design's section 3: it recomputes everything from the stored bytes and takes over
+It is an independent reading of docs/reference/record-format.md: it recomputes everything from the stored bytes and takes over
 no figure from whoever keeps the log.
 
 Invariants:

@@ -164,7 +164,7 @@ def _spell_object(members: dict[str, Any], spellings: dict[str, str]) -> str:
     """
     A pattern for an object with these keys in this order; `spellings` has those values that are not free.
 
-    Members that the design calls optional may then be missing, so that one pattern serves the bodies with and without.
+    Members that the format calls optional may then be missing, so that one pattern serves the bodies with and without.
     """
     pattern = ""
     for number, (name, member) in enumerate(members.items(), start=1):

@@ -199,10 +199,10 @@ BEGIN
     SELECT e.o, e.i, e.stream INTO bad
       FROM (SELECT x.*, lag(x.o) OVER w = x.o AS follows, lag(x.i) OVER w AS last_i, lag(x.partition) OVER w AS last_partition
               FROM unnest(p_index) AS x WINDOW w AS (ORDER BY x.n)) AS e
-     WHERE (e.command = p_ids[e.o] AND e.total = p_counts[e.o] AND e.version > 0 AND e.type LIKE '_%._%'
+     WHERE (e.command = p_ids[e.o] AND e.total = p_counts[e.o] AND e.version > 0 AND e.type ~ '^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$'
             AND CASE WHEN e.follows THEN e.i = e.last_i + 1 AND e.partition IS NOT DISTINCT FROM e.last_partition ELSE e.i = 1 END
             AND CASE WHEN e.stream LIKE 'region-%'
-                     THEN e.stream ~ ('^region-' || replace(p_name, '.', '\.') || '-[a-z]+(_[0-9a-z]+)?$')
+                     THEN e.stream ~ ('^region-' || replace(p_name, '.', '\.') || '-[a-z]+(_[0-7][0-9a-hjkmnp-tv-z]{25})?$')
                           AND e.partition IS NULL AND e.epoch IS NULL
                      ELSE e.stream ~ '^[a-z][a-z_]*-[0-7][0-9a-hjkmnp-tv-z]{25}$'
                           AND e.partition = ledger.partition_of(e.stream) AND e.epoch > 0 END) IS NOT TRUE

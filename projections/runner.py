@@ -28,7 +28,7 @@ from projections.projection import Batch, Moved, Position, Source, Standing, Sto
 
 BATCH_ENTRIES = 2_000
 POLL_S = 1.0
-GATHER_S = 0.05
+GATHER_S = 0.2
 RETRY_S = 1.0
 
 _log = logging.getLogger("projections")

@@ -39,6 +39,7 @@ from replication.watermarks import Watermarks
 BEHIND_MAX = 250_000
 WINDOW = 16  # full frames under way: 8 MiB
 _SMALL_WINDOW = 2
+_SMALL_INTERVAL_S = 0.02
 _LOOK_INTERVAL_S = 0.5  # a notification could be lost with its connection
 
 
@@ -110,16 +111,20 @@ class _Relay:
     async def _publish(self, tail: Tail, publisher: Publisher, announcements: Announcements, sequence: int) -> None:
         """Publish for ever, from after the stream's message `sequence` on."""
         after_sequence: int | None = sequence
+        loop = asyncio.get_running_loop()
+        sent_at = 0.0
         await announcements.look(self._connection)
         while True:
             self._wake.clear()
             publisher.check()
             full = tail.waiting_bytes(announcements.position) >= frames.FRAME_BYTES_MAX
             if publisher.under_way < (WINDOW if full else _SMALL_WINDOW):
+                if not full:  # one at once, the next a little fuller: each message costs all who pass it on
+                    await asyncio.sleep(sent_at + _SMALL_INTERVAL_S - loop.time())
                 frame = await tail.next_frame(announcements.position)
                 if frame is not None:
                     await publisher.send(frame, after_sequence=after_sequence)
-                    after_sequence = None
+                    after_sequence, sent_at = None, loop.time()
                     continue
             try:
                 await asyncio.wait_for(self._wake.wait(), _LOOK_INTERVAL_S)

@@ -330,7 +330,7 @@ class Batch(NamedTuple):
 
 def batches(history: History, size: int = BATCH_ITEMS) -> Iterator[Batch]:
     """
-    Whole customers until there are `size` items or more.
+    Whole customers, as many as fit into `size` items.
 
     A customer of very many purchases fills several batches, each of which begins with the same registration.
     """
@@ -338,15 +338,16 @@ def batches(history: History, size: int = BATCH_ITEMS) -> Iterator[Batch]:
     texts: list[str] = []
     for customer in history.customers:
         for first in range(0, len(customer.purchases) or 1, CUSTOMER_ITEMS_MAX):
+            purchases = customer.purchases[first : first + CUSTOMER_ITEMS_MAX]
+            if items and len(items) + 1 + len(purchases) > size:
+                yield _batch(items, texts)
+                items, texts = [], []
             place = len(items)
             items.append(Item(customer.line, 0, counted=not first))
             texts.append(_registration(history.digest, customer))
-            for purchase in customer.purchases[first : first + CUSTOMER_ITEMS_MAX]:
+            for purchase in purchases:
                 items.append(Item(purchase.line, purchase.cents, counted=True))
                 texts.append(_deposit(history.digest, purchase, place))
-            if len(items) >= size:
-                yield _batch(items, texts)
-                items, texts = [], []
     if items:
         yield _batch(items, texts)
 

@@ -195,7 +195,7 @@ def test_any_other_name_is_a_path(file: Path) -> None:
 
 def test_a_batch_holds_whole_customers_and_deposits_name_their_registration() -> None:
     history = parse(SAMPLE)
-    made = list(batches(history, size=4))
+    made = list(batches(history, size=6))
     assert [len(batch.items) for batch in made] == [6, 1]
     items = json.loads(made[0].body)["items"]
     assert items[0] == {
@@ -225,9 +225,9 @@ def test_a_batch_holds_whole_customers_and_deposits_name_their_registration() ->
 def test_a_customer_of_very_many_purchases_fills_several_batches_and_counts_once() -> None:
     purchases = 2 * CUSTOMER_ITEMS_MAX + 1
     made = list(batches(parse(b"1 19970101 1 1.00\n" * purchases)))
-    assert [len(batch.items) for batch in made] == [CUSTOMER_ITEMS_MAX + 1, CUSTOMER_ITEMS_MAX + 1, 2]
+    assert [len(batch.items) for batch in made] == [CUSTOMER_ITEMS_MAX + 1, CUSTOMER_ITEMS_MAX + 1 + 2]
     assert sum(item.counted for batch in made for item in batch.items) == purchases + 1
-    assert BATCH_ITEMS + CUSTOMER_ITEMS_MAX + 1 <= 1000, "what the API takes"
+    assert max(BATCH_ITEMS, CUSTOMER_ITEMS_MAX + 1) <= 1000, "what the API takes"
 
 
 def test_a_key_is_short_enough_for_the_api() -> None:
@@ -335,7 +335,7 @@ async def test_an_import_that_was_stopped_goes_on(tmp_path: Path, shop: Shop) ->
     path = tmp_path / "many.txt"
     path.write_bytes(b"".join(b"%d 19970101 1 1.00\n" % (line // 3) for line in range(3_000)))
     started = asyncio.create_task(send(path, shop))
-    while shop.requests < 8:  # noqa: ASYNC110 — the service is a thread
+    while shop.requests < 3:  # noqa: ASYNC110 — the service is a thread
         await asyncio.sleep(0.002)
     started.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,5 +1,6 @@
 """
 The CDNOW purchase history becomes players and settled deposits, through the public REST API.
+(Deliberately long: one file format, and its one way into the ledger.)
 
 The data are real: what the customers who first bought at the CD shop CDNOW in the first quarter of 1997 bought there until
 June 1998, "master" all of them, "sample" every tenth (P. S. Fader, B. G. S. Hardie, "Forecasting Repeat Sales at CDNOW",

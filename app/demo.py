@@ -83,20 +83,8 @@ def _run(
         raise DemoFailed(found.to_text())
 
     planted = Tamper(regions[-1], first, max(1, _head(found, urls[regions[-1]], first) // 2))
-    show.heading(f"Changing one byte of log {planted.log} in {planted.region}, as its database's superuser")
-    with _timed(stages, "tamper"), _tampered(here.settings[planted.region].postgres, planted):
-        caught = _verify(here, [urls[planted.region]])
-    show.verified(caught)
-    seen = _culprit(caught, planted.region)
-    show.tamper(planted._asdict(), seen._asdict() if seen else None)
-    if seen != planted:
-        raise DemoFailed(f"the changed byte stands in {planted}, found was {seen}")
-    show.heading("The byte is put back")
-    again = _verify(here, urls.values())
-    show.verified(again)
-    if again.status != checking.INTACT:
-        raise DemoFailed(again.to_text())
-
+    with _timed(stages, "tamper"):
+        seen, again = _tamper_and_find(here, urls, planted, show)
     shown = dashboards[first]
     result = {
         "players": shown["players"],
@@ -122,6 +110,26 @@ def _run(
         show.kept(f"{urls[first]}/#token={here.tokens['operator']}", here.tokens)
         here.stack.run_until_stopped()
     return result
+
+
+def _tamper_and_find(
+    here: Local, urls: dict[str, str], planted: Tamper, show: report.Report
+) -> tuple[Tamper, checking.Verification]:
+    """Change a byte, see exactly that found, put it back. What was found, and the last verification, of everything."""
+    show.heading(f"Changing one byte of log {planted.log} in {planted.region}, as its database's superuser")
+    with _tampered(here.settings[planted.region].postgres, planted):
+        caught = _verify(here, [urls[planted.region]])
+    show.verified(caught)
+    seen = _culprit(caught, planted.region)
+    show.tamper(planted._asdict(), seen._asdict() if seen else None)
+    if seen != planted:
+        raise DemoFailed(f"the changed byte stands in {planted}, found was {seen}")
+    show.heading("The byte is put back")
+    again = _verify(here, urls.values())
+    show.verified(again)
+    if again.status != checking.INTACT:
+        raise DemoFailed(again.to_text())
+    return seen, again
 
 
 @contextmanager

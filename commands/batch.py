@@ -50,19 +50,19 @@ class _Footprint(NamedTuple):
     its result (`named`), unless everything is new there.
     """
 
-    writes: frozenset[str]
-    reads: frozenset[str]
-    named: frozenset[str]
+    writes: frozenset[str | int]
+    reads: frozenset[str | int]
+    named: frozenset[str | int]
 
     @classmethod
     def of(cls, plan: Plan) -> _Footprint:
-        partition = frozenset({f"partition {next(iter(plan.writes.values())).partition}"})
-        writes = frozenset(stream.name for stream in plan.writes.values())
-        reads = frozenset(stream.name for stream in plan.reads.values())
+        writes: list[str | int] = [stream.name for stream in plan.writes.values()]
+        partition = next(iter(plan.writes.values())).partition
+        if plan.follow:
+            writes.append(partition)
+        reads: list[str | int] = [partition, *(stream.name for stream in plan.reads.values())]
         is_new = plan.fresh.issuperset((*plan.writes, *plan.reads))
-        return cls(
-            writes | partition if plan.follow else writes, reads | partition, frozenset() if is_new else partition
-        )
+        return cls(frozenset(writes), frozenset(reads), frozenset() if is_new else frozenset([partition]))
 
 
 async def run(
@@ -75,12 +75,12 @@ async def run(
     """Run a batch. `plan(n, path)` describes item n (and raises Rejected), `made` gives the identifier that it made."""
     results: dict[int, Receipt | Exception] = {}
     plans: dict[int, tuple[Plan, _Footprint]] = {}
-    named: dict[int, frozenset[str]] = {}
+    named: dict[int, frozenset[str | int]] = {}
     waiting = [_Waiting(place, item) for place, item in enumerate(batch.items)]
     while waiting:
         wave, later = [], []
-        written: set[str] = set()
-        read: set[str] = set()
+        written: set[str | int] = set()
+        read: set[str | int] = set()
         for place, item in waiting:
             if place not in plans:
                 try:
@@ -97,7 +97,11 @@ async def run(
                     results[place] = refused
                     continue
             footprint = plans[place][1]
-            if written.isdisjoint(footprint.writes | footprint.reads) and read.isdisjoint(footprint.writes):
+            if (
+                written.isdisjoint(footprint.writes)
+                and written.isdisjoint(footprint.reads)
+                and read.isdisjoint(footprint.writes)
+            ):
                 wave.append(place)
             else:
                 later.append(_Waiting(place, item))

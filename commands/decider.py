@@ -15,9 +15,9 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -62,8 +62,7 @@ class RefusedFact(NamedTuple):
     events: Sequence[Event]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """A command, described. Nothing has happened yet.
 
     `decision(at, **states)` gets the folded states under the names of `writes` and `reads`, and `at`, the later of now and
@@ -77,7 +76,7 @@ class Plan:
     writes: Mapping[str, Stream[Any]]
     decision: Callable[..., Sequence[Event] | RefusedFact]
     answer: Callable[[Sequence[Fact]], msgspec.Struct]
-    reads: Mapping[str, Stream[Any]] = field(default_factory=dict)
+    reads: Mapping[str, Stream[Any]] = MappingProxyType({})
     follow: Callable[..., Mapping[str, Stream[Any]]] | None = None
     fresh: frozenset[str] = frozenset()
     owed: Owed | None = None
@@ -218,7 +217,7 @@ class Decider:
                 further = plan.follow(**{name: states[stream.name].state for name, stream in streams.items()})
             except Rejected:
                 continue  # there is nothing to follow: the decision will say so
-            plans[place] = replace(plan, writes={**plan.writes, **further}, follow=None)
+            plans[place] = plan._replace(writes={**plan.writes, **further}, follow=None)
             followed.append(plans[place])
         return followed
 

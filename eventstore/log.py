@@ -11,7 +11,6 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -46,8 +45,7 @@ class Place(NamedTuple):
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The command stands at `position` … `position` + len(leaves) - 1, the first recorded at `recorded` µs, each 1 µs later.
 
     For a call without bodies: the conditions hold.
@@ -58,8 +56,7 @@ class Appended:
     leaves: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """Nothing was appended. `first`: where a duplicate stands already."""
 
     reason: Reason

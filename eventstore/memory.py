@@ -15,7 +15,8 @@ from domain.kernel import partition_of
 from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, refuse_oversize
 from eventstore.record import Body, Entry, decode_body, genesis, leaf_hash
 
-_AGGREGATE = re.compile(r"[a-z][a-z_]*-[0-7][0-9a-hjkmnp-tv-z]{25}")
+_SUFFIX = "[0-7][0-9a-hjkmnp-tv-z]{25}"
+_AGGREGATE = re.compile(rf"[a-z][a-z_]*-{_SUFFIX}")
 _TAG = re.compile(r".+\..+", re.DOTALL)
 
 
@@ -28,7 +29,7 @@ class MemoryLog:
         self.entries: list[Entry] = []
         self._clock = clock
         self._epochs = dict.fromkeys(partitions, 1)
-        self._own_stream = re.compile(rf"region-{re.escape(self.name)}-[a-z]+(_[0-9a-z]+)?")
+        self._own_stream = re.compile(rf"region-{re.escape(self.name)}-[a-z]+(_{_SUFFIX})?")
         self._streams: dict[str, list[Entry]] = {}
         self._commands: dict[bytes, int] = {}
         self._snapshots: dict[str, Snapshot] = {}

@@ -204,7 +204,8 @@ BEGIN
             AND CASE WHEN e.stream LIKE 'region-%'
                      THEN e.stream ~ ('^region-' || replace(p_name, '.', '\.') || '-[a-z]+(_[0-7][0-9a-hjkmnp-tv-z]{25})?$')
                           AND e.partition IS NULL AND e.epoch IS NULL
-                     ELSE e.stream ~ '^[a-z][a-z_]*-[0-7][0-9a-hjkmnp-tv-z]{25}$'
+                     ELSE left(e.stream, -26) ~ '^[a-z][a-z_]*-$' AND substr(right(e.stream, 26), 1, 1) < '8'
+                          AND translate(right(e.stream, 26), '0123456789abcdefghjkmnpqrstvwxyz', '') = ''
                           AND e.partition = ledger.partition_of(e.stream) AND e.epoch > 0 END) IS NOT TRUE
      LIMIT 1;
     IF FOUND THEN
@@ -228,6 +229,9 @@ BEGIN
     END IF;
     IF (SELECT count(DISTINCT id) FROM unnest(p_ids) AS id) < cardinality(p_ids) THEN
         RAISE EXCEPTION 'a command id stands twice in the batch' USING ERRCODE = 'CR007';
+    END IF;
+    IF EXISTS (SELECT FROM unnest(p_index) AS x WHERE x.claims IS NOT NULL GROUP BY x.claims HAVING count(*) > 1) THEN
+        RAISE EXCEPTION 'a command id is claimed twice in the batch' USING ERRCODE = 'CR007';
     END IF;
 END $$;
 

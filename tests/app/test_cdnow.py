@@ -333,7 +333,7 @@ def test_a_malformed_file_sends_nothing(file: Path, shop: Shop) -> None:
 
 async def test_an_import_that_was_stopped_goes_on(tmp_path: Path, shop: Shop) -> None:
     path = tmp_path / "many.txt"
-    path.write_bytes(b"".join(b"%d 19970101 1 1.00\n" % (line // 3) for line in range(3_000)))
+    path.write_bytes(b"".join(b"%d 19970101 1 1.00\n" % (line // 3) for line in range(9_000)))
     started = asyncio.create_task(send(path, shop))
     while shop.requests < 3:  # noqa: ASYNC110 — the service is a thread
         await asyncio.sleep(0.002)
@@ -341,11 +341,11 @@ async def test_an_import_that_was_stopped_goes_on(tmp_path: Path, shop: Shop) ->
     with pytest.raises(asyncio.CancelledError):
         await started
     with shop.lock:
-        assert 0 < len(shop.kept) < 4_000
+        assert 0 < len(shop.kept) < 12_000
     done = await send(path, shop)
-    assert (done.players, done.deposits, done.amount) == (1_000, 3_000, {"USD": 300_000})
-    assert len(shop.kept) == 4_000
-    assert 0 < done.repeated < 4_000
+    assert (done.players, done.deposits, done.amount) == (3_000, 9_000, {"USD": 900_000})
+    assert len(shop.kept) == 12_000
+    assert 0 < done.repeated < 12_000
 
 
 async def test_progress_is_told_and_always_ends(file: Path, shop: Shop) -> None:

@@ -64,7 +64,7 @@ def opening(region: str) -> bytes:
 
 
 def commands(
-    region: str, sizes: Sequence[int], *, kind: str = "test_0", filler: int = 0
+    region: str, sizes: Sequence[int], *, kind: str = f"test_{0:026}", filler: int = 0
 ) -> Iterator[tuple[bytes, list[bytes]]]:
     """Id and bodies of commands with so many events each, one after another on one stream."""
     version = itertools.count(1)
@@ -103,7 +103,7 @@ class Region:
 
     def append(self, sizes: Sequence[int], *, filler: int = 0) -> int:
         """Append commands with so many events each, on a stream of their own; returns the log's last position."""
-        kind = f"test_{next(self._kinds)}"
+        kind = f"test_{next(self._kinds):026}"
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             for command, bodies in commands(self.name, sizes, kind=kind, filler=filler):
                 self._append(connection, [command], [len(bodies)], bodies)
@@ -111,7 +111,7 @@ class Region:
 
     def append_many(self, count: int, *, filler: int = 150, batch: int = 500) -> int:
         """Append commands of one event each, quickly: every one on a stream of its own."""
-        kind = f"many_{next(self._kinds)}"
+        kind = f"many_{next(self._kinds):06}"
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             for start in range(0, count, batch):
                 ids = [
@@ -119,7 +119,7 @@ class Region:
                     for i in range(start, min(start + batch, count))
                 ]
                 bodies = [
-                    body(self.name, f"{kind}x{start + place}", 1, each, 1, 1, {"filler": "x" * filler})
+                    body(self.name, f"{kind}{start + place:020}", 1, each, 1, 1, {"filler": "x" * filler})
                     for place, each in enumerate(ids)
                 ]
                 self._append(connection, ids, [1] * len(ids), bodies)

@@ -112,7 +112,7 @@ def test_the_property_above_finds_a_planted_bug(monkeypatch: pytest.MonkeyPatch)
 def test_a_frame_that_forks_off_is_refused_and_named() -> None:
     copy = Copy()
     copy.receive(encode(piece(0, ENDS[2])))
-    other = chained([each for _, bodies in commands("eu", [1] * 9, kind="other_1") for each in bodies])
+    other = chained([each for _, bodies in commands("eu", [1] * 9, kind=f"other_{1:026}") for each in bodies])
     with pytest.raises(Mismatch, match="fork: position 1 "):
         joined(copy.head, frame_of(1, GENESIS, other), [GENESIS, *(row[1] for row in copy.rows)])
     with pytest.raises(Mismatch, match=f"fork: position {ENDS[2]} "):

@@ -1,0 +1,188 @@
+"""
+The write side without HTTP and without servers: the real decider and writer over a log in memory.
+
+A `Process` is what a restart loses: caches, and its connection. Several of them may share one log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from access.policy import principal
+from commands import batch, identity, limits, players, transactions
+from commands.batch import Batch, BatchItem
+from commands.decider import Context, Decider, Plan, Receipt
+from commands.edge import Edge, Endpoint, read_body
+from domain.catalog import AGGREGATES
+from domain.kernel import Event, partition_of
+from eventstore.log import Command, Log, Outcome
+from eventstore.memory import MemoryLog
+from eventstore.record import Codec, Entry
+from eventstore.vault import DataKey, Owed, RegionKey, Vault
+from eventstore.writer import Writer
+from tests.ledger import EU, OWNED, Clock
+
+ENDPOINTS: tuple[Endpoint, ...] = (*players.ENDPOINTS, *limits.ENDPOINTS, *transactions.ENDPOINTS)
+SECRET = b"fingerprint key"
+EVERYTHING = ("operator", "payments", "importer")
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+CODEC = Codec(AGGREGATES)
+
+
+class MemoryVault:
+    """Keeps keys as the vault does, without PostgreSQL."""
+
+    def __init__(self) -> None:
+        self._region_key = RegionKey(b"r" * 32)
+        self.kept: dict[str, DataKey] = {}
+        self._words: dict[tuple[str, bytes], list[str]] = {}
+        self.before_keeping: list[int] = []
+        self.log: MemoryLog | None = None
+
+    new_key = Vault.new_key
+    _random = staticmethod(os.urandom)
+
+    async def keep(self, owed: Sequence[Owed]) -> None:
+        for each in owed:
+            self.before_keeping.append(len(self.log.entries) if self.log else 0)
+            self.kept[each.key.id] = each.key
+            for field, value in each.found_by:
+                self._words.setdefault((field, self._region_key.digest(field, value)), []).append(each.subject)
+
+    async def find(self, field: str, value: str) -> list[str]:
+        return self._words.get((field, self._region_key.digest(field, value)), [])
+
+
+class SpiedLog(MemoryLog):
+    """Remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock(int(NOON.timestamp()) * 1_000_000)
+        super().__init__(EU, clock=self.clock, partitions=OWNED)
+        self.loaded: list[dict[str, int]] = []
+        self.appended: list[Sequence[Command]] = []
+
+    async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
+        self.loaded.append(dict(after))
+        return await super().load(after)
+
+    async def append(self, commands: Sequence[Command]) -> list[Outcome]:
+        self.appended.append(commands)
+        return await super().append(commands)
+
+    def events(self, aggregate: str = "") -> list[Event]:
+        """What stands in the log, of one aggregate or of all."""
+        read = [CODEC.decode(entry) for entry in self.entries]
+        return [each.event for each in read if each.body.stream.startswith(aggregate)]
+
+
+class Process:
+    """One process of the write side."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.writer = Writer(self._connect)
+        self.decider = Decider("eu", self.writer, house.log, house.vault, CODEC)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self.writer.run())
+
+    async def _connect(self) -> Log:
+        return self.house.log
+
+    async def post(self, path: str, body: object = None, **context: Any) -> Receipt:
+        """Raises Rejected."""
+        return await self.decider.decide(self.house.plan(path, body, **context))
+
+    async def post_batch(self, *items: tuple[str, str, object]) -> list[Receipt | Exception]:
+        """Items are (key, path, body)."""
+        wanted = Batch([BatchItem(key, path, msgspec.Raw(msgspec.json.encode(body))) for key, path, body in items])
+
+        def plan(place: int, path: str) -> Plan:
+            item = wanted.items[place]
+            return self.house.plan(path, bytes(item.body), key=item.key)
+
+        return await batch.run(wanted, plan=plan, decide=self.decider.run, made=made)
+
+
+class House:
+    def __init__(self) -> None:
+        self.log = SpiedLog()
+        self.vault = MemoryVault()
+        self.vault.log = self.log
+        self.now = NOON
+        self.process = Process(self)
+        self._processes = [self.process]
+        self._keys = itertools.count(1)
+
+    def another_process(self) -> Process:
+        """With cold caches, on the same log."""
+        self._processes.append(Process(self))
+        return self._processes[-1]
+
+    async def close(self) -> None:
+        for process in self._processes:
+            process.writer.close()
+        await asyncio.gather(*(process.task for process in self._processes))
+
+    def plan(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        key: str = "",
+        actor: str = "operator:maria",
+        roles: Iterable[str] = EVERYTHING,
+    ) -> Plan:
+        """What an endpoint makes of a request, as app.commanding does it. A new key unless there is one."""
+        raw = body if isinstance(body, bytes) else msgspec.json.encode(body or {})
+        endpoint, arguments = route(path)
+        self.now += timedelta(milliseconds=1)
+        context = Context(
+            principal(actor, roles),
+            self.now,
+            identity.command_id(actor, key or f"key {next(self._keys)}"),
+            identity.fingerprint(SECRET, "POST", path, raw),
+        )
+        command = read_body(msgspec.json.Decoder(endpoint.body), raw)
+        return endpoint.handler(*arguments, command, Edge(context, self.vault, list(OWNED)))  # type: ignore[arg-type]
+
+    async def player(self, **more: object) -> str:
+        """A registered player's id."""
+        receipt = await self.process.post("/v1/players", {"country": "DE", "currency": "EUR", **more})
+        return made(receipt)
+
+    async def deposit(self, player: str, amount: int) -> str:
+        """A requested deposit's id."""
+        return made(await self.process.post(f"/v1/players/{player}/deposits", deposit_of(amount)))
+
+
+def deposit_of(amount: int, **more: object) -> dict[str, object]:
+    return {"amount": euros(amount), "provider": "acme", **more}
+
+
+def euros(amount: int) -> dict[str, object]:
+    return {"amount": amount, "currency": "EUR"}
+
+
+def route(path: str) -> tuple[Endpoint, tuple[str, ...]]:
+    for endpoint in ENDPOINTS:
+        if found := re.fullmatch(re.sub(r"\{\w+\}", "([^/]+)", endpoint.path), path):
+            return endpoint, found.groups()
+    raise LookupError(path)
+
+
+def made(receipt: Receipt) -> str:
+    """The identifier that a command made: what its answer says first."""
+    first: str = msgspec.structs.astuple(receipt.answer)[0]
+    return first
+
+
+def partition(identifier: str) -> int:
+    return partition_of(identifier)

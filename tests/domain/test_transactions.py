@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from domain import transactions
+from domain.errors import Conflict, CurrencyMismatch, LimitExceeded, NotFound, PlayerBlocked, TransactionClosed
+from domain.kernel import Money
+from domain.limits import LIMITS, DepositLimitSet, HeadroomConsumed, HeadroomReleased, Period
+from domain.players import PLAYERS, Blocked
+from domain.transactions import TRANSACTIONS, DepositFailed, DepositRequested, DepositSettled, Transaction
+from domain.wallets import CASH, WALLETS, Balance, Credited, Transfer
+from tests.domain.history import DEPOSIT, NOON, PLAYER, REGISTERED, TOMORROW, USD, euros, fold, given
+
+REQUESTED = DepositRequested(player=PLAYER, money=euros(50), provider="acme", reference="A-1")
+SETTLED = DepositSettled()
+FAILED = DepositFailed(reason="declined")
+CONSUMED = HeadroomConsumed(transaction=DEPOSIT, money=euros(50))
+CREDITED = Credited(Transfer("deposit", "psp:acme", CASH, euros(50), DEPOSIT), Balance(cash=50))
+ANNA = given(PLAYERS, REGISTERED)
+BLOCKED = given(PLAYERS, REGISTERED, Blocked(reason="fraud"))
+NOTHING = given(LIMITS)
+
+
+def request(**other: Any) -> list[Any]:
+    known: dict[str, Any] = {
+        "transaction": given(TRANSACTIONS),
+        "player": ANNA,
+        "limits": NOTHING,
+        "transaction_id": DEPOSIT,
+        "requested": REQUESTED,
+        "at": NOON,
+    }
+    return list(transactions.request_deposit(**(known | other)))
+
+
+# Requesting
+
+
+def test_a_request_consumes_headroom() -> None:
+    assert request() == [REQUESTED, CONSUMED]
+
+
+def test_a_request_beyond_the_limit_is_refused() -> None:
+    limits = given(LIMITS, DepositLimitSet(period=Period.DAY, limit=euros(49)))
+    with pytest.raises(LimitExceeded):
+        request(limits=limits)
+
+
+def test_a_blocked_player_cannot_deposit() -> None:
+    with pytest.raises(PlayerBlocked):
+        request(player=BLOCKED)
+
+
+def test_a_stranger_cannot_deposit() -> None:
+    with pytest.raises(NotFound):
+        request(player=given(PLAYERS))
+
+
+def test_a_deposit_is_in_the_players_currency() -> None:
+    with pytest.raises(CurrencyMismatch):
+        request(requested=DepositRequested(player=PLAYER, money=Money(50, USD), provider="acme"))
+
+
+def test_a_transaction_is_requested_once() -> None:
+    with pytest.raises(Conflict):
+        request(transaction=given(TRANSACTIONS, REQUESTED))
+
+
+# Its end
+
+
+def settle(*events: Any) -> list[Any]:
+    return list(transactions.settle_deposit(given(TRANSACTIONS, *events), given(WALLETS), transaction_id=DEPOSIT))
+
+
+def fail(*events: Any, at: datetime = NOON) -> list[Any]:
+    transaction = given(TRANSACTIONS, *events, at=at)
+    return list(transactions.fail_deposit(transaction, transaction_id=DEPOSIT, reason="declined"))
+
+
+def test_settling_books_the_money() -> None:
+    assert settle(REQUESTED) == [SETTLED, CREDITED]
+
+
+def test_failing_gives_the_headroom_back() -> None:
+    assert fail(REQUESTED) == [FAILED, HeadroomReleased(transaction=DEPOSIT, money=euros(50), day=NOON.date())]
+
+
+def test_the_same_end_again_records_nothing() -> None:
+    assert settle(REQUESTED, SETTLED) == []
+    assert fail(REQUESTED, FAILED) == []
+
+
+def test_a_transaction_that_has_ended_does_not_end_otherwise() -> None:
+    with pytest.raises(TransactionClosed):
+        settle(REQUESTED, FAILED)
+    with pytest.raises(TransactionClosed):
+        fail(REQUESTED, SETTLED)
+
+
+def test_what_was_never_requested_does_not_end() -> None:
+    with pytest.raises(NotFound):
+        settle()
+    with pytest.raises(NotFound):
+        fail()
+    with pytest.raises(NotFound):
+        transactions.owner(Transaction())
+
+
+def test_a_settlement_knows_neither_limits_nor_blocks() -> None:
+    """Its decision is not even given them: the money has arrived."""
+    annotations = transactions.settle_deposit.__annotations__
+    assert set(annotations) == {"transaction", "wallet", "transaction_id", "return"}
+
+
+@pytest.mark.parametrize("microseconds_before_midnight", [0, 1, 2, 3_600_000_000])
+def test_a_failure_releases_exactly_what_was_consumed_even_around_midnight(microseconds_before_midnight: int) -> None:
+    """The events of a command are recorded one microsecond apart: request and use may lie on different days."""
+    at = datetime(2026, 11, 23, tzinfo=UTC) - timedelta(microseconds=microseconds_before_midnight)
+    before = fold(LIMITS, [HeadroomConsumed(transaction=DEPOSIT, money=euros(7))], at=at - timedelta(microseconds=1))
+    limits = LIMITS.evolve(before, CONSUMED, at + timedelta(microseconds=1))
+    day = limits.day
+    used_before = before.used_on(day)
+    _, released = fail(REQUESTED, at=at)
+    assert LIMITS.evolve(limits, released, at + timedelta(microseconds=2)).used_on(day) == used_before
+
+
+# History
+
+
+def test_imported_history_is_settled_at_once_and_touches_no_limit() -> None:
+    events = transactions.record_deposit(
+        given(TRANSACTIONS), ANNA, given(WALLETS), transaction_id=DEPOSIT, requested=REQUESTED
+    )
+    assert events == [REQUESTED, SETTLED, CREDITED]
+
+
+@pytest.mark.parametrize(
+    ("player", "refusal"), [(given(PLAYERS), NotFound), (BLOCKED, PlayerBlocked)], ids=["stranger", "blocked"]
+)
+def test_history_is_recorded_of_registered_players(player: Any, refusal: type[Exception]) -> None:
+    with pytest.raises(refusal):
+        transactions.record_deposit(
+            given(TRANSACTIONS), player, given(WALLETS), transaction_id=DEPOSIT, requested=REQUESTED
+        )
+
+
+def test_the_state_says_when_it_was_requested() -> None:
+    transaction = fold(TRANSACTIONS, [SETTLED], at=TOMORROW, state=given(TRANSACTIONS, REQUESTED))
+    assert transaction == Transaction(transactions.Status.SETTLED, PLAYER, euros(50), "acme", NOON)
+    assert transactions.owner(transaction) == PLAYER

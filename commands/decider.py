@@ -183,7 +183,9 @@ class Decider:
 
     async def _load(self, plans: Sequence[Plan]) -> dict[str, _Folded]:
         """The state of every stream that the plans name."""
-        if not self._epochs:
+        if any(
+            next(iter(plan.writes.values())).partition not in self._epochs for plan in plans
+        ):  # perhaps it is ours now
             self._epochs = await self._streams.epochs(self._log)
         states: dict[str, _Folded] = {}
         missing: dict[str, Aggregate[Any]] = {}

@@ -93,6 +93,7 @@ class Writer:
                 if self._queue:
                     batch = self._take()
                     await self._commit(batch)
+                    self._count_under_way(batch)
                 else:
                     self._wake.clear()
                     await self._wake.wait()

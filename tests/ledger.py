@@ -250,7 +250,7 @@ def ledger_template(servers: Servers) -> str:
 @pytest.fixture
 def migrated(servers: Servers, ledger_template: str) -> str:
     """The administrator's DSN of a migrated database without logs."""
-    name = f"ledger_{next(_numbers)}"
+    name = f"migrated_{next(_numbers)}"
     with psycopg.connect(servers.endpoints.postgres, autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(ledger_template))

@@ -402,6 +402,16 @@ async def test_a_partition_that_was_lost_meanwhile_is_noticed(house: House) -> N
         await house.deposit(player, 1)
 
 
+async def test_a_partition_that_was_taken_over_meanwhile_is_noticed(house: House) -> None:
+    await house.player()
+    stranger = "player_" + suffix(uuid7(NOON, bytes(10), 200))
+    with pytest.raises(WrongRegion):
+        await house.process.post(f"/v1/players/{stranger}/block", BLOCK)
+    house.log._epochs[200] = 1
+    with pytest.raises(NotFound):
+        await house.process.post(f"/v1/players/{stranger}/block", BLOCK)
+
+
 # Refusals that are facts
 
 

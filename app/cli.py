@@ -42,7 +42,7 @@ class Failed(Exception):
 
 
 def main() -> None:
-    _log_to_standard_error()
+    log_to_standard_error()
     try:
         app()
     except (Failed, SettingsError) as error:
@@ -52,7 +52,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def _log_to_standard_error() -> None:
+def log_to_standard_error() -> None:
     """Standard output belongs to answers. A service that runs says more (app.workers)."""
     import logging
 
@@ -178,7 +178,7 @@ def verify(
 ) -> None:
     """Recompute every leaf from the stored bytes: 0 intact, 1 not intact, 2 could not check.
 
-    On a database also index columns and snapshots are compared with the bodies. Several targets: their copies are compared.
+    On a database also index columns and snapshots are compared with the bodies. Copies of a log behind several URLs are compared with one another.
     """
     from app import checking
 

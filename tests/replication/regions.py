@@ -245,7 +245,7 @@ class World:
                 task.result()
 
 
-async def eventually(condition: Callable[[], object], *, within_s: float = 20.0, world: World | None = None) -> None:
+async def eventually(condition: Callable[[], object], *, within_s: float = 60.0, world: World | None = None) -> None:
     deadline = time.monotonic() + within_s
     while not await asyncio.to_thread(condition):
         if world:
@@ -281,7 +281,7 @@ async def forget_stream(config: Config) -> None:
     """Only for tests: what deny_delete and deny_purge leave to the realm's owner is to delete the whole stream."""
     realm = Realm(config.region)
     client = await nats.connect(config.nats, nkeys_seed=str(config.seed(config.region)))
-    await client.request(f"{realm.api}.STREAM.DELETE.{realm.stream}", b"", timeout=5)
+    await client.request(f"{realm.api}.STREAM.DELETE.{realm.stream}", b"", timeout=30)
     await client.close()
 
 
@@ -304,13 +304,13 @@ async def frames_in_stream(region: Region) -> list[bytes]:
     realm = region.realm
     async with region.as_itself() as client:
         found = []
-        info = json.loads((await client.request(f"{realm.api}.STREAM.INFO.{realm.stream}", b"", timeout=2)).data)
+        info = json.loads((await client.request(f"{realm.api}.STREAM.INFO.{realm.stream}", b"", timeout=30)).data)
         if "error" in info:
             return []
         for sequence in range(info["state"]["first_seq"], info["state"]["last_seq"] + 1):
             request = json.dumps({"seq": sequence}).encode()
             answer = json.loads(
-                (await client.request(f"{realm.api}.STREAM.MSG.GET.{realm.stream}", request, timeout=2)).data
+                (await client.request(f"{realm.api}.STREAM.MSG.GET.{realm.stream}", request, timeout=30)).data
             )
             found.append(base64.b64decode(answer["message"].get("data", "")))
     return found

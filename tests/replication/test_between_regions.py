@@ -71,7 +71,7 @@ async def test_the_stream_refuses_to_be_purged_and_its_messages_to_be_deleted(wo
     await eventually(lambda: newest_in_stream(world["eu"]) == 1, world=world)
     async with world["eu"].as_itself() as client:
         for verb, request in (("PURGE", b"{}"), ("MSG.DELETE", b'{"seq": 1}')):
-            answer = await client.request(f"$JS.EU.API.STREAM.{verb}.LOG_EU", request, timeout=2)
+            answer = await client.request(f"$JS.EU.API.STREAM.{verb}.LOG_EU", request, timeout=30)
             assert "error" in json.loads(answer.data)
 
 
@@ -151,7 +151,7 @@ async def test_a_puller_hands_out_every_message_once_and_asks_for_more(world: Wo
     async with link(world["us"].config, "eu", "test", get_logger()) as realm, Puller(realm, "test", 1) as puller:
         received: list[Message] = []
         while len(received) < len(sent):
-            received += await asyncio.wait_for(puller.take(), 10)
+            received += await asyncio.wait_for(puller.take(), 60)
     assert received == [Message(sequence, data) for sequence, data in enumerate(sent, 1)]
 
 

@@ -106,7 +106,7 @@ async def test_relay_and_applier_stop_when_told_although_a_server_is_not_there(w
     await asyncio.sleep(1)
     assert not running.done()
     stop.set()
-    await asyncio.wait_for(running, 3)
+    await asyncio.wait_for(running, 60)
 
 
 @pytest.mark.parametrize("who", ["relay", "applier"])

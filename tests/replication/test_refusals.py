@@ -27,7 +27,7 @@ def continuation(region: Region, *, i: int = 1, n: int = 1) -> Frame:
 async def publish(region: Region, data: bytes) -> None:
     """Straight into the own stream, by the only user who can: the origin's own."""
     async with region.as_itself() as client:
-        answer = await client.request(region.realm.frames, data, timeout=2)
+        answer = await client.request(region.realm.frames, data, timeout=30)
         assert b'"seq"' in answer.data, answer.data
 
 

@@ -70,7 +70,7 @@ class Client:
         return self.post(f"/v1/players/{player}/deposits", body, **more)
 
     def eventually(
-        self, path: str, holds: Callable[[Any], bool], *, role: str = "operator", seconds: float = 20
+        self, path: str, holds: Callable[[Any], bool], *, role: str = "operator", seconds: float = 60
     ) -> Any:
         """The JSON at `path`, as soon as it is what the test waits for."""
         end = time.monotonic() + seconds
@@ -100,7 +100,7 @@ class Deployment:
             )
             return dict(rows.fetchall())
 
-    def caught_up(self, *, seconds: float = 60) -> dict[str, Any]:
+    def caught_up(self, *, seconds: float = 100) -> dict[str, Any]:
         """Both dashboards, once every region shows every log up to its origin's head."""
         end = time.monotonic() + seconds
         while True:

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import msgspec
 import psycopg
 import structlog
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from access.tokens import Tokens
 from app.settings import Settings
@@ -57,6 +59,17 @@ async def open_region(settings: Settings) -> None:
         await postgres.prepare(connection)
         log = await PostgresLog.open(connection, settings.region)
         await log.append([_opening(settings)])
+
+
+def login(dsn: str, name: str, role: str, password: str) -> str:
+    """The DSN of a login that is a member of `role` and nothing else. Makes it, or gives it this password."""
+    made, group = sql.Identifier(name), sql.Identifier(role)
+    with psycopg.connect(dsn) as connection:
+        if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (name,)).rowcount:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(made, group))
+        hashed = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
+        connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(made, hashed))
+    return make_conninfo(dsn, user=name, password=password)
 
 
 def _opening(settings: Settings) -> Command:

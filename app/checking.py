@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
-import psycopg
-
-from app.verifying import Checked, verify_database
+from app.verifying import DatabaseSource, without_password
 from verifier import cli as regions
+from verifier.log import Report
+from verifier.source import CouldNotCheck, Keeper, UrlSource
 
 INTACT, NOT_INTACT, NOT_CHECKED = 0, 1, 2
 
-Progress = Callable[[str, str, int, int], None]
-"""(target, log, position, head)"""
+Progress = Callable[[str, int, int], None]
+"""(log, position, head)"""
 
 
 class Finding(NamedTuple):
@@ -66,53 +66,58 @@ class Verification(NamedTuple):
 
 def verify(targets: Sequence[str], token: str, log: str | None, progress: Progress) -> Verification:
     """Check URLs and DSNs alike."""
-    urls = [target.rstrip("/") for target in targets if target.startswith(("http://", "https://"))]
-    findings: list[Finding] = []
-    errors: list[str] = []
-    differences: list[str] = []
-    if urls:
+    databases: list[DatabaseSource] = []
+    with ExitStack() as stack:
+
+        def keeper(target: str, token: str | None) -> Keeper:
+            if _is_url(target):
+                return UrlSource(target, token)
+            databases.append(stack.enter_context(closing(DatabaseSource(target))))
+            return databases[-1]
+
         seen = regions.check(
-            urls, token=token, log=log, progress=lambda head, at: progress("", head.log, at, head.position)
+            list(dict.fromkeys(target.rstrip("/") if _is_url(target) else target for target in targets)),
+            token=token,
+            log=log,
+            progress=lambda head, at: progress(head.log, at, head.position),
+            keeper=keeper,
         )
-        errors += [f"{url}{f' {name}' if name else ''}: {what}" for url, name, what in seen.errors]
-        differences += [
+        for database in databases:
+            reports = [copy.report for copy in seen.copies if copy.source is database]
+            if reports and all(report and report.intact for report in reports) and not database.beside:
+                try:
+                    database.compare_snapshots()
+                except CouldNotCheck as error:
+                    seen.errors.append((database.url, None, str(error)))
+    return Verification(
+        [_finding(copy.source, copy.report) for copy in seen.copies if copy.report is not None],
+        [
+            f"{at if _is_url(at) else without_password(at)}{f' {name}' if name else ''}: {what}"
+            for at, name, what in seen.errors
+        ],
+        [
             f"{one.head.log} at position {fault.position}: {one.source.url} and {other.source.url} differ"
             for one, other, fault in seen.differences
-        ]
-        for copy in seen.copies:
-            if copy.report is not None:
-                report = copy.report
-                findings.append(Finding(copy.source.url, report.log, report.position, report.leaf, report.to_json()))
-    for dsn in (target for target in targets if not target.startswith(("http://", "https://"))):
-        name = without_password(dsn)
-        try:
-            checked = verify_database(dsn, only=log, progress=partial(progress, name))
-        except psycopg.Error as error:
-            errors.append(f"{name}: {str(error).strip()}")
-        except KeyError:
-            errors.append(f"{name}: it holds no log {log}")
-        else:
-            findings += [_finding(name, check) for check in checked.values()]
-    return Verification(findings, errors, differences)
+        ],
+    )
 
 
-def _finding(target: str, checked: Checked) -> Finding:
-    report = checked.report
-    return Finding(target, report.log, report.position, report.leaf, checked.to_json())
+def _finding(source: Keeper, report: Report) -> Finding:
+    shown = report.to_json()
+    beside = source.beside.get(report.log) if isinstance(source, DatabaseSource) else None
+    if report.intact and beside:
+        fault = {"position": beside.position, "reason": "index_differs", "detail": beside.detail}
+        shown |= {"intact": False, "fault": fault}
+    return Finding(source.url, report.log, report.position, report.leaf, shown)
 
 
-def without_password(dsn: str) -> str:
-    """How to name a database without telling its password."""
-    try:
-        known = psycopg.conninfo.conninfo_to_dict(dsn)
-    except psycopg.Error:
-        return "the given DSN"
-    return f"postgresql://{known.get('host', '')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
+def _is_url(target: str) -> bool:
+    return target.startswith(("http://", "https://"))
 
 
-def say_progress(target: str, log: str, position: int, head: int) -> None:
+def say_progress(log: str, position: int, head: int) -> None:
     """One line that rewrites itself, on a terminal only."""
     if sys.stderr.isatty():
         end = "\r" if position < head else "\r\x1b[K"
-        sys.stderr.write(f"{target} {log}: {position:,} of {head:,}{end}")
+        sys.stderr.write(f"{log}: {position:,} of {head:,}{end}")
         sys.stderr.flush()

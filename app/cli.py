@@ -108,8 +108,9 @@ def demo(
 
 @app.command
 def status(*, data: _Data = DATA, json: _Json = False) -> None:
-    """What runs in a data folder: processes, logs and positions."""
+    """What runs in a data folder: processes, logs and positions; 1 if nothing does, or the replication of a log has halted."""
     from app import showing
+    from app.status import halted
     from app.status import status as look
 
     found = _understood(lambda: look(data))
@@ -117,7 +118,7 @@ def status(*, data: _Data = DATA, json: _Json = False) -> None:
         _print_json(found)
     else:
         showing.print_status(found)
-    if not found["regions"]:
+    if not found["regions"] or halted(found):
         sys.exit(1)
 
 
@@ -178,7 +179,7 @@ def verify(
 ) -> None:
     """Recompute every leaf from the stored bytes: 0 intact, 1 not intact, 2 could not check.
 
-    On a database also index columns and snapshots are compared with the bodies. Copies of a log behind several URLs are compared with one another.
+    On a database also index columns and snapshots are compared with the bodies. Copies of a log are compared with one another.
     """
     from app import checking
 

@@ -1,7 +1,10 @@
 """
 Whole regions on this machine: servers from devstack, keys and tokens made once, our own processes beside them.
 
-Invariant: everything lies in one data folder, which is kept between runs; nobody else may read its secrets.
+Invariants:
+    - everything lies in one data folder, which is kept between runs; nobody else may read its secrets;
+    - no process of ours is told the password of a PostgreSQL administrator: each has a login with just the role that it
+      needs. (A PostgreSQL that was given is used as it was given.)
 """
 
 from __future__ import annotations
@@ -26,7 +29,12 @@ if TYPE_CHECKING:
     from devstack.stack import Stack
 
 DEPLOYMENT = "demo"
-PROCESSES: tuple[tuple[str, ...], ...] = (("api",), ("projector",), ("relay", "applier"))
+PROCESSES = {
+    ("api",): "countroom_writer",
+    ("projector",): "countroom_projector",
+    ("relay", "applier"): "countroom_applier",
+}
+"""The processes of a region: what each plays, and as which role of the database (all of them may read)."""
 _CHECKOUT = Path(__file__).parent.parent
 
 
@@ -77,15 +85,25 @@ async def _open(settings: Sequence[Settings]) -> None:
 
 def _start(stack: Stack, settings: Settings) -> None:
     url = f"http://{settings.api_host}:{settings.api_port}/readyz"
-    for roles in PROCESSES:
+    for roles, acts_as in PROCESSES.items():
+        own = settings._replace(postgres=_login(stack, settings, f"service_{roles[0]}", acts_as))
         stack.start_process(
             region=settings.region,
             role="+".join(roles),
             argv=[sys.executable, "-m", "app", "serve", *roles],
-            env={**inherited(), **settings.environment()},
+            env={**inherited(), **own.environment()},
             cwd=_CHECKOUT,
             ready=(lambda: _answers(url)) if "api" in roles else None,
         )
+
+
+def _login(stack: Stack, settings: Settings, name: str, role: str) -> str:
+    from app.bootstrap import login
+
+    if existing_servers(settings.region).postgres:
+        return settings.postgres
+    password = _secret(stack.data / settings.region / "postgres" / f"{name}.password")
+    return login(settings.postgres, name, role, password.read_text())
 
 
 def _answers(url: str) -> bool:

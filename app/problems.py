@@ -54,6 +54,11 @@ class Busy(Rejected):
     title = "The ledger cannot be reached; send the same request again"
 
 
+class Unopenable(Rejected):
+    code = "cannot_open"
+    title = "A personal field does not open as its registration says"
+
+
 class Fault(Rejected):
     code = "fault"
     title = "The service failed; nothing is known of this request, so send it again with the same Idempotency-Key"
@@ -69,6 +74,7 @@ _STATUS: tuple[tuple[type[Rejected], int], ...] = (
     (WrongRegion, 421),
     (DependencyFailed, 424),
     (Busy, 503),
+    (Unopenable, 500),
     (Fault, 500),
     (Conflict, 409),
     (Invalid, 422),

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import psycopg
+import structlog
 from fastapi import APIRouter, Header, Query, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
@@ -32,8 +33,9 @@ from commands.edge import Amount, money
 from commands.players import index_words
 from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
 from domain.kernel import PlayerId, Sealed
+from domain.players import DataKey
 from eventstore import postgres
-from eventstore.vault import Vault
+from eventstore.vault import CannotOpen, Vault
 from queries import audit, dashboard, players, segments, transactions, wallets
 from queries.context import Context
 
@@ -41,6 +43,7 @@ READERS_MAX = 8
 _NDJSON = "application/x-ndjson"
 _ALWAYS: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden, Invalid)
 _encode = msgspec.json.Encoder().encode
+_log = structlog.get_logger(__name__)
 
 
 class RegionInfo(msgspec.Struct, frozen=True):
@@ -80,15 +83,19 @@ class ReadSide(NamedTuple):
     def context(self, principal: Principal) -> Context:
         """Personal fields open only for whoever may read them."""
 
-        async def open_personal(event_id: str, fields: Mapping[str, Sealed]) -> Mapping[str, str]:
+        async def open_personal(event_id: str, key: DataKey, fields: Mapping[str, Sealed]) -> Mapping[str, str]:
             if not principal.may(Action.PERSONAL_READ):
                 return {}
-            keys = await self.vault.keys(sealed.key for sealed in fields.values())
-            return {
-                path: keys[sealed.key].open(sealed, event_id=event_id, path=path)
-                for path, sealed in fields.items()
-                if sealed.key in keys
-            }
+            try:
+                keys = await self.vault.keys({key.id: key.commitment})
+                return {
+                    path: keys[sealed.key].open(sealed, event_id=event_id, path=path)
+                    for path, sealed in fields.items()
+                    if sealed.key in keys
+                }
+            except CannotOpen as error:
+                _log.error("personal fields do not open", reason=str(error))
+                raise problems.Unopenable(str(error)) from error
 
         return Context(self.pool, self.redis, open_personal)
 
@@ -189,7 +196,11 @@ def _add_players(routes: _Routes, read: ReadSide) -> None:
     ]
     routes.get("/v1/players", players.PlayerPage, Action.PLAYER_READ, page, parameters=[*look_up, _CURSOR, _LIMIT])
     routes.get(
-        "/v1/players/{player_id}", players.PlayerCard, Action.PLAYER_READ, players.card, errors=(NotFound, InvalidId)
+        "/v1/players/{player_id}",
+        players.PlayerCard,
+        Action.PLAYER_READ,
+        players.card,
+        errors=(NotFound, InvalidId, problems.Unopenable),
     )
     routes.get(
         "/v1/players/{player_id}/transactions",

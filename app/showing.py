@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app.local import Local, NothingRuns
+from app.status import halted
 
 
 def addresses(local: Local) -> None:
@@ -47,6 +49,12 @@ def print_status(found: dict[str, Any]) -> None:
         logs = ", ".join(f"{name} at {log['position']:,}" for name, log in region["logs"].items())
         table.add_row(region["name"], region["api"], processes, logs or "no answer")
     out.print(table)
+    for region, log, halt in halted(found):
+        out.print(
+            f"[red]HALTED[/] {region}: the {halt['role']} of log {log}, since {halt['since']}:",
+            escape(halt["reason"]),
+            soft_wrap=True,
+        )
 
 
 def rebuild(name: str, region: str, data: Path, *, quiet: bool) -> dict[str, Any]:
@@ -62,7 +70,8 @@ def rebuild(name: str, region: str, data: Path, *, quiet: bool) -> dict[str, Any
     if name not in NAMES:
         raise NothingRuns(f"no read model is called {name}; there are {', '.join(NAMES)}")
     state = read_state(data)
-    found = next((r for r in state["regions"] if r["name"] == region), None) if state else None
+    regions = {r["name"]: r for r in state["regions"]} if state else {}
+    found = regions.get(region)
     if found is None:
         raise NothingRuns(f"no region {region} runs in {data}; start it with `countroom up`")
 
@@ -73,7 +82,7 @@ def rebuild(name: str, region: str, data: Path, *, quiet: bool) -> dict[str, Any
             progress.update(bar, completed=step.applied, total=step.total)
 
         async with Redis.from_url(found["redis"]) as client:
-            await run(name, dsn=found["postgres"], client=client, progress=show)
+            await run(name, dsn=found["postgres"], client=client, regions=list(regions), progress=show)
 
     with Progress(console=Console(stderr=True), disable=quiet or not sys.stderr.isatty()) as progress:
         asyncio.run(work(progress))

@@ -87,7 +87,7 @@ async def _project(settings: Settings) -> None:
     from projections import runner
 
     async with Redis.from_url(settings.redis) as client:
-        await runner.serve(settings.postgres, client)
+        await runner.serve(settings.postgres, client, settings.regions)
 
 
 def _replication(settings: Settings) -> Config:

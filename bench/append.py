@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import threading
 import time
-import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from app.commanding import Services
 from app.settings import Settings
 from app.workers import spare_the_collector
 from bench import servers
+from domain.kernel import uuid7_texts
 
 CLIENTS = 64
 THREADS = 16
@@ -99,10 +100,8 @@ async def _send(services: Services, path: str, body: bytes) -> msgspec.Struct:
 
 def _key() -> str:
     """A UUIDv7, as a client should send."""
-    milliseconds = int(time.time() * 1000)
-    return str(
-        uuid.UUID(int=milliseconds << 80 | 7 << 76 | random.getrandbits(12) << 64 | 2 << 62 | random.getrandbits(62))
-    )
+    (key,) = uuid7_texts(datetime.now(UTC), random.randbytes(10))
+    return key
 
 
 async def _register(services: Services) -> list[str]:

@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from access.policy import Action, Principal
+from commands.gathering import Gathering, Results
 from domain.errors import KeyReused, Rejected
-from domain.kernel import Aggregate, Event, Stream, instant, personal_fields, uuid7
-from eventstore.log import Appended, Command, Place, Reason, Refused, Snapshot, Streams
+from domain.kernel import EPOCH, Aggregate, Event, Stream, instant, personal_fields, uuid7_texts
+from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, Streams
 from eventstore.record import Body, Codec, CommandPart, Entry, encode_body
 from eventstore.vault import DataKey, Owed, Vault
 from eventstore.writer import Unavailable, Writer
@@ -101,14 +102,14 @@ class WrongRegion(Rejected):
 class _Folded(NamedTuple):
     state: Any
     version: int
-    recorded: int
+    at: datetime
     leaf: bytes
 
 
 class _Decided(NamedTuple):
     plan: Plan
     command: Command
-    versions: Mapping[str, int]
+    versions: dict[str, int]
     facts: Sequence[Fact]
     error: Rejected | None
 
@@ -125,49 +126,64 @@ class Decider:
         self._states: OrderedDict[str, _Folded] = OrderedDict()
         self._epochs: dict[int, int] = {}
         self._due: list[Snapshot] = []
+        self._gathering: Gathering[Plan, Receipt] = Gathering(self._run)
 
     async def decide(self, plan: Plan) -> Receipt:
-        """Raises Rejected, Unavailable."""
-        (result,) = await self.run([plan])
-        if isinstance(result, Exception):
-            raise result
-        return result
+        """Raises Rejected, Unavailable. Plans that are asked for at the same moment are run together."""
+        return await self._gathering.ask(plan)
 
     async def run(self, plans: Sequence[Plan]) -> list[Receipt | Exception]:
         """Each plan's receipt, or why it was refused. Plans should not depend on one another: they would race."""
-        plans = list(plans)
-        results: dict[int, Receipt | Exception] = {}
+        results: Results[Receipt] = Results()
+        await self._run(list(plans), results)
+        return [results[place] for place in range(len(plans))]
+
+    async def _run(self, plans: list[Plan], results: Results[Receipt]) -> None:
         await self._keep_keys(plans, results)
         for _ in range(_ATTEMPTS):
             pending = [place for place in range(len(plans)) if place not in results]
             if not pending:
                 break
-            states = await self._load([plans[place] for place in pending])
-            if followed := self._follow(plans, pending, states):
-                states |= await self._load(followed)
-            sent: list[tuple[int, _Decided]] = []
-            for place in pending:
-                decided = self._decide(plans[place], states)
-                if isinstance(decided, _Decided):
-                    sent.append((place, decided))
-                else:
-                    results[place] = decided
-            outcomes = await self._writer.append([d.command for _, d in sent]) if sent else []
-            repeats: list[tuple[int, Place]] = []
-            for (place, decided), outcome in zip(sent, outcomes, strict=True):
-                if isinstance(outcome, Appended):
-                    results[place] = self._appended(decided, outcome)
-                elif outcome.first is not None:
-                    repeats.append((place, outcome.first))
-                else:
-                    self._forget(decided, outcome)
-            await self._first_answers(plans, repeats, results)
+            sent = await self._decide_all(plans, pending, results)
+            outcomes = await self._writer.append([decided.command for _, decided in sent])
+            await self._first_answers(plans, self._take_up(sent, outcomes, results), results)
+        for place in range(len(plans)):
+            if place not in results:
+                results[place] = Unavailable("the streams kept changing; try again")
         await self._snapshot()
-        return [
-            results.get(place) or Unavailable("the streams kept changing; try again") for place in range(len(plans))
-        ]
 
-    async def _keep_keys(self, plans: Sequence[Plan], results: dict[int, Receipt | Exception]) -> None:
+    async def _decide_all(
+        self, plans: list[Plan], pending: Sequence[int], results: Results[Receipt]
+    ) -> list[tuple[int, _Decided]]:
+        """What the pending plans come to. An error that is to be confirmed by nobody is a result at once."""
+        states = await self._load([plans[place] for place in pending])
+        if followed := self._follow(plans, pending, states):
+            states |= await self._load(followed)
+        sent = []
+        for place in pending:
+            try:
+                sent.append((place, self._decide(plans[place], states)))
+            except Exception as error:  # noqa: BLE001 — its own caller's, and nobody else's
+                results[place] = error
+        return sent
+
+    def _take_up(
+        self, sent: Sequence[tuple[int, _Decided]], outcomes: Sequence[Outcome | Malformed], results: Results[Receipt]
+    ) -> list[tuple[int, Place]]:
+        """Answer what was appended and forget what was stale; returns the repeats, and where their first events stand."""
+        repeats: list[tuple[int, Place]] = []
+        for (place, decided), outcome in zip(sent, outcomes, strict=True):
+            if isinstance(outcome, Appended):
+                results.put(place, self._appended, decided, outcome)
+            elif isinstance(outcome, Malformed):
+                results[place] = outcome
+            elif outcome.first is not None:
+                repeats.append((place, outcome.first))
+            else:
+                self._forget(decided, outcome)
+        return repeats
+
+    async def _keep_keys(self, plans: Sequence[Plan], results: Results[Receipt]) -> None:
         """Commit the data keys that plans need. A repeated command needs none: it is answered at once."""
         owing = [place for place, plan in enumerate(plans) if plan.owed]
         if not owing:
@@ -183,22 +199,22 @@ class Decider:
 
     async def _load(self, plans: Sequence[Plan]) -> dict[str, _Folded]:
         """The state of every stream that the plans name."""
-        if any(
-            next(iter(plan.writes.values())).partition not in self._epochs for plan in plans
-        ):  # perhaps it is ours now
+        if any(_partition(plan) not in self._epochs for plan in plans):  # perhaps it is ours now
             self._epochs = await self._streams.epochs(self._log)
+        kept = self._states
         states: dict[str, _Folded] = {}
         missing: dict[str, Aggregate[Any]] = {}
         for plan in plans:
-            for name, stream in (*plan.writes.items(), *plan.reads.items()):
-                cached = self._states.get(stream.name)
-                if cached is not None:
-                    self._states.move_to_end(stream.name)
-                    states[stream.name] = cached
-                elif name in plan.fresh:
-                    states[stream.name] = self._states[stream.name] = _Folded(stream.aggregate.initial, 0, 0, b"")
-                else:
-                    missing[stream.name] = stream.aggregate
+            for streams in (plan.writes, plan.reads):
+                for name, stream in streams.items():
+                    cached = kept.get(stream.name)
+                    if cached is not None:
+                        kept.move_to_end(stream.name)
+                        states[stream.name] = cached
+                    elif name in plan.fresh:
+                        states[stream.name] = kept[stream.name] = _Folded(stream.aggregate.initial, 0, EPOCH, b"")
+                    else:
+                        missing[stream.name] = stream.aggregate
         if missing:
             for name, folded in (await self._fold(missing)).items():
                 newer = self._states.get(name)  # another task may have appended meanwhile
@@ -217,44 +233,50 @@ class Decider:
             try:
                 streams = {**plan.writes, **plan.reads}
                 further = plan.follow(**{name: states[stream.name].state for name, stream in streams.items()})
-            except Rejected:
-                continue  # there is nothing to follow: the decision will say so
+            except Exception:  # noqa: BLE001, S112 — there is nothing to follow: the decision will say so
+                continue
             plans[place] = plan._replace(writes={**plan.writes, **further}, follow=None)
             followed.append(plans[place])
         return followed
 
     async def _fold(self, streams: Mapping[str, Aggregate[Any]]) -> dict[str, _Folded]:
-        folded = {name: _Folded(aggregate.initial, 0, 0, b"") for name, aggregate in streams.items()}
+        folded = {name: _Folded(aggregate.initial, 0, EPOCH, b"") for name, aggregate in streams.items()}
         for snapshot in await self._streams.snapshots(list(streams)):
             aggregate = streams[snapshot.stream]
             if snapshot.schema == state_schema(aggregate):
                 state = msgspec.json.decode(snapshot.state, type=aggregate.state)
-                folded[snapshot.stream] = _Folded(state, snapshot.version, snapshot.recorded, snapshot.leaf)
+                folded[snapshot.stream] = _Folded(state, snapshot.version, instant(snapshot.recorded), snapshot.leaf)
         loaded = await self._streams.load({name: f.version for name, f in folded.items()})
         for name, entries in loaded.items():
-            state, version, recorded, leaf = folded[name]
+            state, version, at, leaf = folded[name]
             for entry in entries:
                 read = self._codec.decode(entry)
-                state = streams[name].evolve(state, read.event, read.at)
-                version, recorded, leaf = read.body.version, entry.recorded, entry.leaf
-            folded[name] = _Folded(state, version, recorded, leaf)
+                at = read.at
+                state = streams[name].evolve(state, read.event, at)
+                version, leaf = read.body.version, entry.leaf
+            folded[name] = _Folded(state, version, at, leaf)
         return folded
 
     # Deciding
 
-    def _decide(self, plan: Plan, states: Mapping[str, _Folded]) -> _Decided | Rejected:
-        streams = {**plan.writes, **plan.reads}
-        folded = {name: states[stream.name] for name, stream in streams.items()}
-        at = max(plan.context.now, instant(max(f.recorded for f in folded.values())))
-        versions = {stream.name: folded[name].version for name, stream in streams.items()}
-        partition = next(iter(streams.values())).partition
+    def _decide(self, plan: Plan, states: Mapping[str, _Folded]) -> _Decided:
+        """Raises WrongRegion. Any other refusal is to be confirmed, with the versions that it was decided from."""
+        at = plan.context.now
+        known: dict[str, Any] = {}
+        versions: dict[str, int] = {}
+        for streams in (plan.writes, plan.reads):
+            for name, stream in streams.items():
+                folded = states[stream.name]
+                known[name] = folded.state
+                versions[stream.name] = folded.version
+                at = max(at, folded.at)
+        partition = _partition(plan)
         if partition not in self._epochs:
-            return WrongRegion(partition=partition)
+            raise WrongRegion(partition=partition)
         error: Rejected | None = None
         events: Sequence[Event] = ()
         try:
             plan.context.principal.require(*plan.require)
-            known = {name: f.state for name, f in folded.items()}
             if plan.follow:
                 plan.follow(**known)
             decision = plan.decision(at, **known)
@@ -264,38 +286,39 @@ class Decider:
         if not events:
             return _Decided(plan, Command(plan.context.command_id, (), tuple(versions.items())), versions, (), error)
         facts, bodies = self._encode(plan, events, versions)
-        written = frozenset(fact.stream for fact in facts)
-        reads = tuple((name, version) for name, version in versions.items() if name not in written)
+        written = frozenset([fact.stream for fact in facts])
+        reads = [each for each in versions.items() if each[0] not in written]
         return _Decided(plan, Command(plan.context.command_id, bodies, reads, written), versions, facts, error)
 
     def _encode(
         self, plan: Plan, events: Sequence[Event], versions: Mapping[str, int]
     ) -> tuple[list[Fact], list[bytes]]:
+        context = plan.context
         homes = {stream.aggregate.name: stream for stream in plan.writes.values()}
-        random = os.urandom(10 * len(events))
+        new_ids = uuid7_texts(context.now, os.urandom(10 * len(events)))
         next_version = dict(versions)
-        command = plan.context.command_id.hex()
+        command = context.command_id.hex()
         occurred = _rfc3339(plan.occurred) if plan.occurred else None
         facts, bodies = [], []
-        for place, plain in enumerate(events):
+        for place, (plain, event_id) in enumerate(zip(events, new_ids, strict=True), 1):
             stream = homes[plain.tag.partition(".")[0]]
-            event_id = _uuid_text(uuid7(plan.context.now, random[10 * place : 10 * place + 10]))
-            event = seal(plain, plan.owed.key if plan.owed else None, event_id)
-            next_version[stream.name] += 1
+            name = stream.name
+            event = seal(plain, plan.owed.key if plan.owed else None, event_id) if _personal(type(plain)) else plain
+            next_version[name] = version = next_version[name] + 1
             body = Body(
-                stream=stream.name,
-                version=next_version[stream.name],
+                stream=name,
+                version=version,
                 type=event.tag,
                 id=event_id,
-                actor=plan.context.principal.actor,
-                command=CommandPart(id=command, fingerprint=plan.context.fingerprint, i=place + 1, n=len(events)),
+                actor=context.principal.actor,
+                command=CommandPart(id=command, fingerprint=context.fingerprint, i=place, n=len(events)),
                 data=msgspec.Raw(_encode(event)),
                 partition=stream.partition,
                 epoch=self._epochs[stream.partition],
                 occurred=occurred,
-                trace=plan.context.trace,
+                trace=context.trace,
             )
-            facts.append(Fact(stream.name, event))
+            facts.append(Fact(name, event))
             bodies.append(encode_body(body))
         return facts, bodies
 
@@ -310,15 +333,17 @@ class Decider:
 
     def _remember(self, decided: _Decided, appended: Appended) -> None:
         aggregates = {stream.name: stream.aggregate for stream in decided.plan.writes.values()}
-        versions = dict(decided.versions)
+        versions = decided.versions.copy()
         for place, (stream, event) in enumerate(decided.facts):
             known = self._states.get(stream)
-            before, versions[stream] = versions[stream], versions[stream] + 1
+            before = versions[stream]
+            versions[stream] = before + 1
             if known is None or known.version != before:  # dropped since, or loaded again with this very event
                 continue
             aggregate, recorded = aggregates[stream], appended.recorded + place
-            state = aggregate.evolve(known.state, event, instant(recorded))
-            folded = self._states[stream] = _Folded(state, known.version + 1, recorded, appended.leaves[place])
+            at = instant(recorded)
+            state = aggregate.evolve(known.state, event, at)
+            folded = self._states[stream] = _Folded(state, before + 1, at, appended.leaves[place])
             if folded.version % SNAPSHOT_EVERY == 0:
                 encoded = msgspec.json.encode(state, order="sorted")
                 self._due.append(
@@ -335,13 +360,13 @@ class Decider:
                 del self._states[stream]
 
     async def _first_answers(
-        self, plans: Sequence[Plan], repeats: Sequence[tuple[int, Place]], results: dict[int, Receipt | Exception]
+        self, plans: Sequence[Plan], repeats: Sequence[tuple[int, Place]], results: Results[Receipt]
     ) -> None:
         if not repeats:
             return
         commands = await self._streams.commands([first for _, first in repeats])
         for (place, _), entries in zip(repeats, commands, strict=True):
-            results[place] = self._first_answer(plans[place], entries)
+            results.put(place, self._first_answer, plans[place], entries)
 
     def _first_answer(self, plan: Plan, entries: Sequence[Entry]) -> Receipt | Exception:
         try:
@@ -362,6 +387,13 @@ class Decider:
         due, self._due = self._due, []
         if due:
             await self._streams.keep(due)
+
+
+def _partition(plan: Plan) -> int:
+    """A command has one, that of every stream which it writes."""
+    for stream in plan.writes.values():
+        return stream.partition
+    raise ValueError("a plan writes a stream")
 
 
 def ledger_position(log: str, position: int, leaf: bytes) -> str:
@@ -391,11 +423,6 @@ def seal(event: Event, key: DataKey | None, event_id: str) -> Event:
         for name, text in clear.items()
     }
     return msgspec.structs.replace(event, **sealed)
-
-
-def _uuid_text(uuid: bytes) -> str:
-    text = uuid.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _rfc3339(at: datetime) -> str:

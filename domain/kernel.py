@@ -121,6 +121,20 @@ def uuid7(at: datetime, random: bytes, partition: int | None = None) -> bytes:
     return bytes(made)
 
 
+def uuid7_texts(at: datetime, random: bytes) -> list[str]:
+    """UUIDv7s (RFC 9562, 5.7) in their canonical text, one for each 10 random bytes."""
+    time = f"{(at - EPOCH) // _MILLISECOND:012x}"
+    head = f"{time[:8]}-{time[8:]}-7"
+    made = []
+    for place in range(0, len(random), 10):
+        tail = random[place : place + 10].hex()
+        made.append(f"{head}{tail[1:4]}-{_VARIANT[tail[4]]}{tail[5:8]}-{tail[8:]}")
+    return made
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def parse_id(prefix: str, text: str) -> str:
     """The suffix of the TypeID `text`, whose prefix must be `prefix`. Raises InvalidId."""
     found, _, rest = text.rpartition("_")
@@ -141,6 +155,9 @@ def instant(microseconds: int) -> datetime:
 
 
 # Aggregates and their streams
+
+STREAMS_CACHED = 20_000
+"""How many streams of an aggregate are kept ready: whoever acts once is likely to act again soon."""
 
 
 class Aggregate(Generic[S]):

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
 from domain.errors import CurrencyMismatch, LimitExceeded, LimitRaise, NotFound
-from domain.kernel import Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
+from domain.kernel import STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
 from domain.players import Player, Status
 
 # Events: the tags and fields are the storage format.
@@ -95,6 +96,7 @@ LIMITS = Aggregate(
 )
 
 
+@lru_cache(STREAMS_CACHED)
 def stream(player_id: PlayerId) -> Stream[Limits]:
     return Stream(LIMITS, parse_id("player", player_id))
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
 from domain.errors import AlreadyRegistered, NotFound
-from domain.kernel import Aggregate, Event, Personal, PlayerId, Stream, parse_id
+from domain.kernel import STREAMS_CACHED, Aggregate, Event, Personal, PlayerId, Stream, parse_id
 
 # Events: the tags and fields are the storage format.
 
@@ -71,6 +72,7 @@ def evolve(player: Player, event: PlayerEvent, _at: datetime) -> Player:
 PLAYERS = Aggregate("player", initial=Player(), evolve=evolve, events=[Registered, Blocked])
 
 
+@lru_cache(STREAMS_CACHED)
 def stream(player_id: PlayerId) -> Stream[Player]:
     return Stream(PLAYERS, parse_id("player", player_id))
 

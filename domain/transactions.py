@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
 from domain.errors import Conflict, CurrencyMismatch, NotFound, PlayerBlocked, TransactionClosed
-from domain.kernel import EPOCH, Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
+from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
 from domain.limits import HeadroomConsumed, HeadroomReleased, Limits, LimitsEvent
 from domain.players import Player
 from domain.players import Status as PlayerStatus
@@ -77,6 +78,7 @@ TRANSACTIONS = Aggregate(
 )
 
 
+@lru_cache(STREAMS_CACHED)
 def stream(transaction_id: TransactionId) -> Stream[Transaction]:
     return Stream(TRANSACTIONS, parse_id("transaction", transaction_id))
 

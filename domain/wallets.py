@@ -14,11 +14,12 @@ Invariants:
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 
 import msgspec
 
 from domain.errors import InvalidAmount
-from domain.kernel import AMOUNT_MAX, Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
+from domain.kernel import AMOUNT_MAX, STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
 
 CASH = "cash"
 RESERVED = "reserved"
@@ -105,6 +106,7 @@ def evolve(wallet: Wallet, event: WalletEvent, _at: datetime) -> Wallet:
 WALLETS = Aggregate("wallet", initial=Wallet(), evolve=evolve, events=[Credited, Reserved, Debited])
 
 
+@lru_cache(STREAMS_CACHED)
 def stream(player_id: PlayerId) -> Stream[Wallet]:
     return Stream(WALLETS, parse_id("player", player_id))
 

@@ -7,7 +7,7 @@ associated data, so that a sealed value cannot be moved to another field or even
 Invariants:
     - a data key is committed before the first entry that uses it (an orphan key is harmless, a keyless entry is not);
     - keys never leave the process unwrapped, and the region key is never in the database;
-    - the event commits to the key, since GCM does not.
+    - no key opens anything before it was compared with what the event commits to, since GCM itself commits to none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import unicodedata
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,7 @@ class DataKey(NamedTuple):
 
 
 class CannotOpen(Exception):
-    """A sealed field does not open."""
+    """A sealed field does not open, or would under a key that is not the one of its registration."""
 
 
 def _base64url(data: bytes) -> str:
@@ -154,11 +154,10 @@ class Vault:
                     ),
                 )
 
-    async def keys(self, ids: Iterable[str]) -> dict[str, DataKey]:
-        """The keys that this region holds, of those asked for."""
-        wanted = set(ids)
-        found = {key_id: self._opened[key_id] for key_id in wanted if key_id in self._opened}
-        missing = [uuid.UUID(key_id).bytes for key_id in wanted - found.keys()]
+    async def keys(self, commitments: Mapping[str, str]) -> dict[str, DataKey]:
+        """The keys that this region holds, of those asked for by id and commitment. Raises CannotOpen if one is another."""
+        found = {key_id: self._opened[key_id] for key_id in commitments if key_id in self._opened}
+        missing = [uuid.UUID(key_id).bytes for key_id in commitments.keys() - found.keys()]
         if missing:
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
                 await cursor.execute(
@@ -166,10 +165,13 @@ class Vault:
                 )
                 rows = await cursor.fetchall()
             for key_id, wrapped in rows:
-                key = self._region_key.unwrap(str(key_id), wrapped)
-                found[key.id] = self._opened[key.id] = key
-            while len(self._opened) > _CACHED_KEYS:
-                self._opened.popitem(last=False)
+                found[str(key_id)] = self._region_key.unwrap(str(key_id), wrapped)
+        for key in found.values():
+            if key.commitment != commitments.get(key.id):
+                raise CannotOpen(f"data key {key.id} of the vault is not the one that the registration commits to")
+            self._opened[key.id] = key
+        while len(self._opened) > _CACHED_KEYS:
+            self._opened.popitem(last=False)
         return found
 
     async def find(self, field: str, value: str) -> list[str]:

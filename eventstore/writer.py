@@ -21,7 +21,7 @@ from typing import NamedTuple
 import psycopg
 import structlog
 
-from eventstore.log import Command, Log, Malformed, Outcome, refuse_oversize
+from eventstore.log import Command, Log, Malformed, Outcome, TooLarge, refuse_oversize
 
 BATCH_COMMANDS_MAX = 500
 BATCH_BYTES_MAX = 4 * 1024 * 1024
@@ -39,11 +39,11 @@ class _Call:
     __slots__ = ("done", "missing", "outcomes")
 
     def __init__(self, length: int) -> None:
-        self.outcomes: list[Outcome | None] = [None] * length
+        self.outcomes: list[Outcome | Malformed | None] = [None] * length
         self.missing = length
-        self.done: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[list[Outcome | Malformed]] = asyncio.get_running_loop().create_future()
 
-    def settle(self, place: int, outcome: Outcome) -> None:
+    def settle(self, place: int, outcome: Outcome | Malformed) -> None:
         self.outcomes[place] = outcome
         self.missing -= 1
         if self.missing == 0 and not self.done.done():
@@ -72,16 +72,23 @@ class Writer:
         self._wake = asyncio.Event()
         self._closed = False
 
-    async def append(self, commands: Sequence[Command]) -> list[Outcome]:
-        """Append commands that do not depend on one another; see eventstore.log.Log.append. Raises TooLarge, Unavailable."""
+    async def append(self, commands: Sequence[Command]) -> list[Outcome | Malformed]:
+        """Append commands that do not depend on one another; see eventstore.log.Log.append. Raises Unavailable.
+
+        What is malformed fails alone: its outcome says why.
+        """
         if self._closed:
             raise Unavailable("the writer is closing")
         if not commands:
             return []
-        for command in commands:
-            refuse_oversize(command)
         call = _Call(len(commands))
-        self._queue.extend(_Queued(command, call, place) for place, command in enumerate(commands))
+        for place, command in enumerate(commands):
+            try:
+                refuse_oversize(command)
+            except TooLarge as error:
+                call.settle(place, error)
+            else:
+                self._queue.append(_Queued(command, call, place))
         self._wake.set()
         return await call.done
 
@@ -148,7 +155,7 @@ class Writer:
             outcomes = await self._append([item.command for item in batch])
         except Malformed as error:
             if len(batch) == 1:
-                batch[0].call.fail(error)
+                batch[0].call.settle(batch[0].place, error)
             else:
                 for item in batch:
                     await self._commit([item])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,6 @@ def stores(connection: AsyncConnection[Any], client: Redis) -> dict[str, Store]:
     return {**tables, **caches}
 
 
-def source(connection: AsyncConnection[Any]) -> LogSource:
-    """The logs, with every event of this release."""
-    return LogSource(connection, Codec(AGGREGATES))
+def source(connection: AsyncConnection[Any], regions: Iterable[str]) -> LogSource:
+    """The logs of these regions, with every event of this release."""
+    return LogSource(connection, Codec(AGGREGATES), regions)

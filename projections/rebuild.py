@@ -9,7 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from redis.asyncio import Redis
@@ -33,12 +33,17 @@ class RebuildStopped(Exception):
 
 
 async def rebuild(
-    name: str, *, dsn: str, client: Redis, progress: Callable[[Progress], None] = lambda _: None
+    name: str,
+    *,
+    dsn: str,
+    client: Redis,
+    regions: Sequence[str],
+    progress: Callable[[Progress], None] = lambda _: None,
 ) -> Standing:
-    """Rebuild a projection. Raises KeyError, RebuildRunning, RebuildStopped, or Moved if Redis was flushed meanwhile."""
+    """Rebuild a projection from the regions' logs. Raises KeyError, RebuildRunning, RebuildStopped, or Moved if Redis was flushed meanwhile."""
     async with await postgres.connect(dsn) as connection:
         store = catalog.stores(connection, client)[name]
-        standing = await rebuild_store(store, catalog.source(connection), progress=progress)
+        standing = await rebuild_store(store, catalog.source(connection, regions), progress=progress)
         await connection.execute("DELETE FROM read.status WHERE projection = %s", (name,))  # what stopped the old one
         return standing
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -172,21 +172,22 @@ class _Follower:
         self._retry_at = time.monotonic() + RETRY_S
 
 
-async def serve(dsn: str, client: Redis) -> None:
-    """Run every projection until cancelled, with new connections when they are lost."""
+async def serve(dsn: str, client: Redis, regions: Sequence[str]) -> None:
+    """Run every projection over the regions' logs until cancelled, with new connections when they are lost."""
     while True:
         try:
             async with await postgres.connect(dsn) as connection, await postgres.connect(dsn) as listening:
-                await _serve(connection, Waker(listening), client)
+                await _serve(connection, Waker(listening), client, regions)
         except psycopg.OperationalError as error:
             _log.warning("projections wait for PostgreSQL: %s", error)
             await asyncio.sleep(RETRY_S)
 
 
-async def _serve(connection: AsyncConnection[Any], waker: Wakes, client: Redis) -> None:
+async def _serve(connection: AsyncConnection[Any], waker: Wakes, client: Redis, regions: Sequence[str]) -> None:
     # A new process may be a new release, which knows more: it says anew what stops it.
     await connection.execute("DELETE FROM read.status WHERE projection = ANY (%s)", (list(catalog.NAMES),))
-    runner = Runner(catalog.source(connection), catalog.stores(connection, client).values(), reporting(connection))
+    source = catalog.source(connection, regions)
+    runner = Runner(source, catalog.stores(connection, client).values(), reporting(connection))
     await runner.run(waker)
 
 

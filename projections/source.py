@@ -3,12 +3,14 @@ The logs as projections read them: in batches of whole commands, decoded once fo
 
 Invariants:
     - an entry is read only after everything before it in its log (append commits in the order of positions);
+    - only logs of regions are read (region eu's are eu, eu.2, …): what else keeps a log in this database speaks of its own;
     - an entry that does not count (its index is empty) moves the position and is seen by nobody;
     - nothing is read beyond an entry that this release cannot read, nor from a log in whose place another was put.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -23,20 +25,21 @@ _READ = """
      WHERE e.log = %s::smallint AND e.position >= %s ORDER BY e.position LIMIT %s"""
 _HEADS = """
     SELECT l.name, l.id, coalesce((SELECT e.position FROM ledger.entry AS e WHERE e.log = l.id ORDER BY e.position DESC LIMIT 1), 0)
-      FROM ledger.log AS l ORDER BY l.id"""
+      FROM ledger.log AS l WHERE split_part(l.name, '.', 1) = ANY (%s) ORDER BY l.id"""
 
 
 class LogSource:
     """Not for two tasks at once. Each read is a transaction of its own."""
 
-    def __init__(self, connection: AsyncConnection[Any], codec: Codec) -> None:
+    def __init__(self, connection: AsyncConnection[Any], codec: Codec, regions: Iterable[str]) -> None:
         self._connection = connection
         self._codec = codec
+        self._regions = [region.partition(".")[0] for region in regions]
         self._ids: dict[str, int] = {}
 
     async def heads(self) -> dict[str, int]:
-        """The last position of every log held here."""
-        rows = await (await self._connection.execute(_HEADS, binary=True)).fetchall()
+        """The last position of every region's log held here."""
+        rows = await (await self._connection.execute(_HEADS, (self._regions,), binary=True)).fetchall()
         self._ids = {name: number for name, number, _ in rows}
         return {name: position for name, _, position in rows}
 

@@ -15,13 +15,17 @@ from redis.asyncio import Redis
 
 from domain.errors import Invalid
 from domain.kernel import Sealed
+from domain.players import DataKey
 
 LIMIT_MAX = 200
 
 T = TypeVar("T")
 
-OpenPersonal: TypeAlias = Callable[[str, Mapping[str, Sealed]], Awaitable[Mapping[str, str]]]
-"""(event id, sealed fields by dotted path) → in the clear, those that this region can open and may."""
+OpenPersonal: TypeAlias = Callable[[str, DataKey, Mapping[str, Sealed]], Awaitable[Mapping[str, str]]]
+"""
+(event id, the key that the registration commits to, sealed fields by dotted path) → in the clear, those that this region
+can open and may.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,13 @@ import msgspec
 
 from domain.errors import NotFound
 from domain.kernel import Money, PlayerId, Sealed, parse_id
+from domain.players import DataKey
 from queries.context import LIMIT_MAX, Context, page_size, read_cursor, write_cursor
 
 _CARD = """
     SELECT p.version, p.status, p.block_reason, p.brand, p.country, p.currency, p.registered_at, p.sealed_by, p.personal::text,
+           (SELECT convert_from(e.body, 'UTF8')::json -> 'data' ->> 'key' FROM ledger.entry AS e
+             WHERE e.stream = replace(p.id, '_', '-') AND e.version = 1),
            l.version, l.daily, l.currency, l.day, l.used,
            (SELECT coalesce(json_agg(b ORDER BY b.currency), '[]') FROM read.balance AS b WHERE b.player = p.id)::text
       FROM read.player AS p LEFT JOIN read.deposit_limit AS l ON l.player = p.id
@@ -104,9 +107,20 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
     rows = await context.fetch(_CARD, player_id)
     if not rows:
         raise NotFound("no such player")
-    version, status, block_reason, brand, country, currency, registered_at, sealed_by, personal, *limit, balances = (
-        rows[0]
-    )
+    (
+        version,
+        status,
+        block_reason,
+        brand,
+        country,
+        currency,
+        registered_at,
+        sealed_by,
+        personal,
+        key,
+        *limit,
+        balances,
+    ) = rows[0]
     wallet = msgspec.json.decode(balances, type=list[_BalanceRow])
     wallet_version = max((row.version for row in wallet), default=0)
     return PlayerCard(
@@ -119,7 +133,7 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
         country=country,
         currency=currency,
         registered_at=registered_at,
-        personal=await _opened(context, sealed_by, personal),
+        personal=await _opened(context, sealed_by, key, personal),
         balances=[Balance(row.currency, row.cash, row.reserved, row.deposited, row.deposits) for row in wallet],
         deposit_limit=_deposit_limit(*limit),
     )
@@ -148,9 +162,11 @@ def _deposit_limit(
     return DepositLimit(Money(daily, currency) if daily is not None and currency is not None else None, day, used)
 
 
-async def _opened(context: Context, event_id: str, personal: str) -> Personal:
+async def _opened(context: Context, event_id: str, key: str, personal: str) -> Personal:
+    """`key`: as the registration in the log names it and commits to it, whatever the read model holds."""
+    committed = msgspec.json.decode(key, type=DataKey)
     sealed = {f"data.{field}": value for field, value in msgspec.json.decode(personal, type=dict[str, Sealed]).items()}
-    opened = await context.open_personal(event_id, sealed) if sealed else {}
+    opened = await context.open_personal(event_id, committed, sealed) if sealed else {}
     return Personal(
         sealed=len(opened) < len(sealed), **{path.removeprefix("data."): value for path, value in opened.items()}
     )

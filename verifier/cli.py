@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from verifier.faults import Fault, Reason
 from verifier.log import Report, verify
-from verifier.source import CouldNotCheck, Entries, Head, UrlSource
+from verifier.source import CouldNotCheck, Entries, Head, Keeper, UrlSource
 
 INTACT, NOT_INTACT, NOT_CHECKED = 0, 1, 2
 
@@ -34,10 +34,12 @@ A single source can hide a rewritten suffix or a missing tail: give the URLs of 
 class Copy:
     """One log as one region shows it."""
 
-    source: UrlSource
+    source: Keeper
     head: Head
     report: Report | None = None  # None: could not be checked
-    common_leaf: bytes | None = None  # at the last position that all copies of the log have
+    leaves: dict[int, bytes] = field(
+        default_factory=dict
+    )  # where a copy of the log ends, as far as this one is in order
 
 
 @dataclass(slots=True)
@@ -82,16 +84,17 @@ def check(
     token: str | None = None,
     log: str | None = None,
     progress: Callable[[Head, int], None] | None = None,
+    keeper: Callable[[str, str | None], Keeper] = UrlSource,
 ) -> Findings:
     """
     Check every log (or the one named `log`) of the regions at `urls`, and compare the copies of each.
 
-    Each address stands there once, without a slash at its end.
+    Each address stands there once, without a slash at its end. `keeper` makes a source of an address and the token.
     """
     findings = Findings()
     for url in urls:
         try:
-            source = UrlSource(url, token)
+            source = keeper(url, token)
             heads = [head for head in source.heads() if log in (None, head.log)]
             if not heads:
                 raise CouldNotCheck(f"it holds no log {log!r}" if log else "it holds no log")  # noqa: TRY301
@@ -108,29 +111,30 @@ def check(
     for copy in findings.copies:
         copies_of_log[copy.head.log].append(copy)
     for copies in copies_of_log.values():
-        common = min(copy.head.position for copy in copies)
+        ends = {copy.head.position for copy in copies}
         for copy in copies:
             try:
-                _check_copy(copy, common if len(copies) > 1 else None, progress)
+                _check_copy(copy, ends, progress)
             except CouldNotCheck as error:
                 findings.errors.append((copy.source.url, copy.head.log, str(error)))
-        comparable = [copy for copy in copies if copy.common_leaf is not None]
+        longest = max(copies, key=lambda copy: max(copy.leaves, default=0))  # what agrees with it agrees with all
         findings.differences += (
-            (comparable[0], other, fault)
-            for other in comparable[1:]
-            if (fault := _difference(comparable[0], other, common)) is not None
+            (longest, other, fault)
+            for other in copies
+            if other is not longest and (fault := _difference(longest, other)) is not None
         )
     return findings
 
 
-def _check_copy(copy: Copy, common: int | None, progress: Callable[[Head, int], None] | None) -> None:
-    """Fill in the report, and the leaf at the common position if it is asked for. Raises CouldNotCheck."""
+def _check_copy(copy: Copy, ends: set[int], progress: Callable[[Head, int], None] | None) -> None:
+    """Fill in the report, and the leaves where copies end. Raises CouldNotCheck."""
     head = copy.head
+    leaves: dict[int, bytes] = {}
 
-    def noting_common_leaf(entries: Entries) -> Entries:
+    def noting_leaves(entries: Entries) -> Entries:
         for entry in entries:
-            if entry[0] == common:
-                copy.common_leaf = entry[2]
+            if entry[0] in ends:
+                leaves[entry[0]] = entry[2]
             yield entry
 
     def tell(position: int) -> None:
@@ -138,19 +142,18 @@ def _check_copy(copy: Copy, common: int | None, progress: Callable[[Head, int], 
             progress(head, position)
 
     with closing(copy.source.entries(head, progress=tell)) as entries:
-        source = entries if common is None else noting_common_leaf(entries)
-        copy.report = verify(source, origin=head.origin, head=(head.position, head.leaf))
-    if common is not None and copy.report.position < common:
-        copy.common_leaf = None  # the leaf was only claimed
+        copy.report = verify(noting_leaves(entries), origin=head.origin, head=(head.position, head.leaf))
+    copy.leaves = {end: leaf for end, leaf in leaves.items() if end <= copy.report.position}  # others were only claimed
 
 
-def _difference(one: Copy, other: Copy, common: int) -> Fault | None:
+def _difference(one: Copy, other: Copy) -> Fault | None:
     """
-    The first position at which two copies that are each intact up to `common` differ.
+    The first position at which two copies differ, as far as both are in order.
 
     Each leaf seals all before it, so once copies differ they differ for ever, and the first position is found by halving.
     """
-    if one.common_leaf == other.common_leaf:
+    common = max(one.leaves.keys() & other.leaves.keys(), default=0)
+    if one.leaves.get(common) == other.leaves.get(common):
         return None
     if one.head.origin != other.head.origin:
         return Fault(1, Reason.COPIES_DIFFER, f"the origins are {one.head.origin!r} and {other.head.origin!r}")

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from verifier.body import region_of
 from verifier.faults import quoted
@@ -61,6 +61,18 @@ class Head:
     origin: str
     position: int
     leaf: bytes
+
+
+class Keeper(Protocol):
+    """Whoever keeps logs and shows them, under a name in `url`. Every method raises CouldNotCheck."""
+
+    url: str
+
+    def heads(self) -> list[Head]: ...
+
+    def entries(self, head: Head, *, progress: Callable[[int], None]) -> Entries: ...
+
+    def leaf_at(self, head: Head, position: int) -> bytes: ...
 
 
 class UrlSource:

@@ -107,14 +107,13 @@ LANGUAGE plpgsql AS $$
 DECLARE is_own boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(1129272146, p_log);  -- 'CORR', and the log
-    SELECT l.name, l.genesis, l.own INTO name, leaf, is_own FROM ledger.log l WHERE l.id = p_log;
+    SELECT l.own, l.name, coalesce(e.position, 0), coalesce(e.recorded, 0), coalesce(e.leaf, l.genesis)
+      INTO is_own, name, last, recorded, leaf
+      FROM ledger.log AS l
+           LEFT JOIN LATERAL (SELECT * FROM ledger.entry AS e WHERE e.log = p_log ORDER BY e.position DESC LIMIT 1) AS e ON true
+     WHERE l.id = p_log;
     IF is_own IS DISTINCT FROM p_own THEN
         RAISE EXCEPTION 'log % is not % here', p_log, CASE WHEN p_own THEN 'written' ELSE 'copied' END USING ERRCODE = 'CR002';
-    END IF;
-    SELECT e.position, e.recorded, e.leaf INTO last, recorded, leaf
-      FROM ledger.entry e WHERE e.log = p_log ORDER BY e.position DESC LIMIT 1;
-    IF NOT FOUND THEN
-        SELECT 0, 0, l.genesis INTO last, recorded, leaf FROM ledger.log l WHERE l.id = p_log;
     END IF;
 END $$;
 
@@ -124,27 +123,33 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (((strpos('0123456789abcdefghjkmnpqrstvwxyz', substr(p_stream, length(p_stream) - 1, 1)) - 1) & 7) * 32
         + strpos('0123456789abcdefghjkmnpqrstvwxyz', right(p_stream, 1)) - 1)::smallint;
 
--- Event n of a batch, of the batch's command o.
+-- What the index columns are made of, a member for each, with the values of all events of a call in their order.
 CREATE TYPE ledger.indexed AS (
-    o int, n int, stream text, version bigint, type text, partition smallint, epoch int,
-    command uuid, i int, total int, claims uuid);
+    streams text[], versions bigint[], types text[], partitions smallint[], epochs int[],
+    commands uuid[], nths int[], totals int[], claims uuid[]);
+CREATE TYPE ledger.command_part AS (id uuid, i int, n int);
 
--- What the index columns are made of. A body that is not a JSON object with unique names fails the whole call.
-CREATE FUNCTION ledger.read_bodies(p_bodies bytea[], p_of int[]) RETURNS SETOF ledger.indexed
+-- Reads the bodies once. One that is not a JSON object with unique names fails the whole call.
+CREATE FUNCTION ledger.read_bodies(p_bodies bytea[]) RETURNS ledger.indexed
 LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x       ledger.indexed;
+    largest int;
+    sound   boolean;
 BEGIN
-    IF EXISTS (SELECT FROM unnest(p_bodies) b WHERE octet_length(b) > 61440) THEN
+    SELECT array_agg(j.stream), array_agg(j.version), array_agg(j.type), array_agg(j.partition), array_agg(j.epoch),
+           array_agg((j.command).id), array_agg((j.command).i), array_agg((j.command).n), array_agg(j.claims),
+           bool_and(b.body IS JSON OBJECT WITH UNIQUE KEYS), max(octet_length(b.body))
+      INTO x.streams, x.versions, x.types, x.partitions, x.epochs, x.commands, x.nths, x.totals, x.claims, sound, largest
+      FROM (SELECT convert_from(b, 'UTF8') AS body FROM unnest(p_bodies) AS b OFFSET 0) AS b,
+           LATERAL json_to_record(b.body::json)
+               AS j (stream text, version bigint, type text, partition smallint, epoch int, command ledger.command_part, claims uuid);
+    IF largest > 61440 THEN
         RAISE EXCEPTION 'a body is larger than 60 KiB' USING ERRCODE = 'CR004';
-    END IF;
-    IF EXISTS (SELECT FROM unnest(p_bodies) b WHERE (convert_from(b, 'UTF8') IS JSON OBJECT WITH UNIQUE KEYS) IS NOT TRUE) THEN
+    ELSIF NOT sound THEN
         RAISE EXCEPTION 'a body is not a JSON object with unique names' USING ERRCODE = 'CR005';
     END IF;
-    RETURN QUERY
-        SELECT b.o, b.n::int, j.stream, j.version, j.type, j.partition, j.epoch,
-               (j.command ->> 'id')::uuid, (j.command ->> 'i')::int, (j.command ->> 'n')::int, j.claims::uuid
-          FROM unnest(p_bodies, p_of) WITH ORDINALITY AS b (body, o, n),
-               LATERAL json_to_record(convert_from(b.body, 'UTF8')::json)
-                   AS j (stream text, version bigint, type text, partition smallint, epoch int, command json, claims text);
+    RETURN x;
 END $$;
 
 -- Follows what a log's own events say of ownership, and refuses two owners of one epoch. The first entry opens the log.
@@ -168,106 +173,120 @@ EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION 'two logs open with the same partition' USING ERRCODE = 'CR006';
 END $$;
 
-CREATE FUNCTION ledger.extend(p_log smallint, p_positions bigint[], p_recorded bigint[], p_leaves bytea[], p_bodies bytea[],
-                              p_index ledger.indexed[]) RETURNS void
+CREATE FUNCTION ledger.extend(p_log smallint, p_first bigint, p_recorded bigint[], p_leaves bytea[], p_bodies bytea[],
+                              x ledger.indexed) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO ledger.entry (log, position, recorded, leaf, body, version, partition, command_id, stream, type)
-        SELECT p_log, e.position, e.recorded, e.leaf, e.body,
+        SELECT p_log, p_first + e.n - 1, e.recorded, e.leaf, e.body,
                e.version, e.partition, coalesce(e.claims, CASE WHEN e.i = 1 THEN e.command END), e.stream, e.type
-          FROM ROWS FROM (unnest(p_positions), unnest(p_recorded), unnest(p_leaves), unnest(p_bodies), unnest(p_index))
-                   AS e (position, recorded, leaf, body, o, n, stream, version, type, partition, epoch, command, i, total, claims);
-    PERFORM ledger.note_ownership(p_log, p_positions[x.n], x.type, p_bodies[x.n])
-       FROM unnest(p_index) AS x WHERE x.type LIKE 'log.%' OR p_positions[x.n] = 1;
-    PERFORM pg_notify('ledger', p_log || ' ' || p_positions[cardinality(p_positions)]);
+          FROM unnest(p_recorded, p_leaves, p_bodies, x.versions, x.partitions, x.claims, x.nths, x.commands, x.streams, x.types)
+                   WITH ORDINALITY AS e (recorded, leaf, body, version, partition, claims, i, command, stream, type, n);
+    IF p_first = 1 OR 'log.opened' = ANY (x.types) THEN
+        PERFORM ledger.note_ownership(p_log, p_first + e.n - 1, e.type, e.body)
+           FROM unnest(x.types, p_bodies) WITH ORDINALITY AS e (type, body, n) WHERE e.type = 'log.opened' OR p_first + e.n = 2;
+    END IF;
+    PERFORM pg_notify('ledger', p_log || ' ' || p_first + cardinality(p_bodies) - 1);
 END $$;
 
--- Which streams a command depends on, and at which version: those it writes (from its events) and those it only read.
-CREATE FUNCTION ledger.conditions(p_index ledger.indexed[], p_read_of int[], p_read_streams text[], p_read_versions bigint[])
-RETURNS TABLE (command int, stream text, expected bigint, written boolean)
-LANGUAGE sql STABLE AS $$
-    SELECT x.o, x.stream, min(x.version) - 1, true FROM unnest(p_index) AS x GROUP BY x.o, x.stream
-    UNION ALL
-    SELECT o, s, v, false FROM unnest(p_read_of, p_read_streams, p_read_versions) AS r (o, s, v)
-$$;
-
--- What only a faulty caller sends. It fails the whole call; the writer then sends the commands one by one.
-CREATE FUNCTION ledger.refuse_malformed(p_name text, p_ids uuid[], p_counts int[], p_index ledger.indexed[]) RETURNS void
+-- What only a faulty caller sends. It fails the whole call; the writer then sends the commands one by one. p_of: the
+-- command of each event, p_nth: its place in it. (What already stands in a stream has shown the shape of its name.)
+CREATE FUNCTION ledger.refuse_malformed(
+    p_name text, p_ids uuid[], p_counts int[], p_of int[], p_nth int[], x ledger.indexed) RETURNS void
 LANGUAGE plpgsql STABLE AS $$
 DECLARE bad record;
 BEGIN
     SELECT e.o, e.i, e.stream INTO bad
-      FROM (SELECT x.*, lag(x.o) OVER w = x.o AS follows, lag(x.i) OVER w AS last_i, lag(x.partition) OVER w AS last_partition
-              FROM unnest(p_index) AS x WINDOW w AS (ORDER BY x.n)) AS e
-     WHERE (e.command = p_ids[e.o] AND e.total = p_counts[e.o] AND e.version > 0 AND e.type ~ '^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$'
-            AND CASE WHEN e.follows THEN e.i = e.last_i + 1 AND e.partition IS NOT DISTINCT FROM e.last_partition ELSE e.i = 1 END
-            AND CASE WHEN e.stream LIKE 'region-%'
+      FROM unnest(p_of, p_nth, x.commands, x.nths, x.totals, x.streams, x.versions, x.types, x.partitions, x.epochs)
+               AS e (o, nth, command, i, total, stream, version, type, partition, epoch)
+     WHERE (e.command = p_ids[e.o] AND e.i = e.nth AND e.total = p_counts[e.o] AND e.version > 0
+            AND e.type ~ '^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$'
+            AND CASE WHEN starts_with(e.stream, 'region-')
                      THEN e.stream ~ ('^region-' || replace(p_name, '.', '\.') || '-[a-z]+(_[0-7][0-9a-hjkmnp-tv-z]{25})?$')
                           AND e.partition IS NULL AND e.epoch IS NULL
-                     ELSE left(e.stream, -26) ~ '^[a-z][a-z_]*-$' AND substr(right(e.stream, 26), 1, 1) < '8'
-                          AND translate(right(e.stream, 26), '0123456789abcdefghjkmnpqrstvwxyz', '') = ''
+                     ELSE (e.version > 1 OR e.stream ~ '^[a-z][a-z_]*-[0-7][0-9a-hjkmnp-tv-z]+$'
+                                              AND strpos(e.stream, '-') = length(e.stream) - 26)
                           AND e.partition = ledger.partition_of(e.stream) AND e.epoch > 0 END) IS NOT TRUE
      LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'event % of command % on % is malformed', bad.i, p_ids[bad.o], bad.stream USING ERRCODE = 'CR005';
     END IF;
-    IF EXISTS (SELECT FROM unnest(p_index) AS x GROUP BY x.o, x.stream
-               HAVING count(*) > 1 AND array_agg(x.version ORDER BY x.n)
-                      <> ARRAY(SELECT generate_series(min(x.version), max(x.version)))) THEN
+    IF cardinality(p_of) = cardinality(p_ids) AND 1 = ALL (p_counts) THEN
+        RETURN;  -- no event has another one of its command beside it
+    END IF;
+    IF EXISTS (SELECT FROM unnest(p_of, x.partitions) AS e (o, partition)
+               GROUP BY e.o HAVING count(DISTINCT coalesce(e.partition, -1)) > 1) THEN
+        RAISE EXCEPTION 'a command has one partition' USING ERRCODE = 'CR005';
+    END IF;
+    IF EXISTS (SELECT FROM unnest(p_of, x.streams, x.versions) WITH ORDINALITY AS e (o, stream, version, n)
+               GROUP BY e.o, e.stream
+               HAVING count(*) > 1 AND array_agg(e.version ORDER BY e.n)
+                      <> ARRAY(SELECT generate_series(min(e.version), max(e.version)))) THEN
         RAISE EXCEPTION 'the versions of a stream do not follow one another' USING ERRCODE = 'CR005';
     END IF;
 END $$;
 
-CREATE FUNCTION ledger.refuse_overlap(p_ids uuid[], p_index ledger.indexed[], p_read_of int[], p_read_streams text[])
+CREATE FUNCTION ledger.refuse_large(p_of int[], p_bodies bytea[]) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF EXISTS (SELECT FROM unnest(p_of, p_bodies) AS e (o, body) GROUP BY e.o HAVING sum(octet_length(e.body)) > 262144) THEN
+        RAISE EXCEPTION 'a command is larger than 256 KiB' USING ERRCODE = 'CR004';
+    END IF;
+END $$;
+
+CREATE FUNCTION ledger.refuse_overlap(p_ids uuid[], p_of int[], x ledger.indexed, p_read_of int[], p_read_streams text[])
 RETURNS void LANGUAGE plpgsql STABLE AS $$
 DECLARE shared text;
 BEGIN
-    SELECT stream INTO shared FROM ledger.conditions(p_index, p_read_of, p_read_streams, '{}')
-     GROUP BY stream HAVING bool_or(written) AND count(DISTINCT command) > 1 LIMIT 1;
+    SELECT stream INTO shared
+      FROM (SELECT o, s, true FROM unnest(p_of, x.streams) AS w (o, s)
+            UNION ALL SELECT o, s, false FROM unnest(p_read_of, p_read_streams) AS r (o, s)) AS c (command, stream, written)
+     GROUP BY stream HAVING bool_or(written) AND min(command) <> max(command) LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'one command of the batch writes %, which another reads or writes', shared USING ERRCODE = 'CR007';
     END IF;
     IF (SELECT count(DISTINCT id) FROM unnest(p_ids) AS id) < cardinality(p_ids) THEN
         RAISE EXCEPTION 'a command id stands twice in the batch' USING ERRCODE = 'CR007';
     END IF;
-    IF EXISTS (SELECT FROM unnest(p_index) AS x WHERE x.claims IS NOT NULL GROUP BY x.claims HAVING count(*) > 1) THEN
+    IF num_nonnulls(VARIADIC x.claims) > 0 AND (SELECT count(DISTINCT c) < count(c) FROM unnest(x.claims) AS c) THEN
         RAISE EXCEPTION 'a command id is claimed twice in the batch' USING ERRCODE = 'CR007';
     END IF;
 END $$;
 
 -- Per command: 0 may be appended, else why not (see append); ids are looked up first, so a repeat is never a conflict.
 CREATE FUNCTION ledger.verdicts(
-    p_log smallint, p_ids uuid[], p_index ledger.indexed[], p_read_of int[], p_read_streams text[],
+    p_log smallint, p_ids uuid[], p_of int[], x ledger.indexed, p_read_of int[], p_read_streams text[],
     p_read_versions bigint[], OUT outcomes smallint[], OUT logs smallint[], OUT positions bigint[])
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    claims   boolean := EXISTS (SELECT FROM unnest(p_index) AS x WHERE x.claims IS NOT NULL);
-    foreign_ int[];
-    moved    int[];
+    not_owned int[];
+    moved     int[];
 BEGIN
-    SELECT array_agg(DISTINCT x.o) INTO foreign_
-      FROM (SELECT e.o, e.partition, e.epoch FROM unnest(p_index) AS e WHERE e.partition IS NOT NULL
+    SELECT array_agg(e.o) INTO not_owned
+      FROM (SELECT o, partition, epoch FROM unnest(p_of, x.partitions, x.epochs) AS e (o, partition, epoch)
             UNION ALL
             SELECT o, ledger.partition_of(s), NULL FROM unnest(p_read_of, p_read_streams) AS r (o, s)
-             WHERE s NOT LIKE 'region-%') AS x
-     WHERE NOT EXISTS (SELECT FROM ledger.ownership AS w
-                        WHERE w.partition = x.partition AND w.log = p_log AND w.cut IS NULL
-                              AND (x.epoch IS NULL OR w.epoch = x.epoch));
-    SELECT array_agg(DISTINCT c.command) INTO moved
-      FROM ledger.conditions(p_index, p_read_of, p_read_streams, p_read_versions) AS c
+             WHERE NOT starts_with(s, 'region-')) AS e
+     WHERE e.partition IS NOT NULL
+           AND NOT EXISTS (SELECT FROM ledger.ownership AS w
+                            WHERE w.partition = e.partition AND w.log = p_log AND w.cut IS NULL
+                                  AND w.epoch = coalesce(e.epoch, w.epoch));
+    SELECT array_agg(c.o) INTO moved
+      FROM (SELECT o, s, min(v) - 1 FROM unnest(p_of, x.streams, x.versions) AS e (o, s, v) GROUP BY o, s
+            UNION ALL
+            SELECT o, s, v FROM unnest(p_read_of, p_read_streams, p_read_versions) AS r (o, s, v)) AS c (o, stream, expected)
      WHERE c.expected <> coalesce((SELECT e.version FROM ledger.entry AS e WHERE e.stream = c.stream
                                     ORDER BY e.version DESC LIMIT 1), 0);
-    SELECT array_agg(CASE WHEN e.position IS NOT NULL THEN 1 WHEN c = ANY (foreign_) THEN 3 WHEN c = ANY (moved) THEN 2 ELSE 0 END
-                     ORDER BY c),
-           array_agg(e.log ORDER BY c), array_agg(e.position ORDER BY c)
+    SELECT array_agg(CASE WHEN e.position IS NOT NULL THEN 1 WHEN c = ANY (not_owned) THEN 3 WHEN c = ANY (moved) THEN 2 ELSE 0 END),
+           array_agg(e.log), array_agg(e.position)
       INTO outcomes, logs, positions
       FROM unnest(p_ids) WITH ORDINALITY AS q (id, c)
            LEFT JOIN LATERAL (SELECT e.log, e.position FROM ledger.entry AS e WHERE e.command_id = q.id LIMIT 1) AS e ON true;
-    IF claims THEN
+    IF num_nonnulls(VARIADIC x.claims) > 0 THEN
         SELECT array_agg(CASE WHEN outcomes[c] = 0 AND taken THEN 2 ELSE outcomes[c] END ORDER BY c) INTO outcomes
-          FROM (SELECT c, EXISTS (SELECT FROM unnest(p_index) AS x
-                                   WHERE x.o = c AND (x.claims = ANY (p_ids)
-                                         OR EXISTS (SELECT FROM ledger.entry AS e WHERE e.command_id = x.claims))) AS taken
+          FROM (SELECT c, EXISTS (SELECT FROM unnest(p_of, x.claims) AS e (o, claims)
+                                   WHERE e.o = c AND (e.claims = ANY (p_ids)
+                                         OR EXISTS (SELECT FROM ledger.entry AS k WHERE k.command_id = e.claims))) AS taken
                   FROM generate_subscripts(p_ids, 1) AS c) AS q;
     END IF;
 END $$;
@@ -288,16 +307,28 @@ END $$;
 
 -- An entry counts iff it stands on its log's own region streams, or its log owned (partition, epoch). The others are kept,
 -- with an empty index.
-CREATE FUNCTION ledger.leave_out_foreign(p_log smallint, p_name text, p_index ledger.indexed[]) RETURNS ledger.indexed[]
-LANGUAGE sql STABLE AS $$
-    SELECT array_agg(CASE WHEN CASE WHEN x.partition IS NULL THEN starts_with(x.stream, 'region-' || p_name || '-')
-                                    ELSE EXISTS (SELECT FROM ledger.ownership AS w
-                                                  WHERE w.partition = x.partition AND w.epoch = x.epoch AND w.log = p_log
-                                                        AND x.partition = ledger.partition_of(x.stream)) END
-                          THEN x ELSE ROW(x.o, x.n, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::ledger.indexed END
-                     ORDER BY x.n)
-      FROM unnest(p_index) AS x
-$$;
+CREATE FUNCTION ledger.leave_out_foreign(p_log smallint, p_name text, x ledger.indexed) RETURNS ledger.indexed
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    counts boolean[];
+BEGIN
+    SELECT array_agg(CASE WHEN e.partition IS NULL THEN starts_with(e.stream, 'region-' || p_name || '-')
+                          ELSE EXISTS (SELECT FROM ledger.ownership AS w
+                                        WHERE w.partition = e.partition AND w.epoch = e.epoch AND w.log = p_log
+                                              AND e.partition = ledger.partition_of(e.stream)) END)
+      INTO counts
+      FROM unnest(x.streams, x.partitions, x.epochs) AS e (stream, partition, epoch);
+    IF true = ALL (counts) THEN
+        RETURN x;
+    END IF;
+    SELECT array_agg(CASE WHEN c THEN e.stream END), array_agg(CASE WHEN c THEN e.version END), array_agg(CASE WHEN c THEN e.type END),
+           array_agg(CASE WHEN c THEN e.partition END), array_agg(CASE WHEN c THEN e.command END),
+           array_agg(CASE WHEN c THEN e.claims END)
+      INTO x.streams, x.versions, x.types, x.partitions, x.commands, x.claims
+      FROM unnest(counts, x.streams, x.versions, x.types, x.partitions, x.commands, x.claims)
+               AS e (c, stream, version, type, partition, command, claims);
+    RETURN x;
+END $$;
 
 -- The doors ------------------------------------------------------------------------------------------------------------
 
@@ -315,28 +346,34 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     head   record;
-    index  ledger.indexed[];
+    x      ledger.indexed;
     bodies bytea[] := p_bodies;
     of     int[];
+    nth    int[];
     next   bigint;
 BEGIN
     PERFORM ledger.refuse_unsafe_session();
-    SELECT coalesce(array_agg(c ORDER BY c), '{}') INTO of
-      FROM unnest(p_counts) WITH ORDINALITY AS q (events, c), generate_series(1, q.events);
+    SELECT coalesce(array_agg(c), '{}'), coalesce(array_agg(i), '{}') INTO of, nth
+      FROM unnest(p_counts) WITH ORDINALITY AS q (events, c), generate_series(1, q.events) AS i;
     IF cardinality(of) <> cardinality(p_bodies) OR cardinality(p_ids) <> cardinality(p_counts) THEN
         RAISE EXCEPTION 'the counts do not fit the bodies' USING ERRCODE = 'CR005';
     END IF;
-    SELECT coalesce(array_agg(b ORDER BY b.n), '{}') INTO index FROM ledger.read_bodies(p_bodies, of) AS b;
+    x := ledger.read_bodies(p_bodies);
     SELECT * INTO head FROM ledger.lock_head(p_log, true);
-    PERFORM ledger.refuse_malformed(head.name, p_ids, p_counts, index);
-    PERFORM ledger.refuse_overlap(p_ids, index, p_read_of, p_read_streams);
+    PERFORM ledger.refuse_malformed(head.name, p_ids, p_counts, of, nth, x);
+    IF pg_column_size(p_bodies) > 262144 THEN
+        PERFORM ledger.refuse_large(of, p_bodies);
+    END IF;
+    IF cardinality(p_ids) > 1 OR num_nonnulls(VARIADIC x.claims) > 0 THEN
+        PERFORM ledger.refuse_overlap(p_ids, of, x, p_read_of, p_read_streams);
+    END IF;
     SELECT v.outcomes, v.logs, v.positions INTO outcomes, logs, positions
-      FROM ledger.verdicts(p_log, p_ids, index, p_read_of, p_read_streams, p_read_versions) AS v;
+      FROM ledger.verdicts(p_log, p_ids, of, x, p_read_of, p_read_streams, p_read_versions) AS v;
 
     IF 0 <> ANY (outcomes) THEN  -- the refused are left out
         SELECT coalesce(array_agg(b ORDER BY n), '{}') INTO bodies
           FROM unnest(of, p_bodies) WITH ORDINALITY AS e (o, b, n) WHERE outcomes[o] = 0;
-        SELECT array_agg(b ORDER BY b.n) INTO index FROM ledger.read_bodies(bodies, '{}') AS b;
+        x := ledger.read_bodies(bodies);
     END IF;
     next := head.last + 1;
     FOR c IN 1 .. cardinality(p_ids) LOOP
@@ -348,11 +385,9 @@ BEGIN
     recorded := greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, head.recorded + 1);
     leaves := '{}';
     IF bodies <> '{}' THEN
-        SELECT c.leaves INTO leaves FROM ledger.chain(head.leaf, head.last + 1, recorded, bodies) AS c;
-        PERFORM ledger.extend(
-            p_log, (SELECT array_agg(k ORDER BY k) FROM generate_series(head.last + 1, next - 1) AS k),
-            (SELECT array_agg(append.recorded + k - 1 ORDER BY k) FROM generate_series(1, cardinality(bodies)) AS k),
-            leaves, bodies, index);
+        leaves := (ledger.chain(head.leaf, head.last + 1, recorded, bodies)).leaves;
+        PERFORM ledger.extend(p_log, head.last + 1, ARRAY(SELECT generate_series(recorded, recorded + cardinality(bodies) - 1)),
+                              leaves, bodies, x);
     END IF;
 END $$;
 
@@ -363,14 +398,14 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 -- A plan is cached for the session, perhaps when the log was empty: only index look-ups stay right.
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-    head  record;
-    e     record;
-    index ledger.indexed[];
-    size  int := cardinality(p_bodies);
-    bad   bigint;
+    head record;
+    e    record;
+    x    ledger.indexed;
+    size int := cardinality(p_bodies);
+    bad  bigint;
 BEGIN
     PERFORM ledger.refuse_unsafe_session();
-    SELECT array_agg(b ORDER BY b.n) INTO index FROM ledger.read_bodies(p_bodies, '{}') AS b;
+    x := ledger.read_bodies(p_bodies);
     SELECT * INTO head FROM ledger.lock_head(p_log, false);
     IF p_first <> head.last + 1 THEN
         RAISE EXCEPTION 'position % is next, not %', head.last + 1, p_first USING ERRCODE = 'CR008';
@@ -382,29 +417,26 @@ BEGIN
         END IF;
         head.recorded := e.recorded;
     END LOOP;
-    SELECT p_first + x.n - 1 INTO bad
-      FROM (SELECT x.*, lag(x.i) OVER w AS last_i, lag(x.command) OVER w AS last_command, lag(x.total) OVER w AS last_total
-              FROM unnest(index) AS x WINDOW w AS (ORDER BY x.n)) AS x
-     WHERE (CASE WHEN x.i = 1 THEN last_i IS NULL OR last_i = last_total
-                 ELSE x.i = last_i + 1 AND x.command = last_command AND x.total = last_total END
-            AND x.i <= x.total AND (x.n < cardinality(p_bodies) OR x.i = x.total)) IS NOT TRUE
-     ORDER BY x.n LIMIT 1;
+    SELECT p_first + c.n - 1 INTO bad
+      FROM unnest(x.commands, x.nths, x.totals) WITH ORDINALITY AS c (id, i, total, n)
+     WHERE (CASE WHEN c.i = 1 THEN c.n = 1 OR x.nths[c.n - 1] = x.totals[c.n - 1]
+                 ELSE c.i = x.nths[c.n - 1] + 1 AND c.id = x.commands[c.n - 1] AND c.total = x.totals[c.n - 1] END
+            AND c.i <= c.total AND (c.n < size OR c.i = c.total)) IS NOT TRUE
+     ORDER BY c.n LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'position %: a command is not whole', bad USING ERRCODE = 'CR010';
     END IF;
     IF p_first = 1 THEN  -- its ownership is what the rest counts by
-        PERFORM ledger.extend(p_log, ARRAY[1::bigint], p_recorded[1:1], p_leaves[1:1], p_bodies[1:1], index[1:1]);
+        PERFORM ledger.extend(p_log, 1, p_recorded[1:1], p_leaves[1:1], p_bodies[1:1], ledger.read_bodies(p_bodies[1:1]));
         IF size = 1 THEN
             RETURN 1;
         END IF;
-        SELECT array_agg(b ORDER BY b.n) INTO index FROM ledger.read_bodies(p_bodies[2:], '{}') AS b;
+        x := ledger.read_bodies(p_bodies[2:]);
         p_first := 2;
         p_recorded := p_recorded[2:]; p_leaves := p_leaves[2:]; p_bodies := p_bodies[2:];
         size := size - 1;
     END IF;
-    PERFORM ledger.extend(
-        p_log, (SELECT array_agg(k ORDER BY k) FROM generate_series(p_first, p_first + size - 1) AS k),
-        p_recorded, p_leaves, p_bodies, ledger.leave_out_foreign(p_log, head.name, index));
+    PERFORM ledger.extend(p_log, p_first, p_recorded, p_leaves, p_bodies, ledger.leave_out_foreign(p_log, head.name, x));
     RETURN p_first + size - 1;
 END $$;
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
+from psycopg import errors
 
 ROLES = ("ledger", "reader", "writer", "applier", "projector")
 HERE = Path(__file__).parent
@@ -25,15 +27,10 @@ def migrate(dsn: str, folders: Iterable[tuple[str, Path]]) -> list[str]:
 
     Needs a role that may create roles and schemas. Safe to run from several processes, and again.
     """
+    _make_roles(dsn)
     applied: list[str] = []
     with psycopg.connect(dsn) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('countroom.migration'))")
-        for role in ROLES:
-            found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (f"countroom_{role}",)).fetchone()
-            if found is None:
-                connection.execute(f"CREATE ROLE countroom_{role} NOLOGIN")
-        for role in ("writer", "applier", "projector"):
-            connection.execute(f"GRANT countroom_reader TO countroom_{role}")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS public.countroom_migration (name text PRIMARY KEY, digest text NOT NULL)"
         )
@@ -52,3 +49,15 @@ def migrate(dsn: str, folders: Iterable[tuple[str, Path]]) -> list[str]:
                 elif done[name] != digest:
                     raise SchemaChanged(f"{name} was applied in another form; a change needs a new file")
     return applied
+
+
+def _make_roles(dsn: str) -> None:
+    """Roles belong to the whole cluster, of which another database may be migrated at this moment: no lock covers both."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for role in ROLES:
+            if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (f"countroom_{role}",)).rowcount:
+                with suppress(errors.DuplicateObject, errors.UniqueViolation):
+                    connection.execute(f"CREATE ROLE countroom_{role} NOLOGIN")
+        for role in ("writer", "applier", "projector"):
+            with suppress(errors.UniqueViolation):
+                connection.execute(f"GRANT countroom_reader TO countroom_{role}")

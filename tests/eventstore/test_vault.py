@@ -176,7 +176,8 @@ async def test_keys_are_kept_wrapped_and_found_by_what_identifies_their_subject(
     await vault.keep([Owed("a", anna, [("email", "Anna@example.com")]), Owed("b", ben, [("email", "ben@example.com")])])
     assert await vault.find("email", " anna@EXAMPLE.com") == ["a"]
     assert await vault.find("name", "anna@example.com") == []
-    assert await vault.keys([anna.id, ben.id, OTHER.id]) == {anna.id: anna, ben.id: ben}
+    commitments = {key.id: key.commitment for key in (anna, ben, OTHER)}
+    assert await vault.keys(commitments) == {anna.id: anna, ben.id: ben}
     everything = str(ledger.sql("SELECT * FROM vault.data_key")) + str(ledger.sql("SELECT * FROM vault.blind_index"))
     assert "anna" not in everything.lower()
     for key in (anna, ben):
@@ -197,7 +198,25 @@ async def test_a_vault_of_another_region_key_opens_nothing(vault: Vault, ledger:
     await vault.keep([Owed("a", key, [])])
     async with postgres.pool(ledger.dsn, "countroom_writer", size=1) as pool:
         with pytest.raises(CannotOpen):
-            await Vault(pool, RegionKey(b"s" * 32)).keys([key.id])
+            await Vault(pool, RegionKey(b"s" * 32)).keys({key.id: key.commitment})
+
+
+async def test_a_key_that_is_not_the_committed_one_opens_nothing_until_the_right_one_is_back(
+    vault: Vault, ledger: Ledger
+) -> None:
+    """Wrapped by the region's own key, under its own name: only the commitment tells."""
+    key = vault.new_key(uuid.uuid4().bytes)
+    await vault.keep([Owed("a", key, [])])
+    [(kept,)] = ledger.sql("SELECT wrapped FROM vault.data_key")
+    planted = REGION.wrap(DataKey(key.id, bytes(32)), b"n" * 12)
+    ledger.sql("UPDATE vault.data_key SET wrapped = %s", planted)
+    for _ in range(2):
+        with pytest.raises(CannotOpen, match=f"{key.id} .* not the one that the registration commits to"):
+            await vault.keys({key.id: key.commitment})
+    ledger.sql("UPDATE vault.data_key SET wrapped = %s", kept)
+    assert await vault.keys({key.id: key.commitment}) == {key.id: key}
+    with pytest.raises(CannotOpen):
+        await vault.keys({key.id: OTHER.commitment})
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,24 @@ import asyncio
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
+from eventsourcing.persistence import StoredEvent
 from psycopg import AsyncConnection
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from eventstore.postgres import Waker
+from eventstore.recorder import LogApplicationRecorder
 from projections import catalog, postgres, runner
 from projections.projection import Batch, Moved, OutOfOrder, Standing
+from projections.rebuild import rebuild
 from projections.redis import prefix
 from projections.runner import Runner, Stop, reporting
-from tests.projections.books import Book, MemorySource, write
+from tests.eventstore.test_recorder import datastore_of
+from tests.projections.books import PARTITIONS, Book, MemorySource, write
 from tests.projections.histories import follow, forget, hashes
 
 
@@ -56,7 +61,7 @@ async def test_all_projections_come_to_the_heads_of_all_logs(
     eu, us = deposits("eu"), deposits("us")
     write(dsn, eu, us)
     stores = catalog.stores(connection, client)
-    await to_the_end(Runner(catalog.source(connection), stores.values(), Stops(), entries=7))
+    await to_the_end(Runner(catalog.source(connection, PARTITIONS), stores.values(), Stops(), entries=7))
     found = await hashes(stores)
     assert found == await replayed(connection, client, eu, us)
     assert found["players"].vector["us"].position == len(us.entries)
@@ -83,7 +88,7 @@ async def test_what_is_appended_later_is_followed_without_being_asked(
     write(dsn, book)
     stores = catalog.stores(connection, client)
     async with await postgres.connect(dsn) as listening:
-        run = Runner(catalog.source(connection), stores.values(), Stops())
+        run = Runner(catalog.source(connection, PARTITIONS), stores.values(), Stops())
         running = asyncio.create_task(run.run(Waker(listening), poll_s=30.0))
         await arrives(client, len(book.entries))
         book.imported(book.players[0], 5, "2025-01-01T00:00:00Z")
@@ -100,7 +105,7 @@ async def test_an_event_of_a_later_release_stops_its_log_and_no_other(
     us.imported(us.players[0], 9, "2025-01-01T00:00:00Z")
     write(dsn, eu, us)
     stores = catalog.stores(connection, client)
-    await to_the_end(Runner(catalog.source(connection), stores.values(), reporting(connection)))
+    await to_the_end(Runner(catalog.source(connection, PARTITIONS), stores.values(), reporting(connection)))
     for store in stores.values():
         standing = await store.open()
         assert {log: place.position for log, place in standing.vector.items()} == {
@@ -110,6 +115,29 @@ async def test_an_event_of_a_later_release_stops_its_log_and_no_other(
     status = await (await connection.execute("SELECT projection, log, stopped_at, reason FROM read.status")).fetchall()
     reason = f"eu/{len(eu.entries)}: no event of this release is called player.renamed"
     assert sorted(status) == sorted((name, "eu", len(eu.entries) - 1, reason) for name in stores)
+
+
+async def test_a_log_that_is_no_regions_is_left_alone(
+    dsn: str, connection: AsyncConnection[Any], client: Redis
+) -> None:
+    """One of the eventsourcing library's recorder, in the same database; eu.2 would be a log of the region eu."""
+    book = deposits()
+    write(dsn, book)
+    with datastore_of(dsn) as datastore:
+        recorder = LogApplicationRecorder(datastore)
+        recorder.create_table()
+        recorder.insert_events([StoredEvent(uuid4(), 1, "a topic", b"a state")])
+    with psycopg.connect(dsn) as administrator:
+        administrator.execute("SELECT ledger.register_log('eu.2', 'countroom.test/eu.2', false)")
+    stores = catalog.stores(connection, client)
+    source, stops = catalog.source(connection, ["eu"]), Stops()
+    assert await source.heads() == {"eu": len(book.entries), "eu.2": 0}
+    await to_the_end(Runner(source, stores.values(), stops))
+    assert stops == []
+    for store in stores.values():
+        assert (await store.open()).vector.keys() == {"eu"}
+    await rebuild("players", dsn=dsn, client=client, regions=["eu"])
+    assert (await stores["players"].open()).vector.keys() == {"eu"}
 
 
 async def test_a_fault_of_one_projection_stops_no_other(connection: AsyncConnection[Any], client: Redis) -> None:
@@ -161,8 +189,8 @@ async def test_two_runners_apply_once(connection: AsyncConnection[Any], dsn: str
     write(dsn, eu, us)
     stores = catalog.stores(connection, client)
     async with await postgres.connect(dsn) as other:
-        one = Runner(catalog.source(connection), stores.values(), Stops(), entries=5)
-        two = Runner(catalog.source(other), catalog.stores(other, client).values(), Stops(), entries=7)
+        one = Runner(catalog.source(connection, PARTITIONS), stores.values(), Stops(), entries=5)
+        two = Runner(catalog.source(other, PARTITIONS), catalog.stores(other, client).values(), Stops(), entries=7)
         await asyncio.gather(to_the_end(one), to_the_end(two))
     await to_the_end(one)
     assert await hashes(stores) == await replayed(connection, client, eu, us)
@@ -177,7 +205,7 @@ async def test_a_flush_is_noticed_and_the_caches_begin_again_by_themselves(
     book = deposits()
     write(dsn, book)
     stores = catalog.stores(connection, client)
-    before = Runner(catalog.source(connection), stores.values(), Stops())
+    before = Runner(catalog.source(connection, PARTITIONS), stores.values(), Stops())
     await to_the_end(before)
     found = await hashes(stores)
     await client.flushall()
@@ -310,7 +338,7 @@ from projections.runner import Runner, reporting
 async def main(dsn, url):
     async with await postgres.connect(dsn) as connection:
         stores = catalog.stores(connection, Redis.from_url(url)).values()
-        runner = Runner(catalog.source(connection), stores, reporting(connection), entries=5)
+        runner = Runner(catalog.source(connection, ("eu", "us")), stores, reporting(connection), entries=5)
         print("begins", flush=True)
         while await runner.step():
             pass

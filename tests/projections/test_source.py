@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 
 from projections.projection import START, Position
 from projections.source import LogSource
-from tests.projections.books import CODEC, Book, MemorySource, write
+from tests.projections.books import CODEC, PARTITIONS, Book, MemorySource, write
 
 
 def deposits(count: int) -> Book:
@@ -76,7 +76,7 @@ async def test_a_log_that_lost_its_end_is_not_read() -> None:
 async def test_postgresql_is_read_as_memory_is(dsn: str, connection: AsyncConnection[Any]) -> None:
     book = deposits(5)
     write(dsn, book, stranded=range(6, 9))
-    source, memory = LogSource(connection, CODEC), MemorySource(book, stranded=range(6, 9))
+    source, memory = LogSource(connection, CODEC, PARTITIONS), MemorySource(book, stranded=range(6, 9))
     assert await source.heads() == await memory.heads()
     for limit in (1, 4, 100):
         place = START

@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from domain.kernel import Sealed
+from domain.players import DataKey
 from eventstore.postgres import pool
 from projections import postgres
 from queries.context import Context
@@ -19,11 +20,11 @@ async def house(servers: Servers) -> AsyncIterator[House]:
     dsn = database(servers, "queries")
     client = Redis.from_url(servers.endpoints.redis)
     await client.flushall()
-    opened: list[tuple[str, Mapping[str, Sealed]]] = []
+    opened: list[tuple[str, DataKey, Mapping[str, Sealed]]] = []
 
-    async def open_personal(event_id: str, sealed: Mapping[str, Sealed]) -> Mapping[str, str]:
+    async def open_personal(event_id: str, key: DataKey, sealed: Mapping[str, Sealed]) -> Mapping[str, str]:
         """Opens everything but e-mail addresses."""
-        opened.append((event_id, sealed))
+        opened.append((event_id, key, sealed))
         return {path: value.sealed.removeprefix("sealed ") for path, value in sealed.items() if path != "data.email"}
 
     async with pool(dsn, "countroom_reader", size=3) as readers, await postgres.connect(dsn) as connection:

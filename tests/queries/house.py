@@ -10,10 +10,11 @@ from psycopg import AsyncConnection
 from redis.asyncio import Redis
 
 from domain.kernel import Sealed
+from domain.players import DataKey
 from projections import catalog
 from projections.runner import Runner, Stop
 from queries.context import Context
-from tests.projections.books import Book, write
+from tests.projections.books import PARTITIONS, Book, write
 
 
 @dataclass
@@ -22,13 +23,13 @@ class House:
     client: Redis
     connection: AsyncConnection[Any]
     context: Context
-    opened: list[tuple[str, Mapping[str, Sealed]]]
+    opened: list[tuple[str, DataKey, Mapping[str, Sealed]]]
 
     async def project(self, *books: Book) -> None:
         """Append what is new in the books, and wait until it can be read."""
         write(self.dsn, *books)
         stores = catalog.stores(self.connection, self.client).values()
-        runner = Runner(catalog.source(self.connection), stores, unexpected)
+        runner = Runner(catalog.source(self.connection, PARTITIONS), stores, unexpected)
         while await runner.step():
             pass
 

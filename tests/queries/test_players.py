@@ -6,6 +6,7 @@ import pytest
 
 from domain.errors import Invalid, InvalidId, NotFound
 from domain.kernel import Money, PlayerId
+from domain.players import DataKey
 from queries import players
 from queries.players import Balance, DepositLimit, Personal
 from tests.projections.books import Book
@@ -37,10 +38,22 @@ async def test_a_field_whose_key_is_elsewhere_stays_sealed(house: House) -> None
     await house.project(book)
     card = await players.card(house.context, player)
     assert card.personal == Personal(sealed=True, name="Ada", email=None)
-    event_id, asked = house.opened[-1]
+    event_id, _, asked = house.opened[-1]
     assert event_id == "id-eu-2"
     assert set(asked) == {"data.name", "data.email"}
     assert asked["data.email"].sealed == "sealed ada@example.com"
+
+
+async def test_fields_are_opened_with_the_key_that_the_registration_in_the_log_commits_to(house: House) -> None:
+    book = Book("eu")
+    player = book.register(name="Ada")
+    book.block(player)
+    await house.project(book)
+    await house.connection.execute('UPDATE read.player SET personal = \'{"name": {"sealed": "x", "key": "planted"}}\'')
+    await players.card(house.context, player)
+    _, key, asked = house.opened[-1]
+    assert asked["data.name"].key == "planted"
+    assert key == DataKey(id=player.removeprefix("player_"), commitment="00")
 
 
 async def test_a_player_without_money_or_limits_has_a_card(house: House) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from tests.system.conftest import Deployment, running
+from eventstore.vault import DataKey, RegionKey
+from tests.system.conftest import Client, Deployment, running
 
 NAME, EMAIL, PHONE = "Zebulon Quackenbush", "zebulon.quackenbush@example.org", "+4915155500042"
 BORN = "1971-03-29"
@@ -31,8 +33,25 @@ def test_a_planted_name_email_and_phone_are_found_nowhere_in_the_clear(tmp_path:
     assert [path.name for path in planted_in(tmp_path)] == ["a file"]
 
 
+def test_a_planted_key_opens_no_field_and_is_named(eu: Client, deployment: Deployment) -> None:
+    player = eu.register(name=NAME)
+    eu.eventually(f"/v1/players/{player}", lambda card: card["personal"]["sealed"], role="auditor")
+    settings = deployment.local.settings["eu"]
+    subject = player.removeprefix("player_")
+    with psycopg.connect(settings.postgres) as connection:
+        row = connection.execute("SELECT id FROM vault.data_key WHERE subject = %s", [subject]).fetchone()
+        assert row is not None
+        planted = RegionKey.from_file(settings.region_key).wrap(DataKey(str(row[0]), bytes(32)), bytes(12))
+        connection.execute("UPDATE vault.data_key SET wrapped = %s WHERE subject = %s", [planted, subject])
+
+    answer = eu.get(f"/v1/players/{player}")
+
+    assert (answer.status, answer.json["code"]) == (500, "cannot_open")
+    assert f"{row[0]} of the vault is not the one that the registration commits to" in answer.json["detail"]
+    assert eu.get(f"/v1/players/{player}", role="auditor").status == 200
+
+
 def _flush(deployment: Deployment) -> None:
-    import psycopg
     import redis
 
     for settings in deployment.local.settings.values():

@@ -457,8 +457,11 @@ class _Sender:
             async with asyncio.TaskGroup() as group:
                 for _ in range(IN_FLIGHT):
                     group.create_task(worker())
-        except* ImportStopped as errors:
-            raise _first(errors) from None
+        except ExceptionGroup as errors:  # not except*: Python 3.11.2 wraps what is raised there in a group again
+            stopped, others = errors.split(ImportStopped)
+            if stopped is None or others is not None:
+                raise
+            raise _first(stopped) from None
 
     def _count(self, batch: Batch, results: list[_Result]) -> None:
         counted = 0

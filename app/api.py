@@ -9,8 +9,9 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
@@ -20,34 +21,50 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from app import commanding, problems, querying
+from app import commanding, metrics, problems, querying
 from app.bootstrap import write_side
 from app.commanding import Services
+from app.metrics import Metrics, Timed
 from app.openapi import Schemas
 from app.settings import Settings
 from domain.errors import Invalid, NotFound, Rejected
-from eventstore.log import TooLarge
+from eventstore.log import Command, TooLarge
 from eventstore.writer import Unavailable
+
+if TYPE_CHECKING:
+    from app.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
 
 
-async def build(settings: Settings, stack: AsyncExitStack, stop: asyncio.Event) -> FastAPI:
+async def build(
+    settings: Settings, stack: AsyncExitStack, stop: asyncio.Event, tracing: Tracing | None = None
+) -> FastAPI:
     """Put the application together; `stack` closes what it opened, `stop` ends open event streams."""
-    write = await stack.enter_async_context(write_side(settings))
+    counted = Metrics()
+
+    def appended(commands: Sequence[Command], seconds: float) -> None:
+        counted.appended(commands, seconds)
+        if tracing:
+            tracing.appended(commands, seconds)
+
+    write = await stack.enter_async_context(write_side(settings, appended))
     read = await stack.enter_async_context(querying.read_side(settings, write, stop))
 
     app = FastAPI(
         title="Countroom",
         version="0.1.0",
         description="The back office of an online casino, on a ledger that its regulator can check.",
+        # FastAPI's own would tell query strings, and look-ups have names and e-mail addresses there.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         docs_url=None,
         redoc_url=None,
     )
     schemas = Schemas()
     services = Services(write.decider, write.vault, write.tokens, write.group, write.fingerprint_key)
-    app.include_router(commanding.router(services, schemas))
+    app.include_router(commanding.router(services, schemas, counted.commands))
     app.include_router(querying.router(read, schemas))
+    app.include_router(metrics.router(counted, read, settings))
     schemas.install(app)
     _explain_errors(app)
     app.add_middleware(
@@ -56,6 +73,11 @@ async def build(settings: Settings, stack: AsyncExitStack, stop: asyncio.Event) 
         allow_methods=["GET"],
         allow_headers=["Authorization", "Last-Event-ID"],
     )
+    if tracing:
+        from app.tracing import TracedCommands
+
+        app.add_middleware(TracedCommands, tracing=tracing)
+    app.add_middleware(Timed, metrics=counted)
     return app
 
 
@@ -101,10 +123,10 @@ class _Server(uvicorn.Server):
         return nullcontext()
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
+async def serve(settings: Settings, stop: asyncio.Event, tracing: Tracing | None = None) -> None:
     """Serve until told to stop."""
     async with AsyncExitStack() as stack:
-        app = await build(settings, stack, stop)
+        app = await build(settings, stack, stop, tracing)
         config = uvicorn.Config(
             app,
             host=settings.api_host,

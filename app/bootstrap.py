@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,15 +101,20 @@ class WriteSide(NamedTuple):
 
 
 @asynccontextmanager
-async def write_side(settings: Settings) -> AsyncIterator[WriteSide]:
-    """The decider and its writer, running until the block ends; then what is queued is still appended."""
+async def write_side(
+    settings: Settings, appended: Callable[[Sequence[Command], float], None] = lambda _commands, _seconds: None
+) -> AsyncIterator[WriteSide]:
+    """The decider and its writer, running until the block ends; then what is queued is still appended.
+
+    `appended` hears of each batch (eventstore.writer.Writer).
+    """
     pool = postgres.pool(settings.postgres, "countroom_writer", size=READERS_MAX)
     vault = Vault(pool, RegionKey.from_file(settings.region_key))
 
     async def connect() -> PostgresLog:
         return await PostgresLog.open(await postgres.connect(settings.postgres, "countroom_writer"), settings.region)
 
-    writer = Writer(connect)
+    writer = Writer(connect, appended=appended)
     async with pool:
         running = asyncio.create_task(writer.run(), name="writer")
         running.add_done_callback(_stop_if_dead)

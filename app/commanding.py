@@ -7,7 +7,8 @@ Invariant: alone and in a batch a command takes the same way; only the envelope 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -21,9 +22,10 @@ from app import openapi, problems
 from app.openapi import Schemas
 from commands import batch, identity, limits, players, transactions
 from commands.batch import Batch
-from commands.decider import Context, Decider, Plan, Receipt, WrongRegion
-from commands.edge import Edge, Endpoint, read_body
+from commands.decider import Context, Decider, Plan, PreconditionFailed, Receipt, Seen, WrongRegion
+from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
 from domain.errors import Forbidden, InvalidId, KeyReused, NotFound
+from domain.kernel import Stream
 from eventstore.vault import Vault
 
 BODY_BYTES_MAX = 60 * 1024
@@ -31,8 +33,11 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 KEY_CHARACTERS_MAX = 200
 
 ENDPOINTS: tuple[Endpoint, ...] = (*players.ENDPOINTS, *limits.ENDPOINTS, *transactions.ENDPOINTS)
+_TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
+_TAGS = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ALWAYS = (problems.KeyMissing, problems.Unauthenticated, Forbidden, problems.BodyTooLarge, problems.Busy)
+_UNMET = (problems.IfMatchMalformed, PreconditionFailed)
 
 
 class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,8 +66,11 @@ class Services(NamedTuple):
 
 
 class _Route(NamedTuple):
+    """`read_together`: what the ETag of the resource in its path is made of, if that has one."""
+
     endpoint: Endpoint
     decoder: msgspec.json.Decoder[Any]
+    read_together: Sequence[Callable[[Any], Stream[Any]]]
 
 
 def _shape(path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -71,14 +79,24 @@ def _shape(path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (*parts[1:3], *parts[4:]), tuple(parts[3:4])
 
 
-_ROUTES = {_shape(e.path)[0] + (len(_shape(e.path)[1]),): _Route(e, msgspec.json.Decoder(e.body)) for e in ENDPOINTS}
+def _route(endpoint: Endpoint) -> tuple[tuple[str | int, ...], _Route]:
+    fixed, identifiers = _shape(endpoint.path)
+    read_together = READ_TOGETHER[identifiers[0].strip("{}")] if identifiers else ()
+    return (*fixed, len(identifiers)), _Route(endpoint, msgspec.json.Decoder(endpoint.body), read_together)
 
 
-def router(services: Services, schemas: Schemas) -> APIRouter:
+_ROUTES = dict(map(_route, ENDPOINTS))
+
+
+Count = Callable[[Mapping[tuple[str, str], int]], None]
+"""Told of commands, by endpoint ("none": no command has that path) and outcome."""
+
+
+def router(services: Services, schemas: Schemas, count: Count) -> APIRouter:
     """All command routes."""
     made = APIRouter(tags=["commands"])
     for route in _ROUTES.values():
-        _add(made, services, schemas, route)
+        _add(made, services, schemas, count, route)
 
     async def post_batch(request: Request) -> Response:
         """Run many commands, each with its own key and result; items on one stream run in the order given."""
@@ -95,10 +113,11 @@ def router(services: Services, schemas: Schemas) -> APIRouter:
                 raise problems.BodyTooLarge(f"a command's body has at most {BODY_BYTES_MAX} bytes")
             route, arguments = match(path)
             endpoints[place] = route.endpoint
-            return plan(services, principal, route, arguments, item.key, path, raw, trace)
+            return plan(services, principal, route, arguments, item.key, path, raw, trace, item.if_match)
 
         results = await batch.run(wanted, plan=plan_item, decide=services.decider.run, made=_made)
         answers = [_result(result, endpoints.get(place)) for place, result in enumerate(results)]
+        count(Counter([(_name(endpoints.get(place)), outcome(result)) for place, result in enumerate(results)]))
         return Response(_encode(BatchAnswer(answers)), media_type="application/json")
 
     made.add_api_route(
@@ -115,22 +134,32 @@ def router(services: Services, schemas: Schemas) -> APIRouter:
     return made
 
 
-def _add(made: APIRouter, services: Services, schemas: Schemas, route: _Route) -> None:
+def _add(made: APIRouter, services: Services, schemas: Schemas, count: Count, route: _Route) -> None:
     endpoint = route.endpoint
 
-    async def post(request: Request) -> Response:
+    async def receipt_of(request: Request) -> Receipt:
         principal = authenticate(services.tokens, request)
         raw = await body_of(request, BODY_BYTES_MAX)
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         key = request.headers.get("Idempotency-Key", "")
         arguments = tuple(request.path_params.values())
-        planned = plan(services, principal, route, arguments, key, target, raw, _trace(request))
-        receipt = await services.decider.decide(planned)
+        if_match = ", ".join(request.headers.getlist("If-Match")) if "If-Match" in request.headers else None
+        planned = plan(services, principal, route, arguments, key, target, raw, _trace(request), if_match)
+        return await services.decider.decide(planned)
+
+    async def post(request: Request) -> Response:
+        try:
+            receipt = await receipt_of(request)
+        except Exception as error:
+            count({(endpoint.path, outcome(error)): 1})
+            raise
+        count({(endpoint.path, outcome(receipt)): 1})
         headers = {"Ledger-Position": receipt.position} if receipt.position else {}
         if receipt.repeated:
             headers["Idempotency-Replayed"] = "true"
         return Response(_encode(receipt.answer), endpoint.status, headers, media_type="application/json")
 
+    conditional, unmet = ([openapi.IF_MATCH], _UNMET) if route.read_together else ([], ())
     made.add_api_route(
         endpoint.path,
         post,
@@ -140,9 +169,9 @@ def _add(made: APIRouter, services: Services, schemas: Schemas, route: _Route) -
         summary=(endpoint.handler.__doc__ or "").partition(".")[0],
         description=endpoint.handler.__doc__,
         openapi_extra={
-            "parameters": [*openapi.path_parameters(endpoint.path), openapi.IDEMPOTENCY_KEY],
+            "parameters": [*openapi.path_parameters(endpoint.path), openapi.IDEMPOTENCY_KEY, *conditional],
             "requestBody": {"required": True, "content": schemas.json(endpoint.body)},
-            "responses": schemas.refusals((*_ALWAYS, InvalidId, KeyReused, WrongRegion, *endpoint.errors)),
+            "responses": schemas.refusals((*_ALWAYS, InvalidId, KeyReused, WrongRegion, *unmet, *endpoint.errors)),
         },
         responses={
             endpoint.status: {
@@ -165,6 +194,7 @@ def plan(
     target: str,
     raw: bytes,
     trace: str | None,
+    if_match: str | None = None,
 ) -> Plan:
     """Describe the command that a request asks for. Raises Rejected."""
     if not 0 < len(key) <= KEY_CHARACTERS_MAX:
@@ -177,7 +207,20 @@ def plan(
         identity.fingerprint(services.fingerprint_key, "POST", target, raw),
         trace,
     )
-    return route.endpoint.handler(*arguments, command, Edge(context, services.vault, services.group))
+    made = route.endpoint.handler(*arguments, command, Edge(context, services.vault, services.group))
+    if if_match is None or not route.read_together or (tags := entity_tags(if_match)) is None:
+        return made
+    streams = [stream(*arguments) for stream in route.read_together]
+    return made._replace(seen=Seen({stream.name: stream for stream in streams}, tags))
+
+
+def entity_tags(if_match: str) -> frozenset[str] | None:
+    """What an If-Match (RFC 9110, 13.1.1) names, None if any state will do. Weak tags never match. Raises IfMatchMalformed."""
+    if if_match.strip() == "*":
+        return None
+    if not _TAGS.fullmatch(if_match):
+        raise problems.IfMatchMalformed
+    return frozenset([tag for weak, tag in re.findall(_TAG, if_match) if not weak])
 
 
 def match(path: str) -> tuple[_Route, tuple[str, ...]]:
@@ -200,6 +243,20 @@ def _result(result: Receipt | Exception, endpoint: Endpoint | None) -> BatchResu
         return BatchResult(endpoint.status, msgspec.Raw(_encode(result.answer)), result.position, result.repeated)
     refused = problems.rejected(result)  # type: ignore[arg-type]
     return BatchResult(problems.status_of(type(refused)), msgspec.Raw(problems.document(refused)))
+
+
+def outcome(result: Receipt | Exception) -> str:
+    """What became of a command, in a word: "ok", "repeated" or the code of the problem."""
+    if isinstance(result, Receipt):
+        return "repeated" if result.repeated else "ok"
+    try:
+        return problems.rejected(result).code
+    except Exception:  # noqa: BLE001 — it is on its way to its caller already
+        return problems.Fault.code
+
+
+def _name(endpoint: Endpoint | None) -> str:
+    return endpoint.path if endpoint else "none"
 
 
 _encode = msgspec.json.Encoder().encode

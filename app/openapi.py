@@ -23,6 +23,16 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 200},
 }
 
+IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag with which this was read: if it has changed since, the command is refused.",
+    "schema": {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'},
+}
+UNGUARDED: dict[str, Any] = {"security": []}
+ETAG = {"ETag": {"schema": {"type": "string"}, "description": "names this state; for If-Match"}}
+
 
 class Schemas:
     """Collects wire types; `install` puts them into the application's OpenAPI document."""

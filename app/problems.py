@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from commands.batch import DependencyFailed
-from commands.decider import WrongRegion
+from commands.decider import PreconditionFailed, WrongRegion
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, Rejected, RuleRefused
 from eventstore.log import TooLarge
 from eventstore.writer import Unavailable
@@ -32,6 +32,11 @@ class Problem(msgspec.Struct, frozen=True):
 class KeyMissing(Invalid):
     code = "idempotency_key_missing"
     title = "A command needs an Idempotency-Key of 1 to 200 characters"
+
+
+class IfMatchMalformed(Invalid):
+    code = "if_match_malformed"
+    title = "If-Match is * or a list of entity tags in quotes"
 
 
 class BodyTooLarge(Rejected):
@@ -66,10 +71,12 @@ class Fault(Rejected):
 
 _STATUS: tuple[tuple[type[Rejected], int], ...] = (
     (KeyMissing, 400),
+    (IfMatchMalformed, 400),
     (MethodRefused, 405),
     (Unauthenticated, 401),
     (Forbidden, 403),
     (NotFound, 404),
+    (PreconditionFailed, 412),
     (BodyTooLarge, 413),
     (WrongRegion, 421),
     (DependencyFailed, 424),

@@ -160,7 +160,13 @@ class _Routes:
                 "parameters": [*openapi.path_parameters(path), *parameters],
                 "responses": self._schemas.refusals((*_ALWAYS, *errors)),
             },
-            responses={200: {"description": "Found", "content": self._schemas.json(answer)}},
+            responses={
+                200: {
+                    "description": "Found",
+                    "content": self._schemas.json(answer),
+                    "headers": openapi.ETAG if "version" in answer.__struct_fields__ else {},
+                }
+            },
         )
 
 
@@ -362,8 +368,8 @@ def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
         return Response(b'{"status":"ready"}', media_type="application/json")
 
     router.add_api_route("/", page, methods=["GET"], include_in_schema=False)
-    router.add_api_route("/healthz", healthz, methods=["GET"], tags=["health"])
-    router.add_api_route("/readyz", readyz, methods=["GET"], tags=["health"])
+    for path, look in (("/healthz", healthz), ("/readyz", readyz)):
+        router.add_api_route(path, look, methods=["GET"], tags=["health"], openapi_extra=openapi.UNGUARDED)
 
 
 def _parameters(request: Request, names: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

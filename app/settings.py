@@ -116,6 +116,13 @@ def client_token() -> str | None:
     return os.environ.get("COUNTROOM_TOKEN")
 
 
+def wants_traces() -> bool:
+    """Whether OpenTelemetry's own variables say where to send traces; they are read by its SDK (app.tracing)."""
+    if os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{which}ENDPOINT") for which in ("", "TRACES_"))
+
+
 def inherited() -> dict[str, str]:
     """The environment that child processes start from."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COUNTROOM_")}

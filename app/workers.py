@@ -13,12 +13,16 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from app.settings import Settings
+from app.settings import Settings, wants_traces
 from replication.config import Config
+
+if TYPE_CHECKING:
+    from app.tracing import Tracing
 
 ROLES = ("api", "projector", "relay", "applier")
 
@@ -36,8 +40,9 @@ async def _run(settings: Settings, roles: Sequence[str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    tracing = _tracing(settings, roles)
     tasks: list[asyncio.Task[Any]] = [
-        asyncio.create_task(work, name=role) for role in roles for work in _work(settings, role, stop)
+        asyncio.create_task(work, name=role) for role in roles for work in _work(settings, role, stop, tracing)
     ]
     spare_the_collector()
     stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
@@ -49,27 +54,44 @@ async def _run(settings: Settings, roles: Sequence[str]) -> None:
     with suppress(asyncio.CancelledError):
         await asyncio.gather(*pending)
     stopping.cancel()
+    if tracing:
+        tracing.close()
     for task in done - {stopping}:
         task.result()
 
 
-def _work(settings: Settings, role: str, stop: asyncio.Event) -> list[Coroutine[None, None, None]]:
+def _tracing(settings: Settings, roles: Sequence[str]) -> Tracing | None:
+    if not wants_traces():
+        return None
+    try:
+        from app.tracing import Tracing
+    except ImportError:
+        structlog.get_logger(__name__).warning("no traces: the packages are missing, pip install 'countroom[tracing]'")
+        return None
+    return Tracing(settings, roles)
+
+
+def _work(
+    settings: Settings, role: str, stop: asyncio.Event, tracing: Tracing | None
+) -> list[Coroutine[None, None, None]]:
     match role:
         case "api":
             from app import api
 
-            return [api.serve(settings, stop)]
+            return [api.serve(settings, stop, tracing)]
         case "projector":
-            return [_until(stop, lambda: _project(settings))]
+            return [_until(stop, lambda: _project(settings, tracing))]
         case "relay":
             from replication.relay import run_relay
 
-            return [run_relay(_replication(settings), stop)]
+            relayed = [partial(tracing.moved, "relay", settings.region)] if tracing else []
+            return [run_relay(_replication(settings), stop, *relayed)]
         case "applier":
             from replication.applier import run_applier
 
             others = [region for region in settings.regions if region != settings.region]
-            return [run_applier(_replication(settings), origin, stop) for origin in others]
+            copied = {origin: [partial(tracing.moved, "copy", origin)] if tracing else [] for origin in others}
+            return [run_applier(_replication(settings), origin, stop, *copied[origin]) for origin in others]
         case _:
             raise ValueError(f"no role is called {role}; there are {', '.join(ROLES)}")
 
@@ -81,13 +103,13 @@ def spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _project(settings: Settings) -> None:
+async def _project(settings: Settings, tracing: Tracing | None) -> None:
     from redis.asyncio import Redis
 
     from projections import runner
 
     async with Redis.from_url(settings.redis) as client:
-        await runner.serve(settings.postgres, client, settings.regions)
+        await runner.serve(settings.postgres, client, settings.regions, *([tracing.projected] if tracing else []))
 
 
 def _replication(settings: Settings) -> Config:

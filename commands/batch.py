@@ -22,11 +22,12 @@ ITEMS_MAX = 1000
 
 
 class BatchItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One command: its Idempotency-Key, its path (with `$n` for the identifier that item n made), its body."""
+    """One command: its Idempotency-Key, its path (with `$n` for the identifier that item n made), its body, its If-Match."""
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     path: Annotated[str, msgspec.Meta(max_length=300)]
     body: msgspec.Raw
+    if_match: Annotated[str, msgspec.Meta(max_length=300)] | None = None
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,7 +61,7 @@ class _Footprint(NamedTuple):
         partition = next(iter(plan.writes.values())).partition
         if plan.follow:
             writes.append(partition)
-        reads: list[str | int] = [partition, *(stream.name for stream in plan.reads.values())]
+        reads: list[str | int] = [partition, *(stream.name for stream in plan.reads.values()), *plan.seen.streams]
         is_new = plan.fresh.issuperset((*plan.writes, *plan.reads))
         return cls(frozenset(writes), frozenset(reads), frozenset() if is_new else frozenset([partition]))
 

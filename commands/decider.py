@@ -25,7 +25,7 @@ import msgspec
 from access.policy import Action, Principal
 from commands.gathering import Gathering, Results
 from domain.errors import KeyReused, Rejected
-from domain.kernel import EPOCH, Aggregate, Event, Stream, instant, personal_fields, uuid7_texts
+from domain.kernel import EPOCH, Aggregate, Event, Stream, at_versions, instant, personal_fields, uuid7_texts
 from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, Streams
 from eventstore.record import Body, Codec, CommandPart, Entry, encode_body
 from eventstore.vault import DataKey, Owed, Vault
@@ -63,6 +63,27 @@ class RefusedFact(NamedTuple):
     events: Sequence[Event]
 
 
+class PreconditionFailed(Rejected):
+    code = "precondition_failed"
+    title = "This has changed since it was read; read it again"
+
+
+class Seen(NamedTuple):
+    """The states in which the caller wants something changed (If-Match): `tags`, of all that its `streams` are together.
+
+    The first stream is its own. If that one is empty there is nothing to be seen, which the decision says better.
+    """
+
+    streams: Mapping[str, Stream[Any]] = MappingProxyType({})
+    tags: frozenset[str] = frozenset()
+
+    def require(self, versions: Mapping[str, int]) -> None:
+        """Raises PreconditionFailed."""
+        now = [versions[name] for name in self.streams]
+        if now and now[0] and at_versions(*now) not in self.tags:
+            raise PreconditionFailed
+
+
 class Plan(NamedTuple):
     """A command, described. Nothing has happened yet.
 
@@ -70,6 +91,7 @@ class Plan(NamedTuple):
     the newest entry loaded. Its events belong to the written stream of their aggregate. `answer(facts)` must follow from
     the command's own events; it gets none if nothing was recorded, and raises where they record a refusal. `fresh` names
     streams whose id was minted just now. `follow(**states)` gives further written streams, known only from these states.
+    What `seen` names is a condition too, of which the decision hears nothing.
     """
 
     context: Context
@@ -82,6 +104,7 @@ class Plan(NamedTuple):
     fresh: frozenset[str] = frozenset()
     owed: Owed | None = None
     occurred: datetime | None = None
+    seen: Seen = Seen()
 
 
 class Receipt(NamedTuple):
@@ -205,7 +228,7 @@ class Decider:
         states: dict[str, _Folded] = {}
         missing: dict[str, Aggregate[Any]] = {}
         for plan in plans:
-            for streams in (plan.writes, plan.reads):
+            for streams in (plan.writes, plan.reads, plan.seen.streams):
                 for name, stream in streams.items():
                     cached = kept.get(stream.name)
                     if cached is not None:
@@ -270,6 +293,8 @@ class Decider:
                 known[name] = folded.state
                 versions[stream.name] = folded.version
                 at = max(at, folded.at)
+        for name in plan.seen.streams:
+            versions[name] = states[name].version
         partition = _partition(plan)
         if partition not in self._epochs:
             raise WrongRegion(partition=partition)
@@ -277,6 +302,7 @@ class Decider:
         events: Sequence[Event] = ()
         try:
             plan.context.principal.require(*plan.require)
+            plan.seen.require(versions)
             if plan.follow:
                 plan.follow(**known)
             decision = plan.decision(at, **known)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -18,8 +18,9 @@ import msgspec
 
 from commands.decider import Context, Fact, Plan
 from commands.identity import partition_for
+from domain import limits, players, transactions, wallets
 from domain.errors import Invalid, InvalidAmount, Rejected, UnknownCurrency
-from domain.kernel import AMOUNT_MAX, Money, suffix, uuid7
+from domain.kernel import AMOUNT_MAX, Money, Stream, suffix, uuid7
 from eventstore.vault import DataKey, Vault
 from policies.currencies import EXPONENTS
 
@@ -76,6 +77,13 @@ class Endpoint(NamedTuple):
     answer: type[msgspec.Struct]
     status: int
     errors: tuple[type[Rejected], ...]
+
+
+READ_TOGETHER: Mapping[str, tuple[Callable[[Any], Stream[Any]], ...]] = {
+    "player_id": (players.stream, wallets.stream, limits.stream),
+    "transaction_id": (transactions.stream,),
+}
+"""By the identifier in a path, the streams whose versions are the ETag of what is read there (queries/players.py)."""
 
 
 def money(value: Amount, pointer: str) -> Money:

@@ -188,3 +188,8 @@ class Stream(Generic[S]):
 
     def __repr__(self) -> str:
         return f"Stream({self.name})"
+
+
+def at_versions(*versions: int) -> str:
+    """Names the state of something whose streams stand at these versions: what its ETag says."""
+    return ".".join(map(str, versions))

@@ -14,6 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
@@ -61,11 +62,21 @@ class _Queued(NamedTuple):
 
 
 class Writer:
-    """Appends commands of many tasks to one log. Run `run()` as a task; `close()` lets what is queued finish."""
+    """Appends commands of many tasks to one log. Run `run()` as a task; `close()` lets what is queued finish.
 
-    def __init__(self, connect: Callable[[], Awaitable[Log]], *, give_up_seconds: float = 20.0) -> None:
+    `appended` is told of each batch that was committed, and in how many seconds.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Log]],
+        *,
+        give_up_seconds: float = 20.0,
+        appended: Callable[[Sequence[Command], float], None] = lambda _commands, _seconds: None,
+    ) -> None:
         self._connect = connect
         self._give_up_seconds = give_up_seconds
+        self._appended = appended
         self._log: Log | None = None
         self._queue: deque[_Queued] = deque()
         self._under_way = 0
@@ -175,7 +186,8 @@ class Writer:
             try:
                 if self._log is None:
                     self._log = await self._connect()
-                return await self._log.append(commands)
+                began = time.perf_counter()
+                outcomes = await self._log.append(commands)
             except (psycopg.Error, OSError) as error:
                 self._log = None  # and send the same again: looking could not tell «not yet» from «never»
                 if loop.time() > give_up:
@@ -183,3 +195,6 @@ class Writer:
                 _log.warning("append is sent again", error=str(error).strip(), commands=len(commands))
                 await asyncio.sleep(pause)
                 pause = min(1.0, pause * 2)
+            else:
+                self._appended(commands, time.perf_counter() - began)
+                return outcomes

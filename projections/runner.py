@@ -51,17 +51,30 @@ class Stop(NamedTuple):
 
 
 Report = Callable[[Stop], Awaitable[None]]
+Told = Callable[[str, Batch, float], None]
+"""Hears that a projection, by its name, has applied a batch, and in how many seconds."""
+
+
+def tell_nobody(_projection: str, _batch: Batch, _seconds: float) -> None:
+    pass
 
 
 class Runner:
     """Not for two tasks at once. Two runners of the same projections do no harm and no good."""
 
     def __init__(
-        self, source: Source, stores: Iterable[Store], report: Report, *, entries: int = BATCH_ENTRIES
+        self,
+        source: Source,
+        stores: Iterable[Store],
+        report: Report,
+        applied: Told = tell_nobody,
+        *,
+        entries: int = BATCH_ENTRIES,
     ) -> None:
         self._source = source
         self._followers = [_Follower(store) for store in stores]
         self._report = report
+        self._applied = applied
         self._entries = entries
 
     async def run(self, waker: Wakes, *, poll_s: float = POLL_S, gather_s: float = GATHER_S) -> None:
@@ -99,9 +112,12 @@ class Runner:
         batch, stopped = await self._source.read(log, place, self._entries)
         if batch.after != place:
             for follower in group:
+                began = time.perf_counter()
                 reason = await follower.apply(batch)
                 if reason is not None:
                     await self._stop(follower, log, place, reason)
+                elif follower.place(log) == batch.after:
+                    self._applied(follower.store.name, batch, time.perf_counter() - began)
         if stopped is not None:
             for follower in group:
                 if follower.place(log) == batch.after:
@@ -172,22 +188,24 @@ class _Follower:
         self._retry_at = time.monotonic() + RETRY_S
 
 
-async def serve(dsn: str, client: Redis, regions: Sequence[str]) -> None:
+async def serve(dsn: str, client: Redis, regions: Sequence[str], applied: Told = tell_nobody) -> None:
     """Run every projection over the regions' logs until cancelled, with new connections when they are lost."""
     while True:
         try:
             async with await postgres.connect(dsn) as connection, await postgres.connect(dsn) as listening:
-                await _serve(connection, Waker(listening), client, regions)
+                await _serve(connection, Waker(listening), client, regions, applied)
         except psycopg.OperationalError as error:
             _log.warning("projections wait for PostgreSQL: %s", error)
             await asyncio.sleep(RETRY_S)
 
 
-async def _serve(connection: AsyncConnection[Any], waker: Wakes, client: Redis, regions: Sequence[str]) -> None:
+async def _serve(
+    connection: AsyncConnection[Any], waker: Wakes, client: Redis, regions: Sequence[str], applied: Told
+) -> None:
     # A new process may be a new release, which knows more: it says anew what stops it.
     await connection.execute("DELETE FROM read.status WHERE projection = ANY (%s)", (list(catalog.NAMES),))
     source = catalog.source(connection, regions)
-    runner = Runner(source, catalog.stores(connection, client).values(), reporting(connection))
+    runner = Runner(source, catalog.stores(connection, client).values(), reporting(connection), applied)
     await runner.run(waker)
 
 

@@ -8,7 +8,7 @@ from datetime import date, datetime
 import msgspec
 
 from domain.errors import NotFound
-from domain.kernel import Money, PlayerId, Sealed, parse_id
+from domain.kernel import Money, PlayerId, Sealed, at_versions, parse_id
 from domain.players import DataKey
 from queries.context import LIMIT_MAX, Context, page_size, read_cursor, write_cursor
 
@@ -125,7 +125,7 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
     wallet_version = max((row.version for row in wallet), default=0)
     return PlayerCard(
         id=player_id,
-        version=f"{version}.{wallet_version}.{limit[0] or 0}",
+        version=at_versions(version, wallet_version, limit[0] or 0),
         player_version=version,
         status=status,
         block_reason=block_reason,

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from redis.asyncio import Redis
+
 from projections.projection import START
 from projections.redis import parse_vector, prefix
 from queries.context import Context
 
 _LOOK_AGAIN_S = 0.02
-_CACHES = frozenset({"dashboard", "segments"})
+CACHES = frozenset({"dashboard", "segments"})
 _TABLE = """
     SELECT log, position FROM read.position JOIN read.generation USING (projection, generation)
      WHERE projection = %s AND live"""
@@ -19,9 +21,14 @@ _TABLE = """
 
 async def positions(context: Context, projection: str) -> dict[str, int]:
     """The last entry of each log that a projection has applied."""
-    if projection not in _CACHES:
+    if projection not in CACHES:
         return dict(await context.fetch(_TABLE, projection))
-    client: Any = context.redis
+    return await cached(context.redis, projection)
+
+
+async def cached(redis: Redis, projection: str) -> dict[str, int]:
+    """The same of a projection that lives in Redis."""
+    client: Any = redis
     live = await client.get(prefix(projection) + "live")
     vector = live and await client.get(f"{prefix(projection)}{int(live)}:vector")
     return {log: place.position for log, place in parse_vector(vector or b"{}").items()}

@@ -13,6 +13,7 @@ Invariants:
 """
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 import structlog
@@ -22,7 +23,7 @@ from replication import ranges, store
 from replication.chain import Cursor, Head, joined, overlap, start_sequence, verify
 from replication.config import Config
 from replication.errors import Broken, Interrupted, Mismatch
-from replication.frame import NUMBER_MAX, Frame, parse
+from replication.frame import NUMBER_MAX, Frame, Told, parse, tell_nobody
 from replication.link import Link, link, stream_info
 from replication.puller import Message, Puller
 from replication.store import Connection, Log
@@ -33,7 +34,7 @@ JOINED_MAX = 2_000  # entries in one transaction, except for a single frame that
 ACK_INTERVAL_S = 1.0
 
 
-async def run_applier(config: Config, origin: str, stop: asyncio.Event) -> None:
+async def run_applier(config: Config, origin: str, stop: asyncio.Event, copied: Told = tell_nobody) -> None:
     """Copy the log of the region `origin` until `stop`. Survives the loss of its servers, and says so in the log."""
     logger = structlog.get_logger("replication.applier").bind(log=origin, region=config.region)
 
@@ -44,7 +45,7 @@ async def run_applier(config: Config, origin: str, stop: asyncio.Event) -> None:
                 async with await store.connect(config) as connection:
                     log = await store.find_log(connection, config, origin)
                     await store.be_the_only(connection, "applier", log)
-                    copy = Copy(connection, log, await store.head(connection, log))
+                    copy = Copy(connection, log, await store.head(connection, log), copied)
                     applier = Applier(realm, config, copy, logger)
                     await together(applier.repeat_acknowledgement(), applier.run())
 
@@ -78,7 +79,8 @@ class Refuted(Exception):
 class Copy:
     """The copy in PostgreSQL. `head` is its newest committed entry; frames may wait to be committed after it."""
 
-    def __init__(self, connection: Connection, log: Log, head: Head) -> None:
+    def __init__(self, connection: Connection, log: Log, head: Head, copied: Told) -> None:
+        self._copied = copied
         self.connection = connection
         self.log = log
         self.head = head
@@ -141,8 +143,10 @@ class Copy:
         return True
 
     async def _apply(self, frame: Frame, at: Cursor | None) -> None:
+        began = time.perf_counter()
         await store.apply(self.connection, self.log, frame, at)
         self.head = Head(frame.last, frame.recorded[-1], frame.leaves[-1])
+        self._copied(frame, time.perf_counter() - began)
 
 
 def _join(frames: list[Frame]) -> Frame:

@@ -13,7 +13,7 @@ Invariants:
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -69,6 +69,14 @@ class Frame:
         """The part after `position`, which must be one of the frame's but the last."""
         done = position - self.first + 1
         return Frame(position + 1, self.leaves[done - 1], self.recorded[done:], self.leaves[done:], self.bodies[done:])
+
+
+Told = Callable[[Frame, float], None]
+"""Hears of a frame once it was sent or committed, and in how many seconds."""
+
+
+def tell_nobody(_frame: Frame, _seconds: float) -> None:
+    pass
 
 
 def command_part(body: bytes) -> Part:

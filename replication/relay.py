@@ -19,6 +19,7 @@ Invariants:
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -29,6 +30,7 @@ from replication import ranges, store
 from replication.chain import Cursor, verify
 from replication.config import Config
 from replication.errors import Broken, RelayMismatch
+from replication.frame import Told, tell_nobody
 from replication.link import Link, ensure_stream, last_message, link
 from replication.publisher import Publisher
 from replication.store import Announcements, Connection, Log
@@ -43,7 +45,7 @@ _SMALL_INTERVAL_S = 0.02
 _LOOK_INTERVAL_S = 0.5  # a notification could be lost with its connection
 
 
-async def run_relay(config: Config, stop: asyncio.Event) -> None:
+async def run_relay(config: Config, stop: asyncio.Event, relayed: Told = tell_nobody) -> None:
     """Relay the region's own log until `stop`. Survives the loss of its servers, and says so in the log."""
     logger = structlog.get_logger("replication.relay").bind(log=config.region)
 
@@ -51,7 +53,11 @@ async def run_relay(config: Config, stop: asyncio.Event) -> None:
         async with link(config, config.region, f"relay-{config.region}", logger) as own:
             await together(
                 own.until_closed(),
-                _keep(config, logger.bind(part="frames"), lambda c, log: _Relay(own, config, c, log, logger).run()),
+                _keep(
+                    config,
+                    logger.bind(part="frames"),
+                    lambda c, log: _Relay(own, config, c, log, logger, relayed).run(),
+                ),
                 _keep(config, logger.bind(part="ranges"), lambda c, log: ranges.serve(own, c, log, logger)),
                 _keep(config, logger.bind(part="acks"), lambda c, log: Watermarks(own, c, log, logger).run()),
             )
@@ -78,8 +84,9 @@ class _Relay:
     """One attempt to relay: from comparing stream and log until something fails."""
 
     def __init__(
-        self, own: Link, config: Config, connection: Connection, log: Log, logger: FilteringBoundLogger
+        self, own: Link, config: Config, connection: Connection, log: Log, logger: FilteringBoundLogger, relayed: Told
     ) -> None:
+        self._relayed = relayed
         self._link = own
         self._config = config
         self._connection = connection
@@ -123,7 +130,9 @@ class _Relay:
                     await asyncio.sleep(sent_at + _SMALL_INTERVAL_S - loop.time())
                 frame = await tail.next_frame(announcements.position)
                 if frame is not None:
+                    began = time.perf_counter()
                     await publisher.send(frame, after_sequence=after_sequence)
+                    self._relayed(frame, time.perf_counter() - began)
                     after_sequence, sent_at = None, loop.time()
                     continue
             try:

@@ -19,8 +19,8 @@ import msgspec
 from access.policy import principal
 from commands import batch, identity, limits, players, transactions
 from commands.batch import Batch, BatchItem
-from commands.decider import Context, Decider, Plan, Receipt
-from commands.edge import Edge, Endpoint, read_body
+from commands.decider import Context, Decider, Plan, Receipt, Seen
+from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
 from domain.catalog import AGGREGATES
 from domain.kernel import Event, partition_of
 from eventstore.log import Command, Log, Outcome
@@ -139,8 +139,9 @@ class House:
         key: str = "",
         actor: str = "operator:maria",
         roles: Iterable[str] = EVERYTHING,
+        seen: str | None = None,
     ) -> Plan:
-        """What an endpoint makes of a request, as app.commanding does it. A new key unless there is one."""
+        """What an endpoint makes of a request, as app.commanding does it. A new key unless there is one. `seen`: an ETag."""
         raw = body if isinstance(body, bytes) else msgspec.json.encode(body or {})
         endpoint, arguments = route(path)
         self.now += timedelta(milliseconds=1)
@@ -151,7 +152,11 @@ class House:
             identity.fingerprint(SECRET, "POST", path, raw),
         )
         command = read_body(msgspec.json.Decoder(endpoint.body), raw)
-        return endpoint.handler(*arguments, command, Edge(context, self.vault, list(OWNED)))  # type: ignore[arg-type]
+        plan = endpoint.handler(*arguments, command, Edge(context, self.vault, list(OWNED)))  # type: ignore[arg-type]
+        if seen is None:
+            return plan
+        streams = [stream(*arguments) for stream in READ_TOGETHER[arguments[0].partition("_")[0] + "_id"]]
+        return plan._replace(seen=Seen({stream.name: stream for stream in streams}, frozenset({seen})))
 
     async def player(self, **more: object) -> str:
         """A registered player's id."""

@@ -119,7 +119,7 @@ def test_memory_and_postgres_give_the_same_answers(ledger: Ledger, runner: async
         ledger.empty()
         return runner.run(memory_subject()), real
 
-    compare(fresh, runner.run, max_examples=25)
+    compare(fresh, runner.run, max_examples=15)
     runner.run(connection.close())
 
 

@@ -41,10 +41,18 @@ class Client:
         return self._send("GET", path, None, {"Authorization": f"Bearer {self.tokens[role]}", **(headers or {})})
 
     def post(
-        self, path: str, body: Any, *, key: str | None = "", role: str = "operator", raw: bytes | None = None
+        self,
+        path: str,
+        body: Any,
+        *,
+        key: str | None = "",
+        role: str = "operator",
+        raw: bytes | None = None,
+        **headers: str,
     ) -> Answer:
-        """A command with a fresh Idempotency-Key; `key=None` sends none."""
-        headers = {"Authorization": f"Bearer {self.tokens[role]}"}
+        """A command with a fresh Idempotency-Key; `key=None` sends none. `headers` are written if_match="…"."""
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers["Authorization"] = f"Bearer {self.tokens[role]}"
         if key == "":
             self.keys += 1
             key = f"test-{self.keys}-{time.monotonic_ns()}"

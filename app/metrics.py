@@ -1,0 +1,223 @@
+"""
+What Prometheus reads at /metrics: what this process has counted since its start, and how far PostgreSQL and Redis say that
+the region is at this moment.
+
+Invariants:
+    - labels are words of ours (endpoints, codes, routes, logs, projections): never an identifier, and few;
+    - counting costs a command far less than a microsecond: a batch is counted once;
+    - a region whose servers are away still tells what was counted, and that they are away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import psycopg
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import openapi
+from app.querying import ReadSide
+from app.settings import Settings
+from eventstore.log import Command
+from queries import positions
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_COMMANDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST"})
+_GIVE_UP_SECONDS = 2.0
+
+# A watermark is read before the head that it is compared with, so that no copy is ahead of its log.
+_ROWS = (
+    """
+    SELECT l.name, w.peer, w.position, w.alarm IS NOT NULL
+      FROM replication.watermark AS w JOIN ledger.log AS l ON l.id = w.log""",
+    """
+    SELECT l.name,
+           coalesce((SELECT e.position FROM ledger.entry AS e WHERE e.log = l.id ORDER BY e.position DESC LIMIT 1), 0),
+           EXISTS (SELECT FROM replication.evidence AS v WHERE v.log = l.id AND v.cleared_at IS NULL)
+      FROM ledger.log AS l ORDER BY l.id""",
+    """
+    SELECT projection, log, position FROM read.position JOIN read.generation USING (projection, generation)
+     WHERE live""",
+    "SELECT projection, log FROM read.status",
+)
+
+
+class Metrics:
+    """What a process counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        commands = Counter(
+            "countroom_commands",
+            "Commands, by endpoint and what became of them: ok, repeated, or the code of the problem.",
+            ["endpoint", "outcome"],
+            registry=self.registry,
+        )
+        requests = Histogram(
+            "countroom_http_request_duration_seconds",
+            "From a request's arrival to the beginning of its answer.",
+            ["method", "route", "status"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._command = cache(commands.labels)
+        self._request = cache(requests.labels)
+        self._batch_size = Histogram(
+            "countroom_append_batch_commands",
+            "Commands that were appended together.",
+            buckets=_COMMANDS,
+            registry=self.registry,
+        )
+        self._batch_seconds = Histogram(
+            "countroom_append_duration_seconds",
+            "From sending a batch to PostgreSQL to its commit.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+
+    def commands(self, counted: Mapping[tuple[str, str], int]) -> None:
+        """Count commands by (endpoint, outcome)."""
+        for names, count in counted.items():
+            self._command(*names).inc(count)
+
+    def appended(self, commands: Sequence[Command], seconds: float) -> None:
+        self._batch_size.observe(len(commands))
+        self._batch_seconds.observe(seconds)
+
+    def request(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = getattr(scope.get("route"), "path", "none")
+        self._request(method, route, str(status)).observe(seconds)
+
+
+class Timed:
+    """ASGI middleware that measures requests. A stream is measured up to its beginning."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.request(scope, message["status"], time.perf_counter() - began)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, timed)
+        except Exception:
+            self._metrics.request(scope, 500, time.perf_counter() - began)
+            raise
+
+
+def router(metrics: Metrics, read: ReadSide, settings: Settings) -> APIRouter:
+    """The route /metrics."""
+    made = APIRouter(tags=["health"])
+
+    async def scrape() -> Response:
+        """Metrics in the text format of Prometheus."""
+        shown = _Together(metrics.registry, await _gauges(read, settings))
+        return Response(generate_latest(shown), media_type=CONTENT_TYPE_LATEST)
+
+    made.add_api_route(
+        "/metrics",
+        scrape,
+        methods=["GET"],
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        openapi_extra=openapi.UNGUARDED,
+        responses={200: {"description": "Found", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    return made
+
+
+class _Together(Collector):
+    def __init__(self, counted: Collector, gauges: Sequence[GaugeMetricFamily]) -> None:
+        self._counted = counted
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._counted.collect()
+        yield from self._gauges
+
+
+async def _gauges(read: ReadSide, settings: Settings) -> list[GaugeMetricFamily]:
+    up = _gauge("countroom_server_up", "Whether a server could be asked for the gauges.", "server")
+    tables, caches = await _tables(read), await _caches(read)
+    up.add_metric(["postgres"], tables is not None)
+    up.add_metric(["redis"], caches is not None)
+    reached = _gauge("countroom_projection_position", "The last entry that a read model holds.", "projection", "log")
+    for projection, log, position in (*(tables.projections if tables else ()), *(caches or ())):
+        reached.add_metric([projection, log], position)
+    if tables is None:
+        return [up, reached]
+    stopped = _gauge("countroom_projection_stopped", "Whether a read model cannot go on in a log.", "projection", "log")
+    for where in sorted({(each[0], each[1]) for each in (*tables.projections, *(caches or ()), *tables.stops)}):
+        stopped.add_metric(where, where in tables.stops)
+    return [up, reached, stopped, *_of_logs(tables, settings)]
+
+
+def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
+    position = _gauge("countroom_log_position", "The newest entry of a log held here.", "log")
+    halted = _gauge("countroom_log_halted", "Whether the replication of a log has halted here.", "log")
+    lag = _gauge("countroom_replication_lag_entries", "What a peer has not acknowledged of our log.", "log", "peer")
+    differs = _gauge("countroom_copy_differs", "Whether a peer's copy is not our log.", "log", "peer")
+    acknowledged = {(log, peer): upto for log, peer, upto, _ in tables.copies}
+    for log, head, is_halted in tables.logs:
+        position.add_metric([log], head)
+        halted.add_metric([log], is_halted)
+        for peer in settings.regions:
+            if log == settings.region != peer:
+                lag.add_metric([log, peer], head - acknowledged.get((log, peer), 0))
+    for log, peer, _, alarm in tables.copies:
+        differs.add_metric([log, peer], alarm)
+    return [position, halted, lag, differs]
+
+
+class _Tables(NamedTuple):
+    """What PostgreSQL says, row by row."""
+
+    copies: list[tuple[str, str, int, bool]]
+    logs: list[tuple[str, int, bool]]
+    projections: list[tuple[str, str, int]]
+    stops: list[tuple[str, str]]
+
+
+async def _tables(read: ReadSide) -> _Tables | None:
+    try:
+        async with asyncio.timeout(_GIVE_UP_SECONDS), read.pool.connection() as connection:
+            return _Tables(*[await (await connection.execute(query)).fetchall() for query in _ROWS])
+    except (TimeoutError, psycopg.Error):
+        return None
+
+
+async def _caches(read: ReadSide) -> list[tuple[str, str, int]] | None:
+    try:
+        async with asyncio.timeout(_GIVE_UP_SECONDS):
+            return [
+                (projection, log, position)
+                for projection in sorted(positions.CACHES)
+                for log, position in (await positions.cached(read.redis, projection)).items()
+            ]
+    except (TimeoutError, OSError, RedisError):
+        return None
+
+
+def _gauge(name: str, says: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, says, labels=labels)

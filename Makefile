@@ -19,7 +19,7 @@ up: setup
 	@.venv/bin/countroom up $(ARGS)
 
 test: setup
-	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: setup
 	@.venv/bin/ruff format --check --quiet $(SOURCES)

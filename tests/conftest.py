@@ -1,14 +1,26 @@
 """Fixtures for all tests, and which of them run in one process."""
 
-import pytest
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
+    from xdist.scheduler import LoadFileScheduling
 
 pytest_plugins = ["tests.stack", "tests.ledger"]
 
-_SHARED = "deployment"
+_SHARED = "tests/system/"
+_ALONE = "tests/system/test_faults.py"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process, and so do all that share the two running regions: to start these takes longest."""
-    for item in items:
-        shares = _SHARED in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group(_SHARED if shares else item.path.stem + item.path.parent.name))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """A file's tests run in one process, and so do all that share two running regions: to start these takes longest."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return _SHARED if file.startswith(_SHARED) and file != _ALONE else file
+
+    return Scheduling(config, log)

@@ -6,7 +6,8 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from app import local
 from app.local import Local
 from eventstore.postgres import acting_as
 from tests.stack import free_port_base
+from tests.system.collector import Collector
 
 
 class Answer(NamedTuple):
@@ -122,21 +124,26 @@ class Deployment:
 
 
 @pytest.fixture(scope="session")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Shared by the tests of this folder: each makes players of its own."""
-    with running(tmp_path_factory.mktemp("regions")) as made:
+def collector() -> Iterator[Collector]:
+    with Collector() as made:
         yield made
+        made.shutdown()
 
 
-def running(folder: Path) -> Any:
-    from contextlib import contextmanager
+@pytest.fixture(scope="session")
+def deployment(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Shared by the tests of this folder: each makes players of its own. Traces go to the collector."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        with running(tmp_path_factory.mktemp("regions")) as made:
+            yield made
 
-    @contextmanager
-    def regions() -> Iterator[Deployment]:
-        with local.running(folder, ["eu", "us"], free_port_base(2)) as started:
-            yield Deployment(started)
 
-    return regions()
+@contextmanager
+def running(folder: Path, regions: Sequence[str] = ("eu", "us")) -> Iterator[Deployment]:
+    with local.running(folder, list(regions), free_port_base(len(regions))) as started:
+        yield Deployment(started)
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from app import cdnow, checking
 from tests.system.conftest import Deployment, running
@@ -19,12 +21,6 @@ EVERY_PROCESS = [
     for region in ("eu", "us")
     for role in ("api", "projector", "relay+applier", "postgres", "nats", "valkey")
 ]
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Deployment]:
-    with running(tmp_path) as made:
-        yield made
 
 
 class Import(threading.Thread):
@@ -70,87 +66,50 @@ def everything_holds(deployment: Deployment) -> None:
     assert len({(finding.log, finding.leaf) for finding in found.findings}) == 2
 
 
-@pytest.mark.fault
-@pytest.mark.timeout(240)
-def test_an_import_survives_kill_9_of_every_process(fresh: Deployment) -> None:
-    stack = fresh.local.stack
-    work = Import(fresh, cdnow.locate("sample"))
-    work.start()
-    victims = list(EVERY_PROCESS)
-    random.shuffle(victims)
-    for region, role in victims:
-        time.sleep(random.uniform(0.05, 0.6))
-        stack.kill(region, role)
-        stack.wait_restarted(region, role, timeout_s=60)
-    work.join(120)
-
-    assert work.error is None
-    assert work.result is not None
-    assert (work.result.players, work.result.deposits, work.result.skipped) == (2357, 6911, 8), victims
-    everything_holds(fresh)
+class Killed(NamedTuple):
+    deployment: Deployment
+    imported: cdnow.Imported
+    victims: list[tuple[str, str]]
 
 
-@pytest.mark.fault
-@pytest.mark.timeout(120)
-def test_a_batch_whose_answer_was_lost_after_its_commit_is_counted_once(fresh: Deployment) -> None:
-    """The API dies between the commits of a batch and its answer; the same batch sent again completes it."""
-    eu = fresh.clients["eu"]
-    player = eu.register()
-    body = {"amount": {"amount": 100, "currency": "EUR"}, "provider": "card", "occurred": "2020-01-01"}
-    register = {"country": "DE", "currency": "EUR", "occurred": "2020-01-01"}
-    items = [
-        {"key": f"{player} register", "path": "/v1/players", "body": register},
-        *({"key": f"{player} {n}", "path": "/v1/players/$0/deposits", "body": body} for n in range(300)),
-    ]
-    start = fresh.heads("eu")["eu"]
-    sender = threading.Thread(
-        target=lambda: _ignore_loss(lambda: eu.post("/v1/batch", {"items": items}, key=None, role="importer"))
-    )
-    sender.start()
-    while fresh.heads("eu")["eu"] < start + 60:  # some of its 301 commands are committed, its answer is not given
-        time.sleep(0.002)
-    fresh.local.stack.kill("eu", "api")
-    sender.join(30)
-    fresh.local.stack.wait_restarted("eu", "api", timeout_s=60)
-    committed = fresh.heads("eu")["eu"]
-    assert start + 60 <= committed < start + 1 + 900
-
-    results = eu.post("/v1/batch", {"items": items}, key=None, role="importer").json["items"]
-
-    assert [item["status"] for item in results] == [201] * 301
-    assert sum(item.get("repeated", False) for item in results) >= 20
-    assert fresh.heads("eu")["eu"] == start + 1 + 900
-    imported = results[0]["body"]["player"]
-    card = eu.eventually(
-        f"/v1/players/{imported}", lambda found: found["balances"] and found["balances"][0]["deposits"] == 300
-    )
-    assert card["balances"][0]["cash"] == 30_000
-
-
-def _ignore_loss(work: object) -> None:
-    try:
-        work()  # type: ignore[operator]
-    except OSError:
-        pass
-    except Exception as error:
-        if "http.client" not in type(error).__module__ and "RemoteDisconnected" not in type(error).__name__:
-            raise
-
-
-@pytest.mark.timeout(180)
-def test_a_second_import_changes_nothing(fresh: Deployment) -> None:
-    path = cdnow.locate("sample")
-    for repeated in (False, True):
-        work = Import(fresh, path)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
+    """Two regions into which the sample was imported while each of their processes was killed once."""
+    with running(tmp_path_factory.mktemp("killed")) as made:
+        work = Import(made, cdnow.locate("sample"))
         work.start()
-        work.join()
-        assert work.result is not None, work.error
-        assert (work.result.players, work.result.deposits, work.result.skipped) == (2357, 6911, 8)
-        assert (work.result.repeated > 0) is repeated
-        heads = fresh.heads("eu")
-        assert heads["eu"] == 1 + 2357 + 3 * 6911
-        assert _rows(fresh, "SELECT count(*) FROM vault.data_key") == 2357
-    everything_holds(fresh)
+        victims = list(EVERY_PROCESS)
+        random.shuffle(victims)
+        for region, role in victims:
+            time.sleep(random.uniform(0.05, 0.6))
+            made.local.stack.kill(region, role)
+            made.local.stack.wait_restarted(region, role, timeout_s=100)
+        work.join(200)
+        assert work.error is None, victims
+        assert work.result is not None, victims
+        yield Killed(made, work.result, victims)
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(400)
+def test_an_import_survives_kill_9_of_every_process(killed: Killed) -> None:
+    imported = killed.imported
+    assert (imported.players, imported.deposits, imported.skipped) == (2357, 6911, 8), killed.victims
+    everything_holds(killed.deployment)
+
+
+@pytest.mark.timeout(400)
+def test_a_second_import_changes_nothing(killed: Killed) -> None:
+    heads = killed.deployment.heads("eu")
+    assert heads["eu"] == 1 + 2357 + 3 * 6911
+    again = Import(killed.deployment, cdnow.locate("sample"))
+    again.start()
+    again.join()
+    assert again.result is not None, again.error
+    assert again.result == replace(killed.imported, repeated=2357 + 6911, seconds=again.result.seconds)
+    assert killed.deployment.heads("eu") == heads
+    assert _rows(killed.deployment, "SELECT count(*) FROM vault.data_key") == 2357
+    everything_holds(killed.deployment)
 
 
 def _rows(deployment: Deployment, query: str) -> int:

@@ -3,118 +3,26 @@
 from __future__ import annotations
 
 import base64
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.system.conftest import Client, Deployment, running
+from tests.system.collector import Collector
+from tests.system.conftest import Client, running
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PROJECTIONS = {"players", "transactions", "wallets", "dashboard", "segments"}
 
 
-class Span(NamedTuple):
-    process: str
-    region: str
-    name: str
-    trace: str
-    id: str
-    parent: str
-    began: int
-    ended: int
-    attributes: dict[str, Any]
-
-
-class Collector(ThreadingHTTPServer):
-    """Takes traces as OTLP over HTTP, as any collector does."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Receiver)
-        self.spans: list[Span] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def eventually(self, holds: Callable[[list[Span]], bool]) -> list[Span]:
-        end = time.monotonic() + 60
-        while not holds(self.spans):
-            assert time.monotonic() < end, "\n".join(map(str, self.spans))
-            time.sleep(0.1)
-        return list(self.spans)
-
-
-class _Receiver(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        assert self.path == "/v1/traces"
-        sent = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
-        for resource in sent.resource_spans:
-            where = values(resource.resource.attributes)
-            for scope in resource.scope_spans:
-                for span in scope.spans:
-                    ids = span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
-                    times = span.start_time_unix_nano, span.end_time_unix_nano
-                    read = Span(
-                        where["service.name"],
-                        where["countroom.region"],
-                        span.name,
-                        *ids,
-                        *times,
-                        values(span.attributes),
-                    )
-                    self.server.spans.append(read)
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def values(attributes: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with Collector() as made:
-        yield made
-        made.shutdown()
-
-
-@pytest.fixture(scope="module")
-def traced(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-        with running(tmp_path_factory.mktemp("traced")) as made:
-            yield made
-
-
-@pytest.fixture
-def eu(traced: Deployment) -> Client:
-    return traced.clients["eu"]
-
-
-def test_a_traced_deposit_is_one_trace_through_all_processes_of_two_regions(
-    eu: Client, traced: Deployment, collector: Collector
-) -> None:
+def test_a_traced_deposit_is_one_trace_through_all_processes_of_two_regions(eu: Client, collector: Collector) -> None:
     player = eu.register()  # nobody asked for a trace of this one
     answer = eu.deposit(player, 5, traceparent=f"00-{TRACE}-{CALLER}-01")
     last = int(answer.headers["ledger-position"].split("/")[1])
     projected = [(region, f"project {name}") for region in ("eu", "us") for name in PROJECTIONS]
     events = ["transaction.deposit_requested", "limits.headroom_consumed"]
-    spans = collector.eventually(lambda found: len(found) == 2 + 2 * (2 + len(projected)))
+    spans = collector.eventually(TRACE, 2 + 2 * (2 + len(projected)))
 
-    assert {span.trace for span in spans} == {TRACE}
     (command,) = [span for span in spans if span.parent == CALLER]
     assert (command.process, command.region) == ("countroom-api", "eu")
     assert command.name == "POST /v1/players/{player_id}/deposits"
@@ -146,14 +54,12 @@ def test_a_traced_batch_is_one_append_in_the_trace(eu: Client, collector: Collec
     items = [{"key": f"t-{n}", "path": "/v1/players", "body": {"country": "DE", "currency": "EUR"}} for n in range(20)]
     eu.post("/v1/batch", {"items": items}, key=None, traceparent=f"00-{trace}-{CALLER}-01")
 
-    def of_trace(found: list[Span]) -> list[str]:
-        return sorted(span.name for span in found if span.trace == trace)
-
-    names = of_trace(collector.eventually(lambda found: len(of_trace(found)) == 2 + 20 * 2 * (1 + len(PROJECTIONS))))
+    spans = collector.eventually(trace, 2 + 20 * 2 * (1 + len(PROJECTIONS)))
+    names = sorted(span.name for span in spans)
     assert names[:2] == ["POST /v1/batch", "append"]
 
 
-def test_what_stands_in_the_events_is_of_the_same_trace(eu: Client, traced: Deployment) -> None:
+def test_what_stands_in_the_events_is_of_the_same_trace(eu: Client) -> None:
     trace = "1" * 32
     answer = eu.deposit(eu.register(), 5, traceparent=f"00-{trace}-{CALLER}-00")
     position = int(answer.headers["ledger-position"].split("/")[1])
@@ -178,13 +84,11 @@ def test_a_caller_that_does_not_sample_is_not_sampled(eu: Client, collector: Col
     assert trace not in {span.trace for span in collector.spans}
 
 
-def test_a_collector_that_is_away_holds_nobody_up(
-    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_collector_that_is_away_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    with running(tmp_path) as deployment:
+    with running(tmp_path, ["eu"]) as deployment:
         eu = deployment.clients["eu"]
         player = eu.register()
         for n in range(50):
             assert eu.deposit(player, 5, traceparent=f"00-{n + 1:032x}-{CALLER}-01").status == 201
-        assert deployment.caught_up()["us"]["players"] == 1
+        assert deployment.caught_up()["eu"]["players"] == 1

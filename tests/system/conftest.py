@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,11 +133,12 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="session")
 def deployment(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Shared by the tests of this folder: each makes players of its own. Traces go to the collector."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-        with running(tmp_path_factory.mktemp("regions")) as made:
-            yield made
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # for the processes only: other tests run while these do
+            patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+            patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+            made = stack.enter_context(running(tmp_path_factory.mktemp("regions")))
+        yield made
 
 
 @contextmanager

@@ -11,6 +11,10 @@ Invariants:
     - nothing that a log or a region says is trusted, executed, or printed unescaped;
     - it only reads, and sends the access token to no other place than the one named.
 
-`merkle` hashes, `log` checks one log, `source` reads a running region, `cli` is the program. `log` rests on `ijson` and
-`body` (what one entry may say), `quick` (the same at speed), `book` (what may follow what) and `faults` (what is wrong).
+`log` checks one log, `source` reads a running region, `cli` is the program. `log` rests on `ijson` and `body` (what one
+entry may say), `quick` (the same at speed), `book` (what may follow what) and `faults` (what is wrong).
+
+What the log's keeper signs is checked after the open C2SP documents, by parts that know nothing of casinos: `merkle` (the
+tree over a log, its root, proofs about it), `tiles` (that tree as static files), `note` (signed texts, tree heads,
+witnesses), `policy` (whose signatures are wanted), `proof` (all of it in one file), `encoding` (how they spell values).
 """

@@ -1,5 +1,6 @@
 """What a regulator installs: the wheel, alone."""
 
+import ast
 import importlib.util
 import os
 import shutil
@@ -58,3 +59,17 @@ def test_the_wheel_runs_alone(wheel: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-I", "-S", "-c", FOREIGN_IMPORTS, str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+SIGNATURES_IMPORT = FOREIGN_IMPORTS.replace("import verifier.cli, ", "import verifier.proof, verifier.tiles, ")
+
+
+def test_signatures_need_cryptography_and_nothing_else(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    command = [sys.executable, "-I", "-c", SIGNATURES_IMPORT, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
+    # Underscores: the finders of this checkout's editable installation, and the compiled part of cffi.
+    assert set(ast.literal_eval(done.stdout)) >= {"cryptography"}
+    foreign = {name for name in ast.literal_eval(done.stdout) if not name.startswith(("_", "cryptography"))}
+    assert foreign <= {"cffi"}, foreign

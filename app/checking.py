@@ -1,4 +1,7 @@
-"""`countroom verify`: regions by URL and databases by DSN, each log in each of them, and their copies against one another."""
+"""
+`countroom verify`: regions by URL, databases by DSN and directories of tiles, each log in each of them, and their copies
+against one another.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,17 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.verifying import DatabaseSource, without_password
 from verifier import cli as regions
+from verifier import proving
+from verifier.faults import CouldNotCheck
 from verifier.log import Report
-from verifier.source import CouldNotCheck, Keeper, UrlSource
+from verifier.parallel import cores
+from verifier.source import Keeper, keeper_of
 
 INTACT, NOT_INTACT, NOT_CHECKED = 0, 1, 2
 
@@ -27,6 +35,7 @@ class Finding(NamedTuple):
     position: int
     leaf: str
     shown: dict[str, Any]
+    words: str = ""  # what is known of the signatures
 
 
 class Verification(NamedTuple):
@@ -58,33 +67,36 @@ class Verification(NamedTuple):
         for finding in self.findings:
             fault = finding.shown["fault"]
             said = f"NOT INTACT at position {fault['position']}: {fault['detail']}" if fault else "intact"
+            said += finding.words
             lines.append(f"{finding.target}  {finding.log}  {finding.shown['entries']:>9,} entries  {said}")
         return "\n".join(
             [*lines, *(f"DIFFERENT: {d}" for d in self.differences), *(f"could not check {e}" for e in self.errors)]
         )
 
 
-def verify(targets: Sequence[str], token: str, log: str | None, progress: Progress) -> Verification:
-    """Check URLs and DSNs alike."""
+def verify(
+    targets: Sequence[str], token: str, log: str | None, progress: Progress, how: regions.How = regions.UNTRUSTING
+) -> Verification:
+    """Check URLs, DSNs and directories alike. `progress` goes before the one in `how`."""
     databases: list[DatabaseSource] = []
     with ExitStack() as stack:
 
         def keeper(target: str, token: str | None) -> Keeper:
-            if _is_url(target):
-                return UrlSource(target, token)
-            databases.append(stack.enter_context(closing(DatabaseSource(target))))
-            return databases[-1]
+            if _is_dsn(target):
+                databases.append(stack.enter_context(closing(DatabaseSource(target))))
+                return databases[-1]
+            return keeper_of(target, token)
 
         seen = regions.check(
             list(dict.fromkeys(target.rstrip("/") if _is_url(target) else target for target in targets)),
             token=token,
             log=log,
-            progress=lambda head, at: progress(head.log, at, head.position),
+            how=replace(how, progress=lambda head, at: progress(head.log, at, head.position)),
             keeper=keeper,
         )
         for database in databases:
-            reports = [copy.report for copy in seen.copies if copy.source is database]
-            if reports and all(report and report.intact for report in reports) and not database.beside:
+            reports = [copy.report for copy in seen.copies if copy.source == database]
+            if not how.merkle_only and reports and all(report and report.intact for report in reports):
                 try:
                     database.compare_snapshots()
                 except CouldNotCheck as error:
@@ -92,7 +104,7 @@ def verify(targets: Sequence[str], token: str, log: str | None, progress: Progre
     return Verification(
         [_finding(copy.source, copy.report) for copy in seen.copies if copy.report is not None],
         [
-            f"{at if _is_url(at) else without_password(at)}{f' {name}' if name else ''}: {what}"
+            f"{without_password(at) if _is_dsn(at) else at}{f' {name}' if name else ''}: {what}"
             for at, name, what in seen.errors
         ],
         [
@@ -102,13 +114,32 @@ def verify(targets: Sequence[str], token: str, log: str | None, progress: Progre
     )
 
 
+def how(trust: Path | None, known: Sequence[Path] = (), *, merkle_only: bool, workers: int) -> regions.How:
+    """Raises CouldNotCheck when the policy, or a head that is known, cannot be read."""
+    policy = None if trust is None else regions.read_policy(str(trust))
+    heads = regions.read_heads([str(file) for file in known]) if known else {}
+    return regions.How(trust=policy, known=heads, merkle_only=merkle_only, workers=workers or cores())
+
+
+def prove(files: Sequence[str], trust: Path | None, entry: Path | None, leaf: str | None) -> proving.Outcome:
+    """Check a proof in a file. Raises CouldNotCheck."""
+    if len(files) != 1 or trust is None:
+        raise CouldNotCheck("name one file with a proof, and --trust")
+    return proving.check_files(files[0], str(trust), None if entry is None else str(entry), leaf)
+
+
 def _finding(source: Keeper, report: Report) -> Finding:
     shown = report.to_json()
     beside = source.beside.get(report.log) if isinstance(source, DatabaseSource) else None
     if report.intact and beside:
         fault = {"position": beside.position, "reason": "index_differs", "detail": beside.detail}
         shown |= {"intact": False, "fault": fault}
-    return Finding(source.url, report.log, report.position, report.leaf, shown)
+    return Finding(source.url, report.log, report.position, report.leaf, shown, regions.signatures_in_words(report))
+
+
+def _is_dsn(target: str) -> bool:
+    """Whether it names a database: by a URL of PostgreSQL's, or by key=value."""
+    return not _is_url(target) and ("=" in target or target.startswith(("postgres://", "postgresql://")))
 
 
 def _is_url(target: str) -> bool:
@@ -118,6 +149,5 @@ def _is_url(target: str) -> bool:
 def say_progress(log: str, position: int, head: int) -> None:
     """One line that rewrites itself, on a terminal only."""
     if sys.stderr.isatty():
-        end = "\r" if position < head else "\r\x1b[K"
-        sys.stderr.write(f"{log}: {position:,} of {head:,}{end}")
+        sys.stderr.write(regions.bar(log, position, head) if position < head else "\r\x1b[K")
         sys.stderr.flush()

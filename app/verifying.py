@@ -1,6 +1,6 @@
 """
 Verifying a region's database: the verifier's own reading of every stored byte, then what only the database has beside
-the log: index columns and snapshots, compared with the bodies.
+the log: snapshots, folded again, and (`app.stored`) index columns and tiles.
 
 Invariants:
     - an answer «intact» means that every entry up to the head was read and recomputed;
@@ -9,46 +9,47 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from app.stored import DatabasePages, or_could_not_check
 from commands.decider import state_schema
 from domain.catalog import AGGREGATES
 from eventstore.postgres import acting_as
-from eventstore.record import Codec, Entry, decode_body, entry_bytes
-from verifier.source import CouldNotCheck, Entries, Head
+from eventstore.record import Codec, Entry
+from verifier.faults import CouldNotCheck
+from verifier.sheet import Pages
+from verifier.source import Head
 
-_PAGE = 2_000
 _KINDS = {aggregate.name: aggregate for aggregate in AGGREGATES}
 
 
 class Beside(NamedTuple):
-    """Something in a database disagrees with an intact log."""
+    """A snapshot in a database disagrees with an intact log."""
 
     position: int
     detail: str
 
 
 class DatabaseSource:
-    """The logs in a database (verifier.source.Keeper). `beside` fills while they are read: the first fault, by log."""
+    """The logs in a database (verifier.source.Keeper). `beside` is what `compare_snapshots` has found, by log."""
 
     def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
         self.url = without_password(dsn)
         self.beside: dict[str, Beside] = {}
         self._logs: dict[str, tuple[int, bytes]] = {}
-        with _or_could_not_check():
+        with or_could_not_check():
             self._connection = psycopg.connect(acting_as(dsn, "countroom_reader"), autocommit=True)
 
     def close(self) -> None:
         self._connection.close()
 
     def heads(self) -> list[Head]:
-        with _or_could_not_check():
+        with or_could_not_check():
             logs = self._connection.execute(
                 """SELECT l.id, l.name, l.origin, l.genesis, coalesce(e.position, 0), coalesce(e.leaf, l.genesis)
                      FROM ledger.log AS l LEFT JOIN LATERAL
@@ -59,30 +60,12 @@ class DatabaseSource:
         self._logs = {name: (log, genesis) for log, name, _, genesis, _, _ in logs}
         return [Head(name, origin, position, leaf) for _, name, origin, _, position, leaf in logs]
 
-    def entries(self, head: Head, *, progress: Callable[[int], None]) -> Entries:
-        """Pages in short transactions; the previous leaf is the stored one, so a changed leaf shows at its own position too."""
-        index = _Index(head.log)
-        (log, leaf), after = self._logs[head.log], 0
-        with _or_could_not_check(), self._connection.cursor(binary=True) as cursor:
-            while after < head.position:
-                rows = cursor.execute(
-                    """SELECT position, recorded, leaf, body, stream, version, type, partition, command_id FROM ledger.entry
-                        WHERE log = %s::smallint AND position > %s AND position <= %s ORDER BY position LIMIT %s""",
-                    (log, after, head.position, _PAGE),
-                    prepare=True,
-                ).fetchall()
-                if not rows:
-                    return
-                for position, recorded, this, body, *columns in rows:
-                    yield position, entry_bytes(leaf, position, recorded, body), this
-                    if head.log not in self.beside and (fault := index.compare(position, body, columns)):
-                        self.beside[head.log] = Beside(position, fault)
-                    leaf, after = this, position
-                progress(after)
+    def pages(self, head: Head) -> Pages:
+        return DatabasePages(self._dsn, head, *self._logs[head.log])
 
     def leaf_at(self, head: Head, position: int) -> bytes:
         """The stored one, which reading the entries has recomputed."""
-        with _or_could_not_check():
+        with or_could_not_check():
             row = self._connection.execute(
                 "SELECT leaf FROM ledger.entry WHERE log = %s::smallint AND position = %s",
                 (self._logs[head.log][0], position),
@@ -95,7 +78,7 @@ class DatabaseSource:
     def compare_snapshots(self) -> None:
         """Fold every snapshot's stream again. The first that differs is reported at the position of its last entry."""
         codec = Codec(AGGREGATES)
-        with _or_could_not_check():
+        with or_could_not_check():
             for stream, version, leaf, shape, state in self._connection.execute(
                 "SELECT stream, version, leaf, schema, state FROM ledger.snapshot ORDER BY stream", binary=True
             ).fetchall():
@@ -122,14 +105,6 @@ class DatabaseSource:
                     return
 
 
-@contextmanager
-def _or_could_not_check() -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        raise CouldNotCheck(str(error).strip()) from error
-
-
 def without_password(dsn: str) -> str:
     """How to name a database without telling its password."""
     try:
@@ -137,31 +112,3 @@ def without_password(dsn: str) -> str:
     except psycopg.Error:
         return "the given DSN"
     return f"postgresql://{known.get('host', '')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
-
-
-class _Index:
-    """Compares the index columns of entries that the verifier has just accepted."""
-
-    def __init__(self, log: str) -> None:
-        self._own = f"region-{log}-"
-        self._epochs: dict[int, int] = {}
-
-    def compare(self, position: int, raw: bytes, columns: list[Any]) -> str | None:
-        """What is wrong, if anything is. For the entries from the first on."""
-        body = decode_body(raw)
-        if position == 1:
-            opened = msgspec.json.decode(body.data)
-            self._epochs = {p: opened["epoch"] for first, last in opened["partitions"] for p in range(first, last + 1)}
-        id_ = body.claims or (body.command.id if body.command.i == 1 else None)
-        expected = [body.stream, body.version, body.type, body.partition, id_]
-        counts = (
-            body.stream.startswith(self._own)
-            if body.partition is None
-            else self._epochs.get(body.partition) == body.epoch
-        )
-        if not counts:
-            expected = [None] * 5
-        found = [*columns[:4], columns[4].hex if columns[4] is not None else None]
-        names = ("stream", "version", "type", "partition", "command_id")
-        wrong = next((n for n, a, b in zip(names, found, expected, strict=True) if a != b), None)
-        return wrong and f"the index column {wrong} differs from the body"

@@ -10,7 +10,7 @@ Invariant: a member that the format does not name is no fault, so that a later v
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from verifier import ijson
@@ -25,7 +25,7 @@ _REGION = r"[a-z][a-z0-9]*(?:\.[1-9][0-9]*)?"
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 HEX128 = re.compile(r"[0-9a-f]{32}")
 TAG = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)+")
-_STREAM = re.compile(rf"(?!region-)[a-z][a-z_]*-{_SUFFIX}")
+STREAM = re.compile(rf"(?!region-)[a-z][a-z_]*-{_SUFFIX}")
 _REGION_STREAM = re.compile(rf"region-({_REGION})-[a-z][a-z0-9-]*(?:_{_SUFFIX})?")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _RFC3339 = re.compile(
@@ -52,6 +52,18 @@ Facts = tuple[str, int, str, int | None, int | None, str, int, int]
 What a body says about itself: stream, version, type, partition, epoch (both None on a region's own stream), the
 command's id, i and n. A plain tuple, for one is made for every entry.
 """
+
+Columns = tuple[
+    Sequence[str],
+    Sequence[int],
+    Sequence[str],
+    Sequence[int | None],
+    Sequence[int | None],
+    Sequence[str],
+    Sequence[int],
+    Sequence[int],
+]
+"""The facts of many bodies, each fact by itself."""
 
 
 def read(body: bytes) -> Facts:
@@ -95,20 +107,26 @@ def check_stream(stream: str, partition: int | None, epoch: int | None, region: 
             raise Broken(Reason.STREAM_MALFORMED, f"{quoted(stream)} is not the name of a region's own stream")
         if match.group(1) != region:
             raise Broken(Reason.REGION_STREAM_FOREIGN, f"{quoted(stream)} stands in the log of region {region!r}")
+    check_form(stream, partition, epoch)
+    if partition is not None and partition != PARTITION_OF_ENDING[stream[-2:]]:
+        raise Broken(
+            Reason.PARTITION_MISMATCH,
+            f"{quoted(stream)} is of partition {PARTITION_OF_ENDING[stream[-2:]]}, but the body says {partition}",
+        )
+
+
+def check_form(stream: str, partition: int | None, epoch: int | None) -> None:
+    """Check what can be said of a stream with a look at its name only, for any region. Raises Broken."""
+    if stream.startswith("region-"):
         if partition is not None or epoch is not None:
             raise Broken(
                 Reason.REGION_STREAM_PARTITION, f"{quoted(stream)} is a region's own, yet has a partition or an epoch"
             )
         return
-    if not _STREAM.fullmatch(stream):
+    if not STREAM.fullmatch(stream):
         raise Broken(Reason.STREAM_MALFORMED, f"{quoted(stream)} is not the name of a stream")
     if partition is None or epoch is None:
         raise Broken(Reason.PARTITION_MISSING, f"the event on {quoted(stream)} has no partition or no epoch")
-    if partition != PARTITION_OF_ENDING[stream[-2:]]:
-        raise Broken(
-            Reason.PARTITION_MISMATCH,
-            f"{quoted(stream)} is of partition {PARTITION_OF_ENDING[stream[-2:]]}, but the body says {partition}",
-        )
 
 
 def region_of(origin: str) -> str | None:

@@ -2,7 +2,10 @@
 Follows the events of a log from its opening on: which partitions it owns, which command is half told, and how far each
 stream has come.
 
+It takes events in one by one, or a stretch of them of which `Stretch` says all that matters to what follows.
+
 Invariants:
+    - a stretch is taken in only if every event of it would have been; otherwise the book is as it was before;
     - memory grows with the number of streams, and only if versions are to be checked;
     - an entry whose partition and epoch the log did not own is not counted, and it is no fault: streams continue
       elsewhere as if it were not there, so its version is compared with nothing.
@@ -11,13 +14,118 @@ Ownership is what the log was opened with. Partitions gained by a takeover are n
 among those not counted.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from itertools import repeat
+from typing import Any, NamedTuple
 
 from verifier import ijson
-from verifier.body import PARTITION_OF_ENDING, PARTITIONS, Facts, check_stream
+from verifier.body import PARTITION_OF_ENDING, PARTITIONS, Columns, Facts, check_stream
 from verifier.faults import Broken, Reason, quoted
 
 OPENED = "log.opened"
+KEY_ROTATED = "log.key_rotated"
+_READ_ONE_BY_ONE = {OPENED, KEY_ROTATED}
+_EPOCHS = {1, None}
+
+CommandPart = tuple[str, int, int, int | None]
+"""An event's command, i and n, and its partition."""
+
+
+class Open(NamedTuple):
+    """A command that is half told: how many events it has, and how many of them are missing."""
+
+    command: str
+    events: int
+    left: int
+    partition: int | None
+
+
+class Stretch(NamedTuple):
+    """
+    Consecutive events that are in order among themselves: of each stream the version before the first one here, and the
+    last one, gapless between.
+
+    `began` are the events at its beginning that continue a command, `ends_in` is the command that it does not finish.
+    """
+
+    streams: list[str]
+    befores: list[int]
+    lasts: list[int]
+    began: list[CommandPart]
+    begins: bool  # a command begins in it
+    ends_in: Open | None
+
+
+class Stretcher:
+    """Makes a stretch of events, in one process while another makes the next one."""
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+        self._befores: dict[str, int] = {}
+        self._lasts: dict[str, int] = {}
+        self._began: list[CommandPart] = []
+        self._begins = False
+        self._open = Open("", 0, 0, None)
+
+    def follow(self, events: Columns) -> bool:
+        """Take in the next events, as `BodyReader.read_all` gives them. False: they are to be read one by one, in a Book."""
+        streams, versions, tags, partitions, epochs, *command_parts = events
+        if not _READ_ONE_BY_ONE.isdisjoint(tags) or not _EPOCHS.issuperset(epochs):
+            return False
+        of_streams = [PARTITION_OF_ENDING.get(stream[-2:]) for stream in streams]
+        if of_streams != list(partitions) and not self._fit(events, of_streams):
+            return False
+        lasts, newest_of = self._lasts, self._lasts.get
+        for stream, version in zip(streams, versions, strict=True):
+            newest = newest_of(stream)
+            if newest is None:
+                self._befores[stream] = version - 1
+            elif version != newest + 1:
+                return False
+            lasts[stream] = version
+        return self._follow_commands(zip(*command_parts, partitions, strict=True))
+
+    def finish(self) -> Stretch:
+        lasts = self._lasts
+        return Stretch(
+            streams=list(lasts),
+            befores=list(self._befores.values()),  # in the order of the others
+            lasts=list(lasts.values()),
+            began=self._began,
+            begins=self._begins,
+            ends_in=self._open if self._open.left else None,
+        )
+
+    def _fit(self, events: Columns, of_streams: list[int | None]) -> bool:
+        """Whether partitions fit, where some streams are the region's own."""
+        for stream, partition, epoch, due in zip(events[0], events[3], events[4], of_streams, strict=True):
+            if partition is None:
+                check_stream(stream, partition, epoch, self._region)
+            elif partition != due:
+                return False
+        return True
+
+    def _follow_commands(self, parts: Iterable[CommandPart]) -> bool:
+        current, events, left, its_partition = self._open
+        for command, i, n, partition in parts:
+            if i == 1:
+                if left:
+                    return False
+                self._begins = True
+                current, events, left, its_partition = command, n, n - 1, partition
+            elif self._begins:
+                if i != events - left + 1 or n != events or command != current:
+                    return False
+                if partition != its_partition:
+                    if its_partition is None:
+                        its_partition = partition
+                    elif partition is not None:
+                        return False
+                left -= 1
+            else:
+                self._began.append((command, i, n, partition))
+        self._open = Open(current, events, left, its_partition)
+        return True
 
 
 class Book:
@@ -30,6 +138,7 @@ class Book:
         self._check_versions = streams
         self._versions: dict[str, int] = {}  # newest version that counts; every name in it has been checked
         self._owned: frozenset[int] = frozenset()
+        self._owned_endings: set[str] = set()  # of streams on these partitions
         self._succeeds = False  # another log of this region went before, and its streams go on here
         self._opened = False
         self._command = ""
@@ -63,6 +172,56 @@ class Book:
                 )
             self._versions[stream] = version
 
+    def follow_stretch(self, stretch: Stretch) -> bool:
+        """Take in the next events at once. False, and nothing is taken in, if one of them is to be looked at by itself."""
+        if not self._opened:
+            return False
+        before = self._command, self._command_events, self._command_events_left, self._command_partition
+        if not (self._follow_commands(stretch) and self._follow_streams(stretch)):
+            self._command, self._command_events, self._command_events_left, self._command_partition = before
+            return False
+        return True
+
+    def _follow_commands(self, stretch: Stretch) -> bool:
+        try:
+            for part in stretch.began:
+                self._continue_command(*part)
+        except Broken:
+            return False
+        if self._command_events_left and stretch.begins:
+            return False
+        if stretch.ends_in is not None:
+            command, events, left, partition = stretch.ends_in
+            self._command, self._command_events = command, events
+            self._command_events_left, self._command_partition = left, partition
+        return True
+
+    def _follow_streams(self, stretch: Stretch) -> bool:
+        streams, befores, lasts = stretch[:3]
+        counted = self._owned_endings.issuperset([stream[-2:] for stream in streams])
+        if not counted or (self._check_versions and list(map(self._versions.get, streams, repeat(0))) != befores):
+            return self._follow_each_stream(stretch)
+        if self._check_versions:
+            self._versions.update(zip(streams, lasts, strict=True))
+        return True
+
+    def _follow_each_stream(self, stretch: Stretch) -> bool:
+        """Where some do not count, or are gone on with from another log."""
+        versions: dict[str, int] = {}
+        not_counted = 0
+        for stream, before, last in zip(*stretch[:3], strict=True):
+            own = stream.startswith("region-")
+            if not own and stream[-2:] not in self._owned_endings:
+                not_counted += last - before
+            elif self._check_versions:
+                newest = self._versions.get(stream, 0)
+                if before != newest and (newest or not self._succeeds or own):
+                    return False
+                versions[stream] = last
+        self._versions.update(versions)
+        self.not_counted += not_counted
+        return True
+
     def close(self) -> None:
         """The log ends here. Raises Broken when it ends inside a command."""
         if self._command_events_left:
@@ -94,6 +253,7 @@ class Book:
                 f"the opening's member /data/partitions is {quoted(partitions)}, not a list of [first, last]",
             )
         self._owned = frozenset(number for first, last in partitions for number in range(first, last + 1))
+        self._owned_endings = {ending for ending, number in PARTITION_OF_ENDING.items() if number in self._owned}
         self._succeeds = "predecessor" in data
 
     def _begin_command(self, command: str, n: int, partition: int | None) -> None:

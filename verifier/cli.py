@@ -1,12 +1,15 @@
 """
-The program `countroom-verifier`: checks the logs of running regions and says, in one line for each, what it found.
+The program `countroom-verifier`: checks the logs of regions, or any log in tiles, and says, in one line for each, what it
+found.
+
+`countroom-verifier witness` and `witness-key` are `verifier.witnessing`: they check nothing here, but sign tree heads.
 
 Exit status: 0 everything is intact, 1 something is not intact, 2 something could not be checked (and nothing was found
 to be not intact). A failure of the program itself is a 2 as well: it is no finding.
 
-What it cannot know, for lack of signed tree heads: whether the keeper of a single log rewrote it from some position to
-its end, and whether entries are missing after the last one shown. With the addresses of several regions it compares
-their copies, so that all of them would have to be rewritten alike.
+What it cannot know of entries behind the newest head that witnesses signed: whether the keeper of a single log rewrote them,
+and whether entries are missing after the last one shown. It says how many they are. With the addresses of several regions
+it compares their copies, so that all of them would have to be rewritten alike.
 """
 
 import argparse
@@ -14,19 +17,30 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from verifier.faults import Fault, Reason
+from verifier.body import region_of
+from verifier.faults import CouldNotCheck, Fault, Found, Reason, quoted
 from verifier.log import Report, verify
-from verifier.source import CouldNotCheck, Entries, Head, Keeper, UrlSource
+from verifier.parallel import cores
+from verifier.source import Head, Keeper, keeper_of
+
+if TYPE_CHECKING:  # it needs cryptography, which checking a chain does not
+    from verifier.policy import Policy
 
 INTACT, NOT_INTACT, NOT_CHECKED = 0, 1, 2
+BAR_WIDTH = 30
 
 _EPILOG = """\
 exit status: 0 intact, 1 not intact, 2 could not check.
-A single source can hide a rewritten suffix or a missing tail: give the URLs of several regions to compare their copies.
+Behind the newest head that witnesses signed, and everywhere without --trust, a single source can hide a rewritten suffix or
+a missing tail: give the URLs of several regions to compare their copies.
+'countroom-verifier proof --help': check a proof that an entry stands in a log, without any connection.
+'countroom-verifier witness --help' and 'witness-key --help': run a witness, which signs the heads of logs that only grow.
 """
 
 
@@ -40,6 +54,17 @@ class Copy:
     leaves: dict[int, bytes] = field(
         default_factory=dict
     )  # where a copy of the log ends, as far as this one is in order
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How logs are to be checked. `known`: heads that they must still have, by origin and size (verifier.known)."""
+
+    trust: "Policy | None" = None
+    known: Mapping[str, Mapping[int, bytes]] = field(default_factory=dict)
+    merkle_only: bool = False
+    workers: int = 1
+    progress: Callable[[Head, int], None] | None = None
 
 
 @dataclass(slots=True)
@@ -59,16 +84,35 @@ class Findings:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; the answer is its exit status."""
-    options = _parser().parse_args(arguments)
-    urls = list(dict.fromkeys(url.rstrip("/") for url in options.urls))
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] in (["witness"], ["witness-key"]):
+        from verifier import witnessing  # noqa: PLC0415 - needs cryptography, which checking a chain does not
+
+        return witnessing.main(given)
+    if given[:1] == ["proof"]:
+        from verifier import proving  # noqa: PLC0415 - needs cryptography, which checking a chain does not
+
+        return proving.main(given[1:])
+    options = _parser().parse_args(given)
+    urls = list(dict.fromkeys(url.rstrip("/") or url for url in options.urls))
     token = options.token or os.environ.get("COUNTROOM_TOKEN")
-    show_progress = sys.stderr.isatty() and not options.json
     try:
-        findings = check(urls, token=token, log=options.log, progress=_print_progress if show_progress else None)
+        show_progress = sys.stderr.isatty() and not options.json
+        how = How(
+            trust=read_policy(options.trust) if options.trust else None,
+            known=read_heads(options.known) if options.known else {},
+            merkle_only=options.merkle_only,
+            workers=options.workers or cores(),
+            progress=_print_progress if show_progress else None,
+        )
+        findings = check(urls, token=token, log=options.log, how=how)
         if options.json:
             _print(json.dumps(to_json(urls, findings), indent=2))
         else:
             _print(to_text(findings))
+    except CouldNotCheck as error:
+        sys.stderr.write(f"could not check: {error}\n")
+        return NOT_CHECKED
     except KeyboardInterrupt:
         sys.stderr.write("could not check: interrupted\n")
         return NOT_CHECKED
@@ -78,18 +122,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return findings.status
 
 
+def read_policy(path: str) -> "Policy":
+    """The policy in a file (tlog-policy). Raises CouldNotCheck."""
+    from verifier.policy import PolicyError, parse_policy  # noqa: PLC0415 - needs cryptography
+
+    try:
+        return parse_policy(Path(path).read_bytes())
+    except OSError as error:
+        raise CouldNotCheck(f"the policy {quoted(path)} cannot be read: {error.strerror}") from None
+    except PolicyError as error:
+        raise CouldNotCheck(f"the policy {quoted(path)}: {error}") from None
+
+
+def read_heads(files: Sequence[str]) -> Mapping[str, Mapping[int, bytes]]:
+    """Heads that are known from elsewhere, for `How`. Raises CouldNotCheck."""
+    from verifier import known  # noqa: PLC0415 - needs cryptography
+
+    return known.read_heads(files)
+
+
+UNTRUSTING = How()
+
+
 def check(
     urls: Sequence[str],
     *,
     token: str | None = None,
     log: str | None = None,
-    progress: Callable[[Head, int], None] | None = None,
-    keeper: Callable[[str, str | None], Keeper] = UrlSource,
+    how: How = UNTRUSTING,
+    keeper: Callable[[str, str | None], Keeper] = keeper_of,
 ) -> Findings:
     """
     Check every log (or the one named `log`) of the regions at `urls`, and compare the copies of each.
 
-    Each address stands there once, without a slash at its end. `keeper` makes a source of an address and the token.
+    Each address stands there once, without a slash at its end; it may also be a directory. `keeper` makes a source of
+    an address and the token.
     """
     findings = Findings()
     for url in urls:
@@ -114,7 +181,7 @@ def check(
         ends = {copy.head.position for copy in copies}
         for copy in copies:
             try:
-                _check_copy(copy, ends, progress)
+                _check_copy(copy, ends, how)
             except CouldNotCheck as error:
                 findings.errors.append((copy.source.url, copy.head.log, str(error)))
         longest = max(copies, key=lambda copy: max(copy.leaves, default=0))  # what agrees with it agrees with all
@@ -126,24 +193,27 @@ def check(
     return findings
 
 
-def _check_copy(copy: Copy, ends: set[int], progress: Callable[[Head, int], None] | None) -> None:
+def _check_copy(copy: Copy, ends: set[int], how: How) -> None:
     """Fill in the report, and the leaves where copies end. Raises CouldNotCheck."""
     head = copy.head
-    leaves: dict[int, bytes] = {}
+    if not how.merkle_only and region_of(head.origin) is None:
+        raise CouldNotCheck(f"{quoted(head.origin)} is not one of our logs: check it with --merkle-only")
+    pages = copy.source.pages(head)
+    if known := how.known.get(head.origin):
+        from verifier.known import WithKnown  # noqa: PLC0415 - needs cryptography
 
-    def noting_leaves(entries: Entries) -> Entries:
-        for entry in entries:
-            if entry[0] in ends:
-                leaves[entry[0]] = entry[2]
-            yield entry
-
-    def tell(position: int) -> None:
-        if progress is not None:
-            progress(head, position)
-
-    with closing(copy.source.entries(head, progress=tell)) as entries:
-        copy.report = verify(noting_leaves(entries), origin=head.origin, head=(head.position, head.leaf))
-    copy.leaves = {end: leaf for end, leaf in leaves.items() if end <= copy.report.position}  # others were only claimed
+        pages = WithKnown(pages, known)
+    copy.report = verify(
+        pages,
+        how.trust,
+        origin=head.origin,
+        head=None if head.leaf is None else (head.position, head.leaf),
+        merkle_only=how.merkle_only,
+        ends=ends,
+        workers=how.workers,
+        progress=partial(how.progress, head) if how.progress else lambda _: None,
+    )
+    copy.leaves = copy.report.leaves
 
 
 def _difference(one: Copy, other: Copy) -> Fault | None:
@@ -166,7 +236,7 @@ def _difference(one: Copy, other: Copy) -> Fault | None:
                 alike = middle
             else:
                 differ = middle
-    except CouldNotCheck:
+    except (CouldNotCheck, Found):
         at = "at or before"
     return Fault(
         differ,
@@ -212,10 +282,30 @@ def to_text(findings: Findings) -> str:
             line += _not_intact(report.fault)
         if report.not_counted:
             line += f" ({report.not_counted:,} entries do not count: the log did not own their partition and epoch)"
-        lines.append(line)
+        lines.append(f"{line}{signatures_in_words(report)}")
     lines += (f"{one.head.log}  {_not_intact(fault)}" for one, _, fault in findings.differences)
     lines += (f"{url}  {log + '  ' if log else ''}could not check: {detail}" for url, log, detail in findings.errors)
     return "\n".join(lines)
+
+
+def signatures_in_words(report: Report) -> str:
+    """What is known of a log's signed heads; nothing where there is none, and none was expected."""
+    signed = report.signed
+    if signed is None or (not signed.heads and not report.trusted):
+        return ""
+    if not report.trusted:
+        return f"; {signed.heads:,} signed heads fit the tree, but NO signature was checked (give --trust)"
+    said = (
+        f"; {signed.heads:,} heads, {signed.signatures:,} signatures and {signed.cosignatures:,} cosignatures are true"
+    )
+    if signed.unknown_signatures:
+        said += f" ({signed.unknown_signatures:,} more are of unknown keys)"
+    if signed.witnessed_size is None:
+        return f"{said}; no entry is witnessed yet"
+    names = ", ".join(quoted(name) for name in sorted(signed.witnessed_by)) or "nobody, which the policy allows"
+    return (
+        f"{said}; witnessed up to {signed.witnessed_size:,} by {names}; {report.unwitnessed_entries:,} entries not yet"
+    )
 
 
 def _not_intact(fault: Fault) -> str:
@@ -225,21 +315,44 @@ def _not_intact(fault: Fault) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="countroom-verifier",
-        description="Check the logs of running Countroom regions without trusting anyone who runs them.",
+        description="Check the logs of Countroom regions, or any log in tiles, without trusting anyone who runs them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "urls", metavar="URL", nargs="+", help="the address of a region, such as https://eu.example.com"
+        "urls",
+        metavar="URL",
+        nargs="+",
+        help="the address of a region, such as https://eu.example.com, or of a log in tiles; or a directory of tiles",
     )
+    parser.add_argument(
+        "--trust", metavar="FILE", help="a policy (tlog-policy): verify signatures of these logs and witnesses"
+    )
+    parser.add_argument(
+        "--known",
+        metavar="FILE",
+        action="append",
+        help="a signed head that you know from elsewhere, such as your witness's record: its log must still begin with it",
+    )
+    parser.add_argument(
+        "--merkle-only", action="store_true", help="entries are opaque: check tiles, tree and signatures only"
+    )
+    parser.add_argument("--workers", metavar="N", type=int, help="processes to read with; by default one for each core")
     parser.add_argument("--token", help="the access token; better in the environment, as COUNTROOM_TOKEN")
     parser.add_argument("--log", metavar="NAME", help="only this log, such as eu; otherwise every log of the region")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
+def bar(log: str, position: int, end: int) -> str:
+    """One line of a terminal, which the next one replaces: how far a check has come."""
+    done = min(BAR_WIDTH, BAR_WIDTH * position // max(end, 1))
+    name = quoted(log)[1:-1]
+    return f"\r\x1b[K{name}: [{'#' * done:<{BAR_WIDTH}}] {position:,} of {end:,} entries\r"
+
+
 def _print_progress(head: Head, position: int) -> None:
-    sys.stderr.write(f"\r\x1b[K{head.log}: {position:,} of {head.position:,} entries\r")
+    sys.stderr.write(bar(head.log, position, head.position))
     sys.stderr.flush()
 
 

@@ -2,7 +2,7 @@
 What can be wrong with a log: every reason has a code for machines, which never changes, and a sentence for people.
 
 Invariant: a fault is a statement about the log. That the log could not be read is never a fault, it is
-`verifier.source.CouldNotCheck`.
+`CouldNotCheck`.
 """
 
 from dataclasses import dataclass
@@ -56,8 +56,31 @@ class Reason(StrEnum):
     COMMAND_UNFINISHED = "command_unfinished"
     HEAD_MISMATCH = "head_mismatch"  # the log does not end as its keeper announced
 
+    # What the log's keeper signed: the heads, in the order of their sizes, once the entries are in order.
+    HEAD_MALFORMED = "head_malformed"  # it is no signed checkpoint, or not of the size under which it is kept
+    HEAD_FOREIGN = "head_foreign"  # a head of another log
+    HEAD_BEYOND_LOG = "head_beyond_log"  # entries that were signed are missing at the end
+    ROOT_MISMATCH = "root_mismatch"  # what was signed is not how the log begins
+    SIGNATURE_FALSE = "signature_false"  # it claims to be of a trusted key, and is not
+    HEAD_UNSIGNED = "head_unsigned"  # by no trusted key of this log
+    KEY_RETIRED = "key_retired"  # signed only by a key that was no longer to be used
+    ROTATION_INVALID = "rotation_invalid"  # a change of keys that the two keys did not both sign
+    RECORDED_IMPLAUSIBLE = "recorded_implausible"  # witnesses saw the log reach this entry at another time
+
+    # Files of a log (C2SP tlog-tiles).
+    TILE_MALFORMED = "tile_malformed"  # a tile, or a bundle of entries, has another form than its path says
+
+    # What is kept beside a log. The log may be in order then, but what readers are shown is not it.
+    TILE_DIFFERS = "tile_differs"  # a tile of hashes is not that of the log's tree
+    SUBTREE_DIFFERS = "subtree_differs"  # the same in a database
+    INDEX_DIFFERS = "index_differs"  # a column or a snapshot of a database is not what the entry says
+
     # Several copies of one log.
     COPIES_DIFFER = "copies_differ"  # a fork, or a rewritten suffix: at least one keeper is wrong
+
+
+class CouldNotCheck(Exception):
+    """Nothing is known about the log, neither good nor bad, and why."""
 
 
 class Broken(Exception):
@@ -77,8 +100,21 @@ class Fault:
     reason: Reason
     detail: str
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """By which the first of several is found."""
+        return self.position, list(Reason).index(self.reason)
+
     def to_json(self) -> dict[str, object]:
         return {"position": self.position, "reason": self.reason.value, "detail": self.detail}
+
+
+class Found(Exception):
+    """What is shown as a log is wrong here. Behind it nothing can be said."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
 
 
 def quoted(value: object) -> str:

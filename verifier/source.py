@@ -1,5 +1,5 @@
 """
-Reads the logs of a running region over HTTP.
+Where logs are: running regions and other logs over HTTP, and directories.
 
 Invariants:
     - entries are given up to the position that the region announced, all of them or `CouldNotCheck`: a stream that ends
@@ -11,20 +11,28 @@ Invariants:
 import binascii
 import http.client
 import json
+import os
 import re
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Protocol
 
 from verifier.body import region_of
+from verifier.encoding import NUMBER_MAX
+from verifier.faults import CouldNotCheck as CouldNotCheck  # noqa: PLC0414 - public here since the first release
 from verifier.faults import quoted
 from verifier.log import genesis
 from verifier.merkle import HASH_BYTES, leaf_hash
+from verifier.sheet import Entries as Part
+from verifier.sheet import Pages
+from verifier.tiled import Folder, Tiled, leaf_at, name_of, read_checkpoint
+from verifier.tiles import NOTHING_THERE
 
 TRIES_MAX = 5  # without a single new entry in between
 PAUSE_S = 0.05  # before another try; doubled each time
@@ -32,12 +40,16 @@ ANSWER_BYTES_MAX = 1 << 20  # of a list, and of a line of entries: the longest l
 PAGES_MAX = 1000
 ANSWER_SHOWN_BYTES = 60
 CHUNK_BYTES = 1 << 16
+BUNDLE = 256  # entries
+BUNDLE_BYTES_MAX = BUNDLE * (2 + 0xFFFF)
+HEADS_A_PAGE = 200
 
 Entries = Generator[tuple[int, bytes, bytes], None, None]
-"""Position, entry and leaf, as `verifier.log.verify` takes them. Whoever stops early closes it."""
+"""Position, entry and leaf. Whoever stops early closes it."""
 
 _LEAF = re.compile(rf"[0-9a-f]{{{2 * HASH_BYTES}}}")
 _WORTH_RETRYING = {429, 500, 502, 503, 504}
+_NOT_FOUND = 404
 _REFUSALS = {
     401: "the token is missing or not valid (give one with --token or COUNTROOM_TOKEN)",
     403: "the token does not give the right to read the log",
@@ -45,8 +57,8 @@ _REFUSALS = {
 }
 
 
-class CouldNotCheck(Exception):
-    """Nothing is known about the log, neither good nor bad, and why."""
+class _NotThere(CouldNotCheck, LookupError):
+    """The address is known not to exist."""
 
 
 class _Interrupted(Exception):
@@ -55,12 +67,12 @@ class _Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a region says that a log ends."""
+    """Where a keeper says that a log ends. A log in tiles is not told by its last leaf, but by its signed heads."""
 
     log: str
     origin: str
     position: int
-    leaf: bytes
+    leaf: bytes | None
 
 
 class Keeper(Protocol):
@@ -70,13 +82,42 @@ class Keeper(Protocol):
 
     def heads(self) -> list[Head]: ...
 
-    def entries(self, head: Head, *, progress: Callable[[int], None]) -> Entries: ...
+    def pages(self, head: Head) -> Pages: ...
 
     def leaf_at(self, head: Head, position: int) -> bytes: ...
 
 
+def keeper_of(target: str, token: str | None = None) -> "Keeper":
+    """The keeper that a target names: a directory of tiles, or an address. Raises CouldNotCheck."""
+    if "://" not in target and os.path.isdir(target):  # noqa: PTH112
+        return FolderSource(target)
+    return UrlSource(target, token)
+
+
+class FolderSource:
+    """A log in tiles in a directory, as its checkpoint was when `heads` was asked. Every method raises CouldNotCheck."""
+
+    def __init__(self, path: str) -> None:
+        self.url = path
+        self._fetch = Folder(path)
+        self._checkpoint = b""
+
+    def heads(self) -> list[Head]:
+        try:
+            origin, size, self._checkpoint = read_checkpoint(self._fetch)
+        except NOTHING_THERE:
+            raise CouldNotCheck(f"there is no checkpoint in the directory {quoted(self.url)}") from None
+        return [Head(name_of(origin), origin, size, None)]
+
+    def pages(self, head: Head) -> Pages:
+        return Tiled(self._fetch, head.position, self._checkpoint)
+
+    def leaf_at(self, head: Head, position: int) -> bytes:
+        return leaf_at(Tiled(self._fetch, head.position, self._checkpoint), position)
+
+
 class UrlSource:
-    """The region whose API stands at `url`. Every method raises CouldNotCheck."""
+    """The region whose API stands at `url`, or any log in tiles. Every method raises CouldNotCheck."""
 
     def __init__(
         self,
@@ -92,6 +133,7 @@ class UrlSource:
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise CouldNotCheck(f"{quoted(url)} is not the http or https address of a region")
         self.url = url.rstrip("/")
+        self._token = token
         self._headers = {"User-Agent": "countroom-verifier"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -107,12 +149,32 @@ class UrlSource:
         ):
             self._opener.add_handler(handler)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.url, self._token, self._timeout_s)
+
     def heads(self) -> list[Head]:
-        """The logs that the region holds, its own and copies, as far as each goes now."""
+        """The logs that the region holds, its own and copies, as far as each goes now; or the one log in tiles."""
+        try:
+            return self._listed()
+        except _NotThere as nothing:
+            try:
+                origin, size, _ = read_checkpoint(Fetch(self, ""))
+            except NOTHING_THERE:
+                raise nothing from None
+            return [Head(name_of(origin), origin, size, None)]
+
+    def pages(self, head: Head) -> Pages:
+        if head.leaf is not None:
+            return RegionPages(self, head)
+        fetch = Fetch(self, "")
+        _, size, note = read_checkpoint(fetch)
+        return Tiled(fetch, size, note)
+
+    def _listed(self) -> list[Head]:
         heads: list[Head] = []
         cursor: str | None = None
         for _ in range(PAGES_MAX):
-            page = self._get_json("/v1/logs" + (f"?{urllib.parse.urlencode({'cursor': cursor})}" if cursor else ""))
+            page = self.get_json("/v1/logs" + (f"?{urllib.parse.urlencode({'cursor': cursor})}" if cursor else ""))
             try:
                 heads.extend(_head(item) for item in page["items"])
                 cursor = page["next_cursor"]
@@ -122,12 +184,11 @@ class UrlSource:
                 return heads
         raise CouldNotCheck(f"the list of logs of {self.url} does not end")
 
-    def entries(self, head: Head, *, after: int = 0, progress: Callable[[int], None] | None = None) -> Entries:
+    def entries(self, head: Head, *, after: int = 0) -> Entries:
         """
         The entries of a log behind position `after`, up to the announced head, read as they are asked for.
 
-        A connection that breaks is made anew and goes on behind the last entry. `progress` is told now and then up to
-        which position entries have come.
+        A connection that breaks is made anew and goes on behind the last entry.
         """
         position = after
         tries_left = TRIES_MAX
@@ -141,8 +202,6 @@ class UrlSource:
                         position, tries_left = entry[0], TRIES_MAX
                         if position >= head.position:
                             return
-                    if progress is not None:
-                        progress(position)
             except _Interrupted as interrupted:
                 cause = str(interrupted)
             tries_left -= 1
@@ -154,6 +213,8 @@ class UrlSource:
 
     def leaf_at(self, head: Head, position: int) -> bytes:
         """The leaf at a position from 1 to the head's, recomputed from the entry."""
+        if head.leaf is None:
+            return leaf_at(Tiled(Fetch(self, ""), head.position, b""), position)
         with closing(self.entries(head, after=position - 1)) as entries:
             given, entry, _ = next(entries)
         if given != position:
@@ -180,20 +241,29 @@ class UrlSource:
                     raise CouldNotCheck(f"{self.url} answers something else than entries: a line does not end")
                 yield lines
 
-    def _get_json(self, path: str) -> Any:
-        answer = b""
-        try:
-            with self._open(path, accept="application/json") as response:
-                while chunk := self._read(response, CHUNK_BYTES):
-                    answer += chunk
-                    if len(answer) > ANSWER_BYTES_MAX:
-                        raise CouldNotCheck(f"the answer of {self.url}{path} does not end")
-        except _Interrupted as interrupted:
-            raise CouldNotCheck(f"{self.url} cannot be reached: {interrupted}") from None
+    def get_json(self, path: str) -> Any:
+        answer = self.get(path, accept="application/json", bytes_max=ANSWER_BYTES_MAX)
         try:
             return json.loads(answer)
         except (ValueError, RecursionError):
             raise CouldNotCheck(f"{self.url}{path} answers something else than JSON") from None
+
+    def get(self, path: str, *, accept: str, bytes_max: int, tries: int = 1) -> bytes:
+        """The whole answer. What is known not to be there is a LookupError, too."""
+        for tried in range(1, tries + 1):
+            answer = bytearray()
+            try:
+                with self._open(path, accept=accept) as response:
+                    while chunk := self._read(response, CHUNK_BYTES):
+                        answer += chunk
+                        if len(answer) > bytes_max:
+                            raise CouldNotCheck(f"the answer of {self.url}{path} does not end")
+                return bytes(answer)
+            except _Interrupted as interrupted:
+                if tried == tries:
+                    raise CouldNotCheck(f"{self.url} cannot be reached: {interrupted}") from None
+            time.sleep(PAUSE_S * 2**tried)
+        raise CouldNotCheck(f"{self.url} is not asked")
 
     def _open(self, path: str, *, accept: str) -> http.client.HTTPResponse:
         try:
@@ -204,7 +274,7 @@ class UrlSource:
             if error.code in _WORTH_RETRYING:
                 raise _Interrupted(f"it answers with status {error.code}") from None
             refusal = _REFUSALS.get(error.code, f"it answers with status {error.code}")
-            raise CouldNotCheck(f"{self.url}{path}: {refusal}") from None
+            raise (_NotThere if error.code == _NOT_FOUND else CouldNotCheck)(f"{self.url}{path}: {refusal}") from None
         except (OSError, http.client.HTTPException) as error:
             raise _Interrupted(_cause(error)) from None
         except ValueError:
@@ -221,6 +291,74 @@ class UrlSource:
             return response.read1(size)
         except (OSError, http.client.HTTPException) as error:
             raise _Interrupted(_cause(error)) from None
+
+
+def _again(url: str, token: str | None, timeout_s: float) -> UrlSource:
+    return UrlSource(url, token, timeout_s=timeout_s)
+
+
+class Fetch:
+    """Fetches the files of a log in tiles below a path of an address. It can be pickled."""
+
+    def __init__(self, source: UrlSource, prefix: str) -> None:
+        self._source = source
+        self._prefix = prefix
+
+    def __call__(self, path: str) -> bytes:
+        return self._source.get(
+            f"{self._prefix}/{path}", accept="*/*", bytes_max=BUNDLE_BYTES_MAX, tries=TRIES_MAX if "/" in path else 1
+        )
+
+
+class RegionPages(Tiled):
+    """A log as a region shows it: in tiles up to its checkpoint, if it has one, and as single entries behind that."""
+
+    def __init__(self, source: UrlSource, head: Head) -> None:
+        self._source = source
+        self._head = head
+        self._prefix = f"/v1/logs/{head.log}"
+        fetch = Fetch(source, self._prefix)
+        try:
+            _, size, note = read_checkpoint(fetch)
+        except NOTHING_THERE:
+            size, note = 0, b""
+        super().__init__(fetch, size, note)
+
+    def length(self) -> int:
+        return next((head.position for head in self._source.heads() if head.log == self._head.log), 0)
+
+    def entries(self, first: int, last: int) -> Iterator[Part]:
+        if first <= self._size:
+            yield from super().entries(first, min(last, self._size))
+        after = max(first - 1, self._size)
+        if after < last:
+            until = replace(self._head, position=last)
+            with closing(self._source.entries(until, after=after)) as single:
+                while some := list(islice(single, BUNDLE)):
+                    positions, entries, leaves = zip(*some, strict=True)
+                    yield Part(positions, list(entries), b"".join(leaves))
+
+    def heads(self) -> Iterator[tuple[int, bytes]]:
+        """Every head that the region keeps, up to the checkpoint that it had at first, as far as it shows them."""
+        after = 0
+        while True:
+            query = urllib.parse.urlencode({"after": after, "limit": HEADS_A_PAGE})
+            try:
+                page = self._source.get_json(f"{self._prefix}/heads?{query}")
+            except NOTHING_THERE:
+                return
+            try:
+                heads = [(item["size"], item["note"].encode()) for item in page["items"]]
+                more = page["next_cursor"] is not None
+            except (KeyError, TypeError, AttributeError, ValueError):
+                heads, more = [(-1, b"")], False
+            for size, note in heads:
+                if type(size) is not int or not after < size <= NUMBER_MAX:
+                    raise CouldNotCheck(f"{self._source.url} answers something else than a list of heads")
+                yield size, note
+                after = size
+            if not more:
+                return
 
 
 def _head(item: Any) -> Head:

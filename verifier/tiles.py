@@ -112,13 +112,13 @@ def encode_bundle(entries: Iterable[bytes]) -> bytes:
 def decode_bundle(data: bytes, width: int) -> list[bytes]:
     """The `width` entries of a bundle. Raises TileError when it is cut off, or anything follows."""
     entries: list[bytes] = []
-    at = 0
+    at, end = 0, len(data)
     for number in range(width):
-        start = at + _length.size
-        if start > len(data):
+        start = at + 2
+        if start > end:
             raise TileError(f"the bundle ends before entry {number}, of {width}")
-        at = start + _length.unpack_from(data, at)[0]
-        if at > len(data):
+        at = start + (data[at] << 8 | data[at + 1])
+        if at > end:
             raise TileError(f"the bundle ends inside entry {number}, of {width}")
         entries.append(data[start:at])
     if at < len(data):
@@ -207,7 +207,7 @@ class TileReader:
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The entries from index `start` to before `end`, each compared with its leaf hash, bundle by bundle."""
         for index, first, last in self._parts(start, self._checked(end)):
-            bundle = _read_bundle(self._fetch, Tile(None, index, width_in(self.size, None, index)))
+            bundle = read_bundle(self._fetch, Tile(None, index, width_in(self.size, None, index)))
             hashes = self._tile(0, index)
             for offset in range(first, last):
                 if leaf_hash(bundle[offset]) != hashes[offset]:
@@ -248,7 +248,7 @@ class TileReader:
         """The root of the complete subtree of 2^height leaves that is the index-th of that height."""
         level, above = divmod(height, HEIGHT)
         tile, offset = divmod(index << above, WIDTH)
-        return _fold(self._tile(level, tile)[offset : offset + (1 << above)])
+        return fold(self._tile(level, tile)[offset : offset + (1 << above)])
 
     def _tile(self, level: int, index: int) -> list[bytes]:
         """A tile of the tree, verified: the partial ones by the root, a full one by the tile above it."""
@@ -261,9 +261,9 @@ class TileReader:
             return self._edge[level]
         hashes = self._full.pop((level, index), None)
         if hashes is None:
-            hashes = _read_tile(self._fetch, Tile(level, index))
+            hashes = read_tile(self._fetch, Tile(level, index))
             above, offset = divmod(index, WIDTH)
-            if _fold(hashes) != self._tile(level + 1, above)[offset]:
+            if fold(hashes) != self._tile(level + 1, above)[offset]:
                 raise TileError(f"{Tile(level, index).path} does not hash to what stands in the tile above it")
             if len(self._full) >= CACHED_TILES_MAX:
                 del self._full[next(iter(self._full))]
@@ -296,15 +296,21 @@ def _fetch_either(fetch: Fetch, tile: Tile) -> tuple[bytes, Tile]:
     return fetch(full.path), full
 
 
-def _read_tile(fetch: Fetch, tile: Tile) -> list[bytes]:
-    """Its hashes, not verified."""
+def read_hashes(fetch: Fetch, tile: Tile) -> bytes:
+    """Its hashes side by side, not verified."""
     data, asked = _fetch_either(fetch, tile)
     if len(data) != asked.width * HASH_BYTES:
         raise TileError(f"{asked.path} has {len(data)} bytes instead of {asked.width * HASH_BYTES}")
-    return [data[at : at + HASH_BYTES] for at in range(0, tile.width * HASH_BYTES, HASH_BYTES)]
+    return data[: tile.width * HASH_BYTES]
 
 
-def _read_bundle(fetch: Fetch, tile: Tile) -> list[bytes]:
+def read_tile(fetch: Fetch, tile: Tile) -> list[bytes]:
+    """Its hashes, not verified."""
+    data = read_hashes(fetch, tile)
+    return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+
+
+def read_bundle(fetch: Fetch, tile: Tile) -> list[bytes]:
     """Its entries, not verified."""
     data, asked = _fetch_either(fetch, tile)
     return decode_bundle(data, asked.width)[: tile.width]
@@ -314,7 +320,7 @@ def _read_edge(fetch: Fetch, size: int) -> dict[int, list[bytes]]:
     """The partial tiles of a tree, by level. Not verified."""
     widths = {level: (size >> HEIGHT * level) % WIDTH for level in range(_levels(size))}
     return {
-        level: _read_tile(fetch, Tile(level, size >> HEIGHT * (level + 1), width))
+        level: read_tile(fetch, Tile(level, size >> HEIGHT * (level + 1), width))
         for level, width in widths.items()
         if width
     }
@@ -326,12 +332,12 @@ def _root_of_edge(size: int, edge: dict[int, list[bytes]]) -> bytes:
         hashes = tile
         while hashes:
             complete = 1 << len(hashes).bit_length() - 1
-            roots.append(_fold(hashes[:complete]))
+            roots.append(fold(hashes[:complete]))
             hashes = hashes[complete:]
     return Tree(size, roots).root()
 
 
-def _fold(hashes: list[bytes]) -> bytes:
+def fold(hashes: list[bytes]) -> bytes:
     """The root of a complete subtree, from the hashes of one of its levels."""
     while len(hashes) > 1:
         hashes = list(map(node_hash, hashes[::2], hashes[1::2]))

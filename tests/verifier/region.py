@@ -26,8 +26,15 @@ class Region:
     busy: int = 0  # how many requests for entries are answered with 503
     status: int | None = None  # answers everything with it
     answer: bytes | None = None  # answers everything with it
+    files: dict[str, bytes] = field(default_factory=dict)  # tiles, checkpoints and so on, by path
+    signed: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)  # size and note of every head, by log
     requests: list[str] = field(default_factory=list)
     url: str = ""
+
+    @property
+    def asked_for_entries(self) -> list[int]:
+        """The positions behind which single entries were asked for."""
+        return [int(request.rpartition("=")[2]) for request in self.requests if "/entries?after=" in request]
 
 
 class Server(ThreadingHTTPServer):
@@ -59,6 +66,12 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(401, b'{"code":"unauthenticated"}')
         elif url.path == "/v1/logs":
             self.heads(region, int(query.get("cursor", ["0"])[0]))
+        elif url.path in region.files:
+            self.reply(200, region.files[url.path])
+        elif url.path.endswith("/heads") and region.signed:
+            self.signed(region.signed[url.path.split("/")[3]], int(query["after"][0]), int(query["limit"][0]))
+        elif not url.path.endswith("/entries"):
+            self.reply(404, b"")
         elif region.busy:
             region.busy -= 1
             self.reply(503, b"")
@@ -81,6 +94,11 @@ class Handler(BaseHTTPRequestHandler):
         end = start + region.page
         answer = {"items": items[start:end], "next_cursor": str(end) if end < len(items) else None}
         self.reply(200, json.dumps(answer).encode())
+
+    def signed(self, heads: list[tuple[int, bytes]], after: int, limit: int) -> None:
+        page = [{"size": size, "note": note.decode()} for size, note in heads if size > after][:limit]
+        more = page and page[-1]["size"] < heads[-1][0]
+        self.reply(200, json.dumps({"items": page, "next_cursor": "more" if more else None}).encode())
 
     def entries(self, region: Region, entries: list[Entry]) -> None:
         self.send_response(200)

@@ -119,7 +119,7 @@ def test_a_stream_that_breaks_off_is_resumed(run: Callable[..., tuple[int, str]]
         assert run(region.url) == (0, f"{region.url}  eu  12 entries  intact\n")
     assert all(request.startswith("/v1/logs") for request in region.requests)
     if "break_after" in trouble:
-        assert [request.rpartition("=")[2] for request in region.requests[1:]] == ["0", "3", "6", "9"]
+        assert region.asked_for_entries == [0, 3, 6, 9]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_stream_that_ends_too_early_could_not_be_checked(
     assert "eu  could not check: " in out
     assert cause in out
     assert "intact" not in out
-    assert len(region.requests) <= source.TRIES_MAX + 2
+    assert len(region.requests) <= source.TRIES_MAX + 4
 
 
 # Regions that cannot be read.
@@ -283,7 +283,7 @@ def test_a_rewritten_suffix_is_found_at_its_first_position(
     rewritten[forked_at - 1] = event(forked_at, forked_at - 1, data={"rewritten": True})
     with serving(Region({"eu": chain(bodies)})) as one, serving(Region({"eu": chain(rewritten[:40])})) as other:
         status, report = run_json(one.url, other.url)
-        assert len(other.requests) <= 2 + 6
+        assert len(other.asked_for_entries) <= 1 + 6
     assert status == 1
     assert report["intact"] is False
     assert all(source["logs"]["eu"]["intact"] for source in report["sources"])
@@ -341,7 +341,7 @@ def test_the_help_admits_what_cannot_be_known(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as exit_:
         cli.main(["--help"])
     assert exit_.value.code == 0
-    assert "can hide a rewritten suffix or a missing tail" in capsys.readouterr().out
+    assert "can hide a rewritten suffix or a missing tail" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_call_without_address_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -358,4 +358,4 @@ def test_progress_is_shown_on_a_terminal_only(
         assert capsys.readouterr().err == ""
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         cli.main([region.url])
-    assert "eu: 11 of 12 entries" in capsys.readouterr().err
+    assert f"eu: [{30 * '#'}] 12 of 12 entries" in capsys.readouterr().err

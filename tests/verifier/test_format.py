@@ -38,6 +38,10 @@ def test_the_worked_example_is_reproduced() -> None:
         "not_counted": 0,
         "recorded_first_us": 1763164800000000,
         "recorded_last_us": 1763164800000001,
+        "trusted": False,
+        "signed": None,
+        "witnessed": None,
+        "unwitnessed_entries": 2,
     }
 
 

@@ -1,0 +1,186 @@
+"""
+A log as a database stores it, page by page, for the processes that verify it.
+
+Invariants:
+    - what is read is compared with nothing but itself: hashes and forms are the verifier's part, index columns are ours;
+    - every row of the log is read, wherever it stands and however often its position is there: one that nobody could reach
+      by its position would still be found by its stream;
+    - a process that reads imports no more than that needs, since it begins anew with each check.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import Any, LiteralString
+
+import msgspec
+import psycopg
+
+from eventstore.postgres import acting_as
+from eventstore.record import decode_body
+from verifier.faults import CouldNotCheck, Reason
+from verifier.sheet import Entries
+from verifier.source import Head
+from verifier.tiles import WIDTH
+
+_PAGE = 1_024
+_LEAST = -(2**63)  # of the numbers of a bigint
+_LEAF_BYTES = 32
+_NO_LEAF = bytes(_LEAF_BYTES)  # in the place of what cannot be one
+_numbers = struct.Struct(">qq").pack  # below zero there is none in a sound log, but a column can hold it
+_HEADS_A_PAGE = 500
+_NOTHING = (None,) * 5
+_ENTRIES: LiteralString = """
+    SELECT position, recorded, leaf, body, stream, version, type, partition, encode(uuid_send(command_id), 'hex')
+      FROM ledger.entry WHERE log = %s::smallint AND position BETWEEN %s AND %s ORDER BY position LIMIT %s"""
+_SUBTREES: LiteralString = """
+    SELECT index, hash FROM ledger.subtree WHERE log = %s::smallint AND level = %s::smallint AND index >= %s AND index < %s"""
+_HEADS: LiteralString = (
+    "SELECT size, note FROM ledger.checkpoint WHERE log = %s::smallint AND size > %s ORDER BY size LIMIT %s"
+)
+
+
+class _CommandPart(msgspec.Struct, gc=False):
+    id: str
+    i: int
+
+
+class _Indexed(msgspec.Struct, gc=False):
+    """What of a body stands in columns, and what decides whether it does."""
+
+    stream: str
+    version: int
+    type: str
+    command: _CommandPart
+    partition: int | None = None
+    epoch: int | None = None
+    claims: str | None = None
+
+
+_read_body = msgspec.json.Decoder(_Indexed).decode
+
+
+@contextmanager
+def or_could_not_check() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise CouldNotCheck(str(error).strip()) from error
+
+
+class DatabasePages:
+    """
+    One log in a database (verifier.sheet.Pages). Each process that reads it has a connection of its own.
+
+    Pages are read in short transactions; the previous leaf is the stored one, so a changed leaf shows at its own position too.
+    """
+
+    differing = Reason.SUBTREE_DIFFERS
+
+    def __init__(self, dsn: str, head: Head, log: int, genesis: bytes) -> None:
+        self._made_of = (dsn, head, log, genesis)
+        self._dsn, self._head, self._log, self._genesis = self._made_of
+        self._index: _Index | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DatabasePages, self._made_of
+
+    def length(self) -> int:
+        ((length,),) = self._fetch(
+            "SELECT coalesce(max(position), 0) FROM ledger.entry WHERE log = %s::smallint", self._log
+        )
+        return int(length)
+
+    def entries(self, first: int, last: int) -> Iterator[Entries]:
+        index = self._index = self._index or _Index(self._head.log, self._opening())
+        previous = self._leaf_before(first)
+        for start in range(first, last + 1, _PAGE):
+            lowest = start if start > 1 else _LEAST
+            rows = self._fetch(_ENTRIES, self._log, lowest, min(start + _PAGE - 1, last), 2 * _PAGE)
+            if not rows:
+                return
+            positions, times, stored, texts, *columns = zip(*rows, strict=True)
+            leaves = [leaf if leaf and len(leaf) == _LEAF_BYTES else _NO_LEAF for leaf in stored]
+            bodies = texts if all(texts) else [text or b"" for text in texts]  # where somebody has let in a null
+            prefixes = (previous, *leaves)  # the last one is one too many
+            yield Entries(
+                positions,
+                [
+                    prev_leaf + _numbers(position, time or 0) + body
+                    for prev_leaf, position, time, body in zip(prefixes, positions, times, bodies, strict=False)
+                ],
+                b"".join(leaves),
+                index.compare(positions, bodies, columns),
+            )
+            previous = leaves[-1]
+
+    def hashes(self, level: int, index: int, width: int) -> list[bytes | None]:
+        """As far as they are kept: the table is a cache."""
+        start = index * WIDTH
+        kept = dict(self._fetch(_SUBTREES, self._log, level, start, start + width))
+        return [kept.get(start + offset) for offset in range(width)]
+
+    def heads(self) -> Iterator[tuple[int, bytes]]:
+        after = -1
+        while rows := self._fetch(_HEADS, self._log, after, _HEADS_A_PAGE):
+            yield from rows
+            after = rows[-1][0]
+
+    def _opening(self) -> bytes:
+        rows = self._fetch("SELECT body FROM ledger.entry WHERE log = %s::smallint AND position = 1", self._log)
+        return rows[0][0] if rows else b""
+
+    def _leaf_before(self, position: int) -> bytes:
+        """No leaf where an entry is missing: the reader will come to that gap."""
+        if position == 1:
+            return self._genesis
+        rows = self._fetch(
+            "SELECT leaf FROM ledger.entry WHERE log = %s::smallint AND position = %s", self._log, position - 1
+        )
+        return rows[0][0] if rows and len(rows[0][0] or b"") == _LEAF_BYTES else _NO_LEAF
+
+    def _fetch(self, query: LiteralString, *parameters: Any) -> list[tuple[Any, ...]]:
+        with or_could_not_check():
+            return self._connection.cursor(binary=True).execute(query, parameters, prepare=True).fetchall()
+
+    @cached_property
+    def _connection(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(acting_as(self._dsn, "countroom_reader"), autocommit=True)
+
+
+class _Index:
+    """Compares the index columns of entries with their bodies."""
+
+    def __init__(self, log: str, opening: bytes) -> None:
+        """`opening` is the body of the log's first entry, which says what the log owns."""
+        self._own = f"region-{log}-"
+        self._epochs: dict[int | None, int] = {}
+        with suppress(msgspec.MsgspecError, LookupError, TypeError, ValueError):  # otherwise the log is not in order
+            opened = msgspec.json.decode(decode_body(opening).data)
+            self._epochs = {p: opened["epoch"] for first, last in opened["partitions"] for p in range(first, last + 1)}
+
+    def compare(
+        self, positions: Sequence[int], bodies: Sequence[bytes], columns: list[tuple[Any, ...]]
+    ) -> tuple[int, str] | None:
+        """The first entry of which a column says something else than its body, and which column."""
+        own, epoch_of = self._own, self._epochs.get
+        try:
+            expected = [
+                (b.stream, b.version, b.type, b.partition, b.claims or (b.command.id if b.command.i == 1 else None))
+                if (epoch_of(b.partition) == b.epoch if b.partition is not None else b.stream.startswith(own))
+                else _NOTHING
+                for b in map(_read_body, bodies)
+            ]
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None  # the log is not in order, as its reader will say
+        streams, versions, types, partitions, ids = columns
+        found = list(zip(streams, versions, types, partitions, ids, strict=True))
+        if found == expected:
+            return None
+        place = next(place for place, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other)
+        names = ("stream", "version", "type", "partition", "command_id")
+        wrong = next(n for n, a, b in zip(names, found[place], expected[place], strict=True) if a != b)
+        return positions[place], f"the index column {wrong} differs from the body"

@@ -73,16 +73,18 @@ class _Route(NamedTuple):
     read_together: Sequence[Callable[[Any], Stream[Any]]]
 
 
-def _shape(path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A path's fixed parts, and the identifier in its fourth place, if it has one: /v1/players/{player_id}/…"""
-    parts = path.split("/")
-    return (*parts[1:3], *parts[4:]), tuple(parts[3:4])
+def _shape(path: str) -> tuple[str, tuple[str, ...]]:
+    """A path without the identifier in its third part, and that one, if there is one: /v1/players/{player_id}/…"""
+    parts = path.split("/", 4)
+    identifiers = tuple(parts[3:4])
+    parts[3:4] = [""] * len(identifiers)
+    return "/".join(parts), identifiers
 
 
-def _route(endpoint: Endpoint) -> tuple[tuple[str | int, ...], _Route]:
+def _route(endpoint: Endpoint) -> tuple[str, _Route]:
     fixed, identifiers = _shape(endpoint.path)
     read_together = READ_TOGETHER[identifiers[0].strip("{}")] if identifiers else ()
-    return (*fixed, len(identifiers)), _Route(endpoint, msgspec.json.Decoder(endpoint.body), read_together)
+    return fixed, _Route(endpoint, msgspec.json.Decoder(endpoint.body), read_together)
 
 
 _ROUTES = dict(map(_route, ENDPOINTS))
@@ -211,7 +213,7 @@ def plan(
     if if_match is None or not route.read_together or (tags := entity_tags(if_match)) is None:
         return made
     streams = [stream(*arguments) for stream in route.read_together]
-    return made._replace(seen=Seen({stream.name: stream for stream in streams}, tags))
+    return msgspec.structs.replace(made, seen=Seen({stream.name: stream for stream in streams}, tags))
 
 
 def entity_tags(if_match: str) -> frozenset[str] | None:
@@ -226,8 +228,7 @@ def entity_tags(if_match: str) -> frozenset[str] | None:
 def match(path: str) -> tuple[_Route, tuple[str, ...]]:
     """The route of a path, and the identifiers in it. Raises NotFound."""
     fixed, identifiers = _shape(path)
-    route = _ROUTES.get((*fixed, len(identifiers)))
-    if route is not None and path.startswith("/"):
+    if (route := _ROUTES.get(fixed)) is not None:
         return route, identifiers
     raise NotFound("no command has this path", path=path[:200])
 

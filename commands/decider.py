@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from types import MappingProxyType
@@ -39,7 +39,7 @@ _LEAF_PREFIX_BYTES = 8
 _encode = msgspec.json.Encoder().encode
 
 
-class Context(NamedTuple):
+class Context(msgspec.Struct, frozen=True):
     """Who asks what, and when: all that a decision may know beside the folded states."""
 
     principal: Principal
@@ -49,7 +49,7 @@ class Context(NamedTuple):
     trace: str | None = None
 
 
-class Fact(NamedTuple):
+class Fact(msgspec.Struct, frozen=True):
     """An event of a command, on its stream."""
 
     stream: str
@@ -84,7 +84,7 @@ class Seen(NamedTuple):
             raise PreconditionFailed
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True):
     """A command, described. Nothing has happened yet.
 
     `decision(at, **states)` gets the folded states under the names of `writes` and `reads`, and `at`, the later of now and
@@ -107,7 +107,7 @@ class Plan(NamedTuple):
     seen: Seen = Seen()
 
 
-class Receipt(NamedTuple):
+class Receipt(msgspec.Struct, frozen=True):
     """The answer to a command; `position` (log/position/leaf prefix) is where its last event stands, if it has any."""
 
     answer: msgspec.Struct
@@ -122,18 +122,21 @@ class WrongRegion(Rejected):
     title = "Another region owns this player"
 
 
-class _Folded(NamedTuple):
+class _Folded(msgspec.Struct, frozen=True):
     state: Any
     version: int
     at: datetime
     leaf: bytes
 
 
-class _Decided(NamedTuple):
+class _Decided(msgspec.Struct, frozen=True):
+    """`versions`: of all streams that were seen. `streams`: where the facts stand, in their order."""
+
     plan: Plan
     command: Command
     versions: dict[str, int]
     facts: Sequence[Fact]
+    streams: Sequence[Stream[Any]]
     error: Rejected | None
 
 
@@ -151,9 +154,9 @@ class Decider:
         self._due: list[Snapshot] = []
         self._gathering: Gathering[Plan, Receipt] = Gathering(self._run)
 
-    async def decide(self, plan: Plan) -> Receipt:
+    def decide(self, plan: Plan) -> Awaitable[Receipt]:
         """Raises Rejected, Unavailable. Plans that are asked for at the same moment are run together."""
-        return await self._gathering.ask(plan)
+        return self._gathering.ask(plan)
 
     async def run(self, plans: Sequence[Plan]) -> list[Receipt | Exception]:
         """Each plan's receipt, or why it was refused. Plans should not depend on one another: they would race."""
@@ -222,22 +225,22 @@ class Decider:
 
     async def _load(self, plans: Sequence[Plan]) -> dict[str, _Folded]:
         """The state of every stream that the plans name."""
-        if any(_partition(plan) not in self._epochs for plan in plans):  # perhaps it is ours now
+        if not self._epochs.keys() >= {_partition(plan) for plan in plans}:  # perhaps they are ours now
             self._epochs = await self._streams.epochs(self._log)
         kept = self._states
         states: dict[str, _Folded] = {}
         missing: dict[str, Aggregate[Any]] = {}
         for plan in plans:
             for streams in (plan.writes, plan.reads, plan.seen.streams):
-                for name, stream in streams.items():
-                    cached = kept.get(stream.name)
-                    if cached is not None:
-                        kept.move_to_end(stream.name)
-                        states[stream.name] = cached
-                    elif name in plan.fresh:
-                        states[stream.name] = kept[stream.name] = _Folded(stream.aggregate.initial, 0, EPOCH, b"")
+                for role, stream in streams.items():
+                    name = stream.name
+                    if name in kept:
+                        kept.move_to_end(name)
+                        states[name] = kept[name]
+                    elif role in plan.fresh:
+                        states[name] = kept[name] = _Folded(stream.aggregate.initial, 0, EPOCH, b"")
                     else:
-                        missing[stream.name] = stream.aggregate
+                        missing[name] = stream.aggregate
         if missing:
             for name, folded in (await self._fold(missing)).items():
                 newer = self._states.get(name)  # another task may have appended meanwhile
@@ -258,7 +261,7 @@ class Decider:
                 further = plan.follow(**{name: states[stream.name].state for name, stream in streams.items()})
             except Exception:  # noqa: BLE001, S112 — there is nothing to follow: the decision will say so
                 continue
-            plans[place] = plan._replace(writes={**plan.writes, **further}, follow=None)
+            plans[place] = msgspec.structs.replace(plan, writes={**plan.writes, **further}, follow=None)
             followed.append(plans[place])
         return followed
 
@@ -271,7 +274,8 @@ class Decider:
                 folded[snapshot.stream] = _Folded(state, snapshot.version, instant(snapshot.recorded), snapshot.leaf)
         loaded = await self._streams.load({name: f.version for name, f in folded.items()})
         for name, entries in loaded.items():
-            state, version, at, leaf = folded[name]
+            before = folded[name]
+            state, version, at, leaf = before.state, before.version, before.at, before.leaf
             for entry in entries:
                 read = self._codec.decode(entry)
                 at = read.at
@@ -284,7 +288,8 @@ class Decider:
 
     def _decide(self, plan: Plan, states: Mapping[str, _Folded]) -> _Decided:
         """Raises WrongRegion. Any other refusal is to be confirmed, with the versions that it was decided from."""
-        at = plan.context.now
+        context = plan.context
+        at = context.now
         known: dict[str, Any] = {}
         versions: dict[str, int] = {}
         for streams in (plan.writes, plan.reads):
@@ -295,14 +300,14 @@ class Decider:
                 at = max(at, folded.at)
         for name in plan.seen.streams:
             versions[name] = states[name].version
-        partition = _partition(plan)
-        if partition not in self._epochs:
+        if (partition := _partition(plan)) not in self._epochs:
             raise WrongRegion(partition=partition)
         error: Rejected | None = None
         events: Sequence[Event] = ()
         try:
-            plan.context.principal.require(*plan.require)
-            plan.seen.require(versions)
+            context.principal.require(*plan.require)
+            if plan.seen.streams:
+                plan.seen.require(versions)
             if plan.follow:
                 plan.follow(**known)
             decision = plan.decision(at, **known)
@@ -310,43 +315,48 @@ class Decider:
         except Rejected as refused:
             error = refused
         if not events:
-            return _Decided(plan, Command(plan.context.command_id, (), tuple(versions.items())), versions, (), error)
-        facts, bodies = self._encode(plan, events, versions)
-        written = frozenset([fact.stream for fact in facts])
-        reads = [each for each in versions.items() if each[0] not in written]
-        return _Decided(plan, Command(plan.context.command_id, bodies, reads, written), versions, facts, error)
+            return _Decided(plan, Command(context.command_id, (), tuple(versions.items())), versions, (), (), error)
+        facts, written, bodies = self._encode(plan, events, versions)
+        reads = versions.copy()
+        for each in written:
+            reads.pop(each.name, None)
+        writes = frozenset(versions.keys() - reads.keys())
+        command = Command(context.command_id, bodies, tuple(reads.items()), writes)
+        return _Decided(plan, command, versions, facts, written, error)
 
     def _encode(
-        self, plan: Plan, events: Sequence[Event], versions: Mapping[str, int]
-    ) -> tuple[list[Fact], list[bytes]]:
+        self, plan: Plan, events: Sequence[Event], versions: dict[str, int]
+    ) -> tuple[list[Fact], list[Stream[Any]], list[bytes]]:
         context = plan.context
         homes = {stream.aggregate.name: stream for stream in plan.writes.values()}
         new_ids = uuid7_texts(context.now, os.urandom(10 * len(events)))
-        next_version = dict(versions)
-        command = context.command_id.hex()
+        next_version = versions.copy()
+        command, fingerprint, actor = context.command_id.hex(), context.fingerprint, context.principal.actor
         occurred = _rfc3339(plan.occurred) if plan.occurred else None
-        facts, bodies = [], []
-        for place, (plain, event_id) in enumerate(zip(events, new_ids, strict=True), 1):
-            stream = homes[plain.tag.partition(".")[0]]
-            name = stream.name
-            event = seal(plain, plan.owed.key if plan.owed else None, event_id) if _personal(type(plain)) else plain
+        facts, streams, bodies = [], [], []
+        for i, event in enumerate(events, 1):
+            stream = homes[event.tag.partition(".")[0]]
+            name, partition, event_id = stream.name, stream.partition, new_ids[i - 1]
+            if _personal(type(event)):
+                event = seal(event, plan.owed.key if plan.owed else None, event_id)  # noqa: PLW2901 — never the plain one
             next_version[name] = version = next_version[name] + 1
             body = Body(
                 stream=name,
                 version=version,
                 type=event.tag,
+                partition=partition,
+                epoch=self._epochs[partition],
+                command=CommandPart(i, len(events), command, fingerprint),
                 id=event_id,
-                actor=context.principal.actor,
-                command=CommandPart(id=command, fingerprint=context.fingerprint, i=place, n=len(events)),
-                data=msgspec.Raw(_encode(event)),
-                partition=stream.partition,
-                epoch=self._epochs[stream.partition],
+                actor=actor,
                 occurred=occurred,
                 trace=context.trace,
+                data=msgspec.Raw(_encode(event)),
             )
             facts.append(Fact(name, event))
+            streams.append(stream)
             bodies.append(encode_body(body))
-        return facts, bodies
+        return facts, streams, bodies
 
     # After the append
 
@@ -358,23 +368,20 @@ class Decider:
         return decided.error or Receipt(decided.plan.answer(decided.facts), position, repeated=False)
 
     def _remember(self, decided: _Decided, appended: Appended) -> None:
-        aggregates = {stream.name: stream.aggregate for stream in decided.plan.writes.values()}
         versions = decided.versions.copy()
-        for place, (stream, event) in enumerate(decided.facts):
-            known = self._states.get(stream)
-            before = versions[stream]
-            versions[stream] = before + 1
-            if known is None or known.version != before:  # dropped since, or loaded again with this very event
+        for place, stream in enumerate(decided.streams):
+            name, aggregate = stream.name, stream.aggregate
+            known = self._states.get(name)
+            versions[name] = version = versions[name] + 1
+            if known is None or known.version != version - 1:  # dropped since, or loaded again with this very event
                 continue
-            aggregate, recorded = aggregates[stream], appended.recorded + place
+            recorded, leaf = appended.recorded + place, appended.leaves[place]
             at = instant(recorded)
-            state = aggregate.evolve(known.state, event, at)
-            folded = self._states[stream] = _Folded(state, before + 1, at, appended.leaves[place])
-            if folded.version % SNAPSHOT_EVERY == 0:
+            state = aggregate.evolve(known.state, decided.facts[place].event, at)
+            self._states[name] = _Folded(state, version, at, leaf)
+            if version % SNAPSHOT_EVERY == 0:
                 encoded = msgspec.json.encode(state, order="sorted")
-                self._due.append(
-                    Snapshot(stream, folded.version, folded.leaf, recorded, state_schema(aggregate), encoded)
-                )
+                self._due.append(Snapshot(name, version, leaf, recorded, state_schema(aggregate), encoded))
 
     def _forget(self, decided: _Decided, refused: Refused) -> None:
         """Drop what turned out to be stale, unless another task has renewed it since."""

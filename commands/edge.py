@@ -49,7 +49,7 @@ class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     currency: Annotated[str, msgspec.Meta(description="ISO 4217 code, e.g. EUR.", max_length=10)]
 
 
-class Edge(NamedTuple):
+class Edge(msgspec.Struct, frozen=True):
     """What a handler may use: its context, and where new things come from."""
 
     context: Context

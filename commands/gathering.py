@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -36,32 +36,24 @@ class Results(dict[int, "A | Exception"], Generic[A]):
         self[place] = result
 
 
-class _Asked(NamedTuple, Generic[Q, A]):
-    question: Q
-    answer: asyncio.Future[A]
-
-
 class Gathering(Generic[Q, A]):
     """`work(questions, results)` gives a result to each; what it raises is the result of those that have none."""
 
     def __init__(self, work: Callable[[list[Q], Results[A]], Awaitable[None]]) -> None:
         self._work = work
-        self._asked: list[_Asked[Q, A]] = []
+        self._asked: list[tuple[Q, asyncio.Future[A]]] = []
         self._under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self, question: Q) -> A:
+    def ask(self, question: Q) -> asyncio.Future[A]:
         """The result, raised if it is an exception."""
         loop = asyncio.get_running_loop()
         if not self._asked:
             loop.call_soon(self._start)
-        asked: _Asked[Q, A] = _Asked(question, loop.create_future())
-        self._asked.append(asked)
+        answer: asyncio.Future[A] = loop.create_future()
+        self._asked.append((question, answer))
         self._under_way += 1
-        try:
-            return await asked.answer
-        finally:
-            self._under_way -= 1
+        return answer
 
     def _start(self) -> None:
         half = (self._under_way + 1) // 2
@@ -72,9 +64,10 @@ class Gathering(Generic[Q, A]):
         if self._asked:
             asyncio.get_running_loop().call_soon(self._start)
 
-    async def _answer(self, asked: Sequence[_Asked[Q, A]]) -> None:
+    async def _answer(self, asked: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
         def heard(place: int, result: A | Exception) -> None:
-            answer = asked[place].answer
+            answer = asked[place][1]
+            self._under_way -= 1
             if answer.done():  # nobody waits any more
                 return
             if isinstance(result, Exception):
@@ -82,8 +75,10 @@ class Gathering(Generic[Q, A]):
             else:
                 answer.set_result(result)
 
+        results: Results[A] = Results(heard)
         try:
-            await self._work([each.question for each in asked], Results(heard))
+            await self._work([question for question, _ in asked], results)
         except Exception as error:  # noqa: BLE001 — raised again by whoever asked
             for place in range(len(asked)):
-                heard(place, error)
+                if place not in results:
+                    results[place] = error

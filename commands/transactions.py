@@ -120,8 +120,8 @@ def fail(transaction_id: str, command: FailDeposit, edge: Edge) -> Plan:
 def _deposit(facts: Sequence[Fact]) -> Deposit:
     transaction = f"transaction_{suffix_in(facts, 'transaction')}"
     status, amount, balance = transactions.Status.REQUESTED, None, None
-    for _, event in facts:
-        match event:
+    for fact in facts:
+        match event := fact.event:
             case transactions.DepositRequested():
                 amount = event.money
             case transactions.DepositSettled():

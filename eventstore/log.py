@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from eventstore.record import BODY_BYTES_MAX, COMMAND_BYTES_MAX, Entry
 
 
-class Command(NamedTuple):
+class Command(msgspec.Struct, frozen=True):
     """What is appended together: `bodies` are the command's events; `reads` the (stream, version) that it only read.
 
     The streams that it writes are conditions too, by the version of their first event here. Without bodies the call only
@@ -45,7 +47,7 @@ class Place(NamedTuple):
     position: int
 
 
-class Appended(NamedTuple):
+class Appended(msgspec.Struct, frozen=True):
     """The command stands at `position` … `position` + len(leaves) - 1, the first recorded at `recorded` µs, each 1 µs later.
 
     For a call without bodies: the conditions hold.

@@ -28,7 +28,6 @@ from eventstore.log import (
     Refused,
     Snapshot,
     TooLarge,
-    refuse_oversize,
 )
 from eventstore.record import Entry
 
@@ -159,8 +158,6 @@ class PostgresLog:
     async def append(self, commands: Sequence[Command]) -> list[Outcome]:
         if not commands:
             return []
-        for command in commands:
-            refuse_oversize(command)
         reads = [(place, stream, version) for place, c in enumerate(commands, 1) for stream, version in c.reads]
         arguments = (
             self._id,

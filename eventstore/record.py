@@ -38,17 +38,18 @@ class Entry(NamedTuple):
     body: bytes
 
 
-class CommandPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class CommandPart(msgspec.Struct, frozen=True, omit_defaults=True):
     """This is event `i` of the `n` of command `id` (32 hex digits)."""
 
-    id: str
-    fingerprint: str | None = None
     i: int
     n: int
+    id: str
+    fingerprint: str | None = None
 
 
 class Body(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The body's members, in the order in which they are written: whoever reads knows the envelope before the data.
+    """The body's members, in the order in which they are written: whoever reads knows the envelope before the data, and
+    ledger.append finds first what it indexes, so that it need not read the rest (docs/adr/0011).
 
     `partition` and `epoch` are absent on a region's own streams only.
     """
@@ -56,11 +57,11 @@ class Body(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     stream: str
     version: int
     type: str
-    id: str
     partition: int | None = None
     epoch: int | None = None
-    actor: str
     command: CommandPart
+    id: str
+    actor: str
     claims: str | None = None
     occurred: str | None = None
     cause: str | None = None

@@ -30,6 +30,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from domain.kernel import Sealed
 from eventstore import packing
+from eventstore.writer import Unavailable
 
 _CACHED_KEYS = 10_000
 
@@ -113,6 +114,12 @@ class Owed(NamedTuple):
     found_by: Sequence[tuple[str, str]]
 
 
+_KEEP = """
+    INSERT INTO vault.data_key (id, subject, wrapped)
+        SELECT * FROM unnest(%b, %b, %b)
+         WHERE NOT EXISTS (SELECT FROM ledger.log AS l WHERE l.own AND NOT ledger.may_write(l.id))"""
+
+
 class Vault:
     """Keys at rest in PostgreSQL, opened ones in a bounded cache."""
 
@@ -133,17 +140,22 @@ class Vault:
         return DataKey(str(uuid.UUID(bytes=key_id)), self._random(32))
 
     async def keep(self, owed: Sequence[Owed]) -> None:
-        """Commit keys and index; to be awaited before the entries that use them are appended."""
+        """Commit keys and index; to be awaited before the entries that use them are appended.
+
+        Raises Unavailable while the log is read-only: its entries would not come, and the keys would lie there for nothing.
+        """
         words = [(field, self._region_key.digest(field, value), o.subject) for o in owed for field, value in o.found_by]
         async with self._pool.connection() as connection, connection.transaction():
-            await connection.execute(
-                "INSERT INTO vault.data_key (id, subject, wrapped) SELECT * FROM unnest(%b, %b, %b)",
+            kept = await connection.execute(
+                _KEEP,
                 (
                     packing.uuid_array([uuid.UUID(o.key.id).bytes for o in owed]),
                     packing.text_array([o.subject for o in owed]),
                     packing.bytea_array([self._region_key.wrap(o.key, self._random(12)) for o in owed]),
                 ),
             )
+            if kept.rowcount < len(owed):
+                raise Unavailable("the log is read-only until it was compared with its signed head and its copies")
             if words:
                 await connection.execute(
                     "INSERT INTO vault.blind_index (field, digest, subject) SELECT * FROM unnest(%b, %b, %b) ON CONFLICT DO NOTHING",

@@ -17,8 +17,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
 
+import msgspec
 import psycopg
 import structlog
 
@@ -55,7 +55,7 @@ class _Call:
             self.done.set_exception(error)
 
 
-class _Queued(NamedTuple):
+class _Queued(msgspec.Struct, frozen=True):
     command: Command
     call: _Call
     place: int
@@ -140,14 +140,13 @@ class Writer:
             item = self._queue.popleft()
             callers.add(item.call)
             command = item.command
-            reads = [stream for stream, _ in command.reads]
+            writes, reads = command.writes, [stream for stream, _ in command.reads]
             waits = (
-                not written.isdisjoint(command.writes)
-                or not read.isdisjoint(command.writes)
+                command.id in ids
+                or not (written.isdisjoint(writes) and read.isdisjoint(writes))
                 or not written.isdisjoint(reads)
-                or command.id in ids
             )
-            written |= command.writes
+            written |= writes
             read.update(reads)
             ids.add(command.id)
             if waits:

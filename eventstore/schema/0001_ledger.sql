@@ -10,9 +10,11 @@ CREATE TABLE ledger.log (
     name    text COLLATE "C" NOT NULL UNIQUE CHECK (name ~ '^[a-z][a-z0-9]*(\.[1-9][0-9]*)?$'),
     origin  text COLLATE "C" NOT NULL UNIQUE CHECK (origin LIKE 'countroom.%/%'),
     genesis bytea NOT NULL CHECK (octet_length(genesis) = 32),
-    own     boolean NOT NULL
+    own     boolean NOT NULL,
+    epochs  integer[]
 );
 COMMENT ON TABLE ledger.log IS 'The logs held here: those written here (own) and verified copies of other regions'' logs.';
+COMMENT ON COLUMN ledger.log.epochs IS 'Follows ledger.ownership: [p + 1] = the epoch in which the log owns partition p now, else 0.';
 
 CREATE TABLE ledger.entry (
     log        smallint NOT NULL,
@@ -40,6 +42,19 @@ CREATE TABLE ledger.ownership (
     PRIMARY KEY (partition, epoch)
 );
 COMMENT ON TABLE ledger.ownership IS 'Which log owned a partition at an epoch, from the logs'' own events; cut = the last position that counts.';
+
+CREATE FUNCTION ledger.follow_ownership() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE ledger.log AS l SET epochs = now.epochs
+      FROM (SELECT l.id, ARRAY(SELECT coalesce((SELECT max(w.epoch) FROM ledger.ownership AS w
+                                                 WHERE w.partition = p AND w.log = l.id AND w.cut IS NULL), 0)
+                                 FROM generate_series(0, 255) AS p) AS epochs
+              FROM ledger.log AS l) AS now
+     WHERE l.id = now.id AND l.epochs IS DISTINCT FROM now.epochs;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER epochs_follow AFTER INSERT OR UPDATE OR DELETE ON ledger.ownership
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.follow_ownership();
 
 CREATE TABLE ledger.snapshot (
     stream  text COLLATE "C" PRIMARY KEY,
@@ -75,7 +90,7 @@ BEGIN
     END IF;
     SELECT coalesce(max(id), 0) + 1 INTO made FROM ledger.log;
     INSERT INTO ledger.log VALUES
-        (made, p_name, p_origin, sha256(convert_to('countroom/log/v1' || chr(10) || p_origin, 'UTF8')), p_own);
+        (made, p_name, p_origin, sha256(convert_to('countroom/log/v1' || chr(10) || p_origin, 'UTF8')), p_own, NULL);
     part := format('entry_%s', made);
     EXECUTE format('CREATE TABLE ledger.%I PARTITION OF ledger.entry (PRIMARY KEY (position)) FOR VALUES IN (%s)', part, made);
     EXECUTE format('CREATE UNIQUE INDEX ON ledger.%I (stream, version)', part);
@@ -102,25 +117,33 @@ END $$;
 
 -- Waits for the log's one writer to commit, then reads the newest entry. (No head row that each batch updates: under a held
 -- snapshot its dead versions cost five times the throughput.)
-CREATE FUNCTION ledger.lock_head(p_log smallint, p_own boolean, OUT name text, OUT last bigint, OUT recorded bigint, OUT leaf bytea)
+CREATE FUNCTION ledger.lock_head(p_log smallint, p_own boolean, OUT name text, OUT last bigint, OUT recorded bigint, OUT leaf bytea,
+                              OUT epochs int[])
 LANGUAGE plpgsql AS $$
-DECLARE is_own boolean;
+DECLARE
+    is_own  boolean;
+    cleared boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(1129272146, p_log);  -- 'CORR', and the log
-    SELECT l.own, l.name, coalesce(e.position, 0), coalesce(e.recorded, 0), coalesce(e.leaf, l.genesis)
-      INTO is_own, name, last, recorded, leaf
+    SELECT l.own, l.name, coalesce(e.position, 0), coalesce(e.recorded, 0), coalesce(e.leaf, l.genesis), l.epochs,
+           c.log IS NULL OR c.postmaster = pg_postmaster_start_time()
+               AND c.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      INTO is_own, name, last, recorded, leaf, epochs, cleared
       FROM ledger.log AS l
            LEFT JOIN LATERAL (SELECT * FROM ledger.entry AS e WHERE e.log = p_log ORDER BY e.position DESC LIMIT 1) AS e ON true
+           LEFT JOIN ledger.clearance AS c ON c.log = p_log
      WHERE l.id = p_log;
     IF is_own IS DISTINCT FROM p_own THEN
         RAISE EXCEPTION 'log % is not % here', p_log, CASE WHEN p_own THEN 'written' ELSE 'copied' END USING ERRCODE = 'CR002';
+    ELSIF p_own AND cleared IS NOT TRUE THEN
+        RAISE EXCEPTION 'log % is read-only until it was compared with its signed head and its copies', p_log USING ERRCODE = 'CR011';
     END IF;
 END $$;
 
 -- A TypeID suffix is a UUID in base32; its last byte is the partition.
 CREATE FUNCTION ledger.partition_of(p_stream text) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN (((strpos('0123456789abcdefghjkmnpqrstvwxyz', substr(p_stream, length(p_stream) - 1, 1)) - 1) & 7) * 32
+RETURN (((strpos('0123456789abcdefghjkmnpqrstvwxyz', left(right(p_stream, 2), 1)) - 1) & 7) * 32
         + strpos('0123456789abcdefghjkmnpqrstvwxyz', right(p_stream, 1)) - 1)::smallint;
 
 -- What the index columns are made of, a member for each, with the values of all events of a call in their order.
@@ -330,6 +353,134 @@ BEGIN
     RETURN x;
 END $$;
 
+-- The quick way: every command of a batch is written as eventstore/record.py writes it, and may be appended. How each body
+-- must begin then follows from the call and from the log as it stands; one that begins so, and is a JSON object with unique
+-- names, says just this of itself, and need not be read. Whatever is otherwise, or only unusual, goes the long way.
+
+-- For commands that have not one event each: the command of each body, its place in it, that command's number of events, and
+-- its place among those on its stream. No kths if a command could be too large or of two partitions, an id stands twice, or
+-- one without events is known.
+CREATE FUNCTION ledger.places(p_ids uuid[], p_counts int[], p_bodies bytea[],
+                              OUT ids uuid[], OUT nths int[], OUT totals int[], OUT kths bigint[])
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    of    int[];
+    usual boolean;
+BEGIN
+    SELECT array_agg(q.id), array_agg(q.c), array_agg(i), array_agg(q.total) INTO ids, of, nths, totals
+      FROM unnest(p_ids, p_counts) WITH ORDINALITY AS q (id, total, c), generate_series(1, q.total) AS i;
+    SELECT array_agg(e.k ORDER BY e.n), bool_and(e.ends = e.first_ends AND e.bytes <= 262144) INTO kths, usual
+      FROM (SELECT e.n, right(e.stream, 2) AS ends, first_value(right(e.stream, 2)) OVER command AS first_ends,
+                   sum(e.bytes) OVER command AS bytes, row_number() OVER (PARTITION BY e.o, e.stream ORDER BY e.n) AS k
+              FROM (SELECT n, o, octet_length(body) AS bytes, split_part(convert_from(body, 'UTF8'), '"', 4) AS stream
+                      FROM unnest(of, p_bodies) WITH ORDINALITY AS e (o, body, n)) AS e
+            WINDOW command AS (PARTITION BY e.o ORDER BY e.n)) AS e;
+    IF usual IS NOT TRUE OR cardinality(of) <> cardinality(p_bodies)
+       OR (SELECT count(DISTINCT id) FROM unnest(p_ids) AS id) < cardinality(p_ids)
+       OR EXISTS (SELECT FROM unnest(p_ids, p_counts) AS c (id, events) JOIN ledger.entry AS k ON k.command_id = c.id
+                   WHERE c.events = 0) THEN
+        kths := NULL;
+    END IF;
+END $$;
+
+-- True if all was appended, false if nothing was. p_ids, p_nths, p_totals, p_kths: of each body (null: 1). One statement,
+-- since each costs as much as an event. What stands twice in the batch or already in the log is noticed by the unique indexes.
+CREATE FUNCTION ledger.append_usual(
+    p_log smallint, p_first bigint, p_recorded bigint, p_leaves bytea[], p_epochs int[], p_bodies bytea[],
+    p_ids uuid[], p_nths int[], p_totals int[], p_kths bigint[], p_read_streams text[], p_read_versions bigint[])
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE appended bigint;
+BEGIN
+    WITH event AS MATERIALIZED (
+        SELECT e.*,
+               starts_with(e.text, '{"stream":"' || e.stream || '","version":' || e.version || ',"type":"' || e.type
+                                   || '","partition":' || e.partition || ',"epoch":' || p_epochs[e.partition + 1]
+                                   || ',"command":{"i":' || e.i || ',"n":' || e.total
+                                   || ',"id":"' || encode(uuid_send(e.id), 'hex') || '"')
+               AND p_epochs[e.partition + 1] > 0
+               AND e.text IS JSON OBJECT WITH UNIQUE KEYS AND octet_length(e.body) <= 61440
+               AND strpos(e.text, '\') = 0 AND strpos(e.text, 'claims') = 0  -- no name is spelt otherwise, and none is `claims`
+               AND e.type ~ '^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$' AND e.type <> 'log.opened' AND NOT starts_with(e.stream, 'region-')
+               AND (e.version > 1 OR e.stream ~ '^[a-z][a-z_]*-[0-7][0-9a-hjkmnp-tv-z]{25}$') AS usual
+          FROM (SELECT e.n, e.leaf, e.body, e.id, coalesce(e.i, 1) AS i, coalesce(e.total, 1) AS total, e.text, e.stream,
+                       split_part(e.text, '"', 10) AS type, ledger.partition_of(e.stream) AS partition,
+                       coalesce(e.k, 1) + coalesce((SELECT k.version FROM ledger.entry AS k WHERE k.stream = e.stream
+                                                     ORDER BY k.version DESC LIMIT 1), 0) AS version
+                  FROM (SELECT e.*, split_part(e.text, '"', 4) AS stream
+                          FROM (SELECT e.*, convert_from(e.body, 'UTF8') AS text
+                                  FROM (SELECT generate_subscripts(p_leaves, 1) AS n, unnest(p_leaves) AS leaf,
+                                               unnest(p_bodies) AS body, unnest(p_ids) AS id, unnest(p_nths) AS i,
+                                               unnest(p_totals) AS total, unnest(p_kths) AS k) AS e
+                                OFFSET 0) AS e
+                        OFFSET 0) AS e
+                OFFSET 0) AS e)
+    INSERT INTO ledger.entry (log, position, recorded, leaf, body, version, partition, command_id, stream, type)
+        SELECT p_log, p_first + e.n - 1, p_recorded + e.n - 1, e.leaf, e.body,
+               e.version, e.partition, CASE WHEN e.i = 1 THEN e.id END, e.stream, e.type
+          FROM event AS e
+         WHERE (SELECT bool_and(usual IS TRUE) FROM event)
+               AND NOT EXISTS (SELECT FROM (SELECT unnest(p_read_streams) AS stream, unnest(p_read_versions) AS version) AS r
+                                WHERE (r.version = coalesce((SELECT k.version FROM ledger.entry AS k WHERE k.stream = r.stream
+                                                              ORDER BY k.version DESC LIMIT 1), 0)
+                                       AND (p_epochs[ledger.partition_of(r.stream) + 1] > 0 OR starts_with(r.stream, 'region-'))
+                                       AND r.stream NOT IN (SELECT stream FROM event)) IS NOT TRUE)
+               AND NOT EXISTS (SELECT FROM (SELECT unnest(p_ids) AS id) AS c
+                                           JOIN ledger.entry AS k ON k.command_id = c.id AND k.log <> p_log);
+    GET DIAGNOSTICS appended = ROW_COUNT;
+    RETURN appended > 0;
+EXCEPTION WHEN unique_violation THEN
+    RETURN false;
+END $$;
+
+-- The long way: reads the bodies, judges each command, says what is wrong, appends what may be appended.
+CREATE FUNCTION ledger.append_each(
+    p_log smallint, p_name text, p_last bigint, p_leaf bytea, p_recorded bigint, p_ids uuid[], p_counts int[], p_bodies bytea[],
+    p_read_of int[], p_read_streams text[], p_read_versions bigint[],
+    OUT outcomes smallint[], OUT logs smallint[], OUT positions bigint[], OUT leaves bytea[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    x      ledger.indexed;
+    bodies bytea[] := p_bodies;
+    of     int[];
+    nth    int[];
+    next   bigint;
+BEGIN
+    SELECT coalesce(array_agg(c), '{}'), coalesce(array_agg(i), '{}') INTO of, nth
+      FROM unnest(p_counts) WITH ORDINALITY AS q (events, c), generate_series(1, q.events) AS i;
+    IF cardinality(of) <> cardinality(p_bodies) OR cardinality(p_ids) <> cardinality(p_counts) THEN
+        RAISE EXCEPTION 'the counts do not fit the bodies' USING ERRCODE = 'CR005';
+    END IF;
+    x := ledger.read_bodies(p_bodies);
+    PERFORM ledger.refuse_malformed(p_name, p_ids, p_counts, of, nth, x);
+    IF pg_column_size(p_bodies) > 262144 THEN
+        PERFORM ledger.refuse_large(of, p_bodies);
+    END IF;
+    IF cardinality(p_ids) > 1 OR num_nonnulls(VARIADIC x.claims) > 0 THEN
+        PERFORM ledger.refuse_overlap(p_ids, of, x, p_read_of, p_read_streams);
+    END IF;
+    SELECT v.outcomes, v.logs, v.positions INTO outcomes, logs, positions
+      FROM ledger.verdicts(p_log, p_ids, of, x, p_read_of, p_read_streams, p_read_versions) AS v;
+
+    IF 0 <> ANY (outcomes) THEN  -- the refused are left out
+        SELECT coalesce(array_agg(b ORDER BY n), '{}') INTO bodies
+          FROM unnest(of, p_bodies) WITH ORDINALITY AS e (o, b, n) WHERE outcomes[o] = 0;
+        x := ledger.read_bodies(bodies);
+    END IF;
+    next := p_last + 1;
+    FOR c IN 1 .. cardinality(p_ids) LOOP
+        IF outcomes[c] = 0 THEN
+            positions[c] := next;
+            next := next + p_counts[c];
+        END IF;
+    END LOOP;
+    leaves := '{}';
+    IF bodies <> '{}' THEN
+        leaves := (ledger.chain(p_leaf, p_last + 1, p_recorded, bodies)).leaves;
+        PERFORM ledger.extend(p_log, p_last + 1, ARRAY(SELECT generate_series(p_recorded, p_recorded + cardinality(bodies) - 1)),
+                              leaves, bodies, x);
+    END IF;
+END $$;
+
 -- The doors ------------------------------------------------------------------------------------------------------------
 
 -- Appends a batch of independent commands to a log written here, in one transaction. A command is an id, p_counts[n] events
@@ -346,49 +497,43 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     head   record;
-    x      ledger.indexed;
-    bodies bytea[] := p_bodies;
-    of     int[];
-    nth    int[];
-    next   bigint;
+    place  record;
+    size   int := cardinality(p_ids);
+    simple boolean := 1 = ALL (p_counts) AND size = cardinality(p_bodies) AND size = cardinality(p_counts);
+    usual  boolean := false;
 BEGIN
     PERFORM ledger.refuse_unsafe_session();
-    SELECT coalesce(array_agg(c), '{}'), coalesce(array_agg(i), '{}') INTO of, nth
-      FROM unnest(p_counts) WITH ORDINALITY AS q (events, c), generate_series(1, q.events) AS i;
-    IF cardinality(of) <> cardinality(p_bodies) OR cardinality(p_ids) <> cardinality(p_counts) THEN
-        RAISE EXCEPTION 'the counts do not fit the bodies' USING ERRCODE = 'CR005';
-    END IF;
-    x := ledger.read_bodies(p_bodies);
-    SELECT * INTO head FROM ledger.lock_head(p_log, true);
-    PERFORM ledger.refuse_malformed(head.name, p_ids, p_counts, of, nth, x);
-    IF pg_column_size(p_bodies) > 262144 THEN
-        PERFORM ledger.refuse_large(of, p_bodies);
-    END IF;
-    IF cardinality(p_ids) > 1 OR num_nonnulls(VARIADIC x.claims) > 0 THEN
-        PERFORM ledger.refuse_overlap(p_ids, of, x, p_read_of, p_read_streams);
-    END IF;
-    SELECT v.outcomes, v.logs, v.positions INTO outcomes, logs, positions
-      FROM ledger.verdicts(p_log, p_ids, of, x, p_read_of, p_read_streams, p_read_versions) AS v;
-
-    IF 0 <> ANY (outcomes) THEN  -- the refused are left out
-        SELECT coalesce(array_agg(b ORDER BY n), '{}') INTO bodies
-          FROM unnest(of, p_bodies) WITH ORDINALITY AS e (o, b, n) WHERE outcomes[o] = 0;
-        x := ledger.read_bodies(bodies);
-    END IF;
-    next := head.last + 1;
-    FOR c IN 1 .. cardinality(p_ids) LOOP
-        IF outcomes[c] = 0 THEN
-            positions[c] := next;
-            next := next + p_counts[c];
-        END IF;
-    END LOOP;
+    head := ledger.lock_head(p_log, true);
     recorded := greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, head.recorded + 1);
-    leaves := '{}';
-    IF bodies <> '{}' THEN
-        leaves := (ledger.chain(head.leaf, head.last + 1, recorded, bodies)).leaves;
-        PERFORM ledger.extend(p_log, head.last + 1, ARRAY(SELECT generate_series(recorded, recorded + cardinality(bodies) - 1)),
-                              leaves, bodies, x);
+    IF head.last > 0 AND cardinality(p_bodies) > 0 THEN
+        leaves := (ledger.chain(head.leaf, head.last + 1, recorded, p_bodies)).leaves;
+        IF simple THEN
+            usual := ledger.append_usual(p_log, head.last + 1, recorded, leaves, head.epochs, p_bodies,
+                                         p_ids, NULL, NULL, NULL, p_read_streams, p_read_versions);
+        ELSE
+            place := ledger.places(p_ids, p_counts, p_bodies);
+            usual := place.kths IS NOT NULL AND
+                     ledger.append_usual(p_log, head.last + 1, recorded, leaves, head.epochs, p_bodies, place.ids, place.nths,
+                                         place.totals, place.kths, p_read_streams, p_read_versions);
+        END IF;
     END IF;
+    IF NOT usual THEN
+        SELECT e.outcomes, e.logs, e.positions, e.leaves INTO outcomes, logs, positions, leaves
+          FROM ledger.append_each(p_log, head.name, head.last, head.leaf, recorded, p_ids, p_counts, p_bodies,
+                                  p_read_of, p_read_streams, p_read_versions) AS e;
+        RETURN;
+    END IF;
+    outcomes := array_fill(0::smallint, ARRAY[size]);
+    logs := array_fill(NULL::smallint, ARRAY[size]);
+    IF simple THEN
+        positions := ARRAY(SELECT generate_series(head.last + 1, head.last + size));
+    ELSE
+        FOR c IN 1 .. size LOOP
+            positions[c] := head.last + 1;
+            head.last := head.last + p_counts[c];
+        END LOOP;
+    END IF;
+    PERFORM pg_notify('ledger', p_log || ' ' || positions[size] + p_counts[size] - 1);
 END $$;
 
 -- Appends what another region's log holds from p_first on: whole commands, exactly as they stand there.

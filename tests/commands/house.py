@@ -156,7 +156,7 @@ class House:
         if seen is None:
             return plan
         streams = [stream(*arguments) for stream in READ_TOGETHER[arguments[0].partition("_")[0] + "_id"]]
-        return plan._replace(seen=Seen({stream.name: stream for stream in streams}, frozenset({seen})))
+        return msgspec.structs.replace(plan, seen=Seen({s.name: s for s in streams}, frozenset({seen})))
 
     async def player(self, **more: object) -> str:
         """A registered player's id."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from commands.batch import DependencyFailed
@@ -150,9 +151,11 @@ async def test_an_item_and_the_same_command_alone_are_one_command(house: House) 
     path = f"/v1/players/{player}/deposits"
     (in_batch,) = await house.process.post_batch(("k", path, deposit_of(10)))
     assert isinstance(in_batch, Receipt)
-    assert await house.process.post(path, deposit_of(10), key="k") == in_batch._replace(repeated=True)
+    assert await house.process.post(path, deposit_of(10), key="k") == msgspec.structs.replace(in_batch, repeated=True)
     alone = await house.process.post(path, deposit_of(20), key="l")
-    assert await house.process.post_batch(("l", path, deposit_of(20))) == [alone._replace(repeated=True)]
+    assert await house.process.post_batch(("l", path, deposit_of(20))) == [
+        msgspec.structs.replace(alone, repeated=True)
+    ]
     assert len(house.log.events("transaction")) == 2
 
 
@@ -163,7 +166,7 @@ async def test_a_reference_counts_as_what_it_stands_for(house: House) -> None:
     assert isinstance(registered, Receipt)
     assert isinstance(deposited, Receipt)
     alone = await house.process.post(f"/v1/players/{made(registered)}/deposits", deposit_of(10), key="d")
-    assert alone == deposited._replace(repeated=True)
+    assert alone == msgspec.structs.replace(deposited, repeated=True)
 
 
 async def test_a_batch_that_is_sent_again_gets_the_first_answers(house: House) -> None:
@@ -178,7 +181,7 @@ async def test_a_batch_that_is_sent_again_gets_the_first_answers(house: House) -
     stood = list(house.log.entries)
     again = await house.another_process().post_batch(*items)
     assert house.log.entries == stood
-    assert [r._replace(repeated=True) for r in first if isinstance(r, Receipt)] == [
+    assert [msgspec.structs.replace(r, repeated=True) for r in first if isinstance(r, Receipt)] == [
         r for r in again if isinstance(r, Receipt)
     ]
     assert kinds(again) == kinds(first)
@@ -191,7 +194,7 @@ async def test_a_key_that_stands_twice_is_one_command_or_a_mistake(house: House)
         ("k", path, deposit_of(1)), ("k", path, deposit_of(1)), ("k", path, deposit_of(2))
     )
     assert isinstance(one, Receipt)
-    assert same == one._replace(repeated=True)
+    assert same == msgspec.structs.replace(one, repeated=True)
     assert isinstance(other, KeyReused)
     registrations = await house.process.post_batch(("r", "/v1/players", REGISTER), ("r", "/v1/players", REGISTER))
     assert len({made(receipt) for receipt in registrations if isinstance(receipt, Receipt)}) == 1

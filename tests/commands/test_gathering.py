@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from commands.decider import Receipt
@@ -22,7 +23,7 @@ async def test_a_defect_is_its_own_callers_and_nobody_elses(house: House) -> Non
     bad = house.plan(f"/v1/players/{other}/deposits", deposit_of(1))
     first, defect, third = await asyncio.gather(
         house.process.decider.decide(good),
-        house.process.decider.decide(bad._replace(decision=lambda _at, **_: {}["no such thing"])),
+        house.process.decider.decide(msgspec.structs.replace(bad, decision=lambda _at, **_: {}["no such thing"])),
         house.process.post(f"/v1/players/{other}/deposits", deposit_of(1)),
         return_exceptions=True,
     )
@@ -40,7 +41,7 @@ async def test_whoever_has_a_result_does_not_wait_for_the_others() -> None:
         raise LookupError("no more")
 
     gathering = Gathering(work)
-    patient = [asyncio.create_task(gathering.ask(number)) for number in (1, 2, 3, 4)]
+    patient = [gathering.ask(number) for number in (1, 2, 3, 4)]
     assert (await patient[0], await patient[2]) == (10, 30), "the first of each half"
     assert not patient[1].done()
     gate.set()
@@ -56,7 +57,7 @@ async def test_whoever_gives_up_disturbs_nobody() -> None:
             results[place] = question
 
     gathering = Gathering(work)
-    first, second = (asyncio.create_task(gathering.ask(number)) for number in (1, 2))
+    first, second = (gathering.ask(number) for number in (1, 2))
     await asyncio.sleep(0)
     first.cancel()
     assert await second == 2

@@ -81,10 +81,10 @@ def shuffled(body: str) -> bytes:
 
 @pytest.mark.parametrize("tag", sorted(FILES))
 def test_what_we_write_today_is_what_was_stored(tag: str) -> None:
-    """Readers never rely on it, but a difference means that the shape has changed."""
+    """Readers never rely on it, but a difference means that the shape has changed. (The order of members is free.)"""
     body = CODEC.decode(Entry("eu", 1, 1, b"", read(tag)["body"].encode()))
     again = msgspec.structs.replace(body.body, data=msgspec.Raw(msgspec.json.encode(body.event)))
-    assert encode_body(again).decode() == read(tag)["body"]
+    assert json.loads(encode_body(again)) == json.loads(read(tag)["body"])
 
 
 @pytest.mark.parametrize("tag", sorted(FILES))

@@ -350,7 +350,7 @@ async def test_the_events_of_a_command_are_counted_and_in_order(subject: Subject
     right = command(("wallet 1", 1), ("wallet 1", 2))
     for wrong in (right.bodies[::-1], right.bodies[:1], right.bodies[1:], [right.bodies[0], *right.bodies]):
         with pytest.raises(Malformed):
-            await subject.one(right._replace(bodies=wrong))
+            await subject.one(msgspec.structs.replace(right, bodies=wrong))
     placed(await subject.one(right))
 
 

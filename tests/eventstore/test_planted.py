@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 import pytest
 
 from eventstore.log import Command, Outcome, Reason, Refused, Snapshot
@@ -14,7 +15,7 @@ from tests.ledger import Subject, memory_subject
 
 class IgnoresReads(MemoryLog):
     async def append(self, commands: Sequence[Command]) -> list[Outcome]:
-        return await super().append([command._replace(reads=()) for command in commands])
+        return await super().append([msgspec.structs.replace(command, reads=()) for command in commands])
 
 
 class ForgetsIds(MemoryLog):

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -130,7 +131,7 @@ class OwnsEverything(MemoryLog):
 
 class IgnoresReads(MemoryLog):
     async def append(self, commands: Sequence[Command]) -> list[Outcome]:
-        return await super().append([each._replace(reads=()) for each in commands])
+        return await super().append([msgspec.structs.replace(each, reads=()) for each in commands])
 
 
 class FindsNothing(MemoryLog):

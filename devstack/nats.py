@@ -3,7 +3,7 @@ The NATS servers of all regions, joined by leaf nodes: one account ("realm") R_<
 
 Realm R_EU is a star around EU. Every other region solicits a leaf link into EU, bound to R_EU, and so sees there: the
 log (stream LOG_EU in the JetStream domain EU, subject log.EU), acknowledgements ack.EU.<who>, requests rpc.EU.> and
-cmd.EU.>, hints hint.EU.>. The configuration and the attacks it withstands were tried in NATS.md.
+cmd.EU.>, hints hint.EU.>, and what EU asks of one region, ask.EU.<whom>.>, with its answers, answer.EU.<who>.>.
 
 Seeds, in <data>/<region>/nats/, mode 0600:
     own.seed          the service user of the region's own realm: may do everything in it
@@ -13,7 +13,7 @@ Seeds, in <data>/<region>/nats/, mode 0600:
 
 Invariants:
     - what a link may do is enforced by the *origin's* server: it needs no trust in the region at the other end;
-    - only EU's own service user publishes log.EU, changes LOG_EU, or is anyone but US in ack.EU.US;
+    - only EU's own service user publishes log.EU, changes LOG_EU, or is anyone but US in ack.EU.US and answer.EU.US.>;
     - a message is on the disk before JetStream acknowledges it.
 """
 
@@ -154,8 +154,8 @@ def _link_permissions(origin: Region, remote: Region) -> dict[str, object]:
         "$JSC.R.>",
     ]
     return {
-        "publish": {"allow": [f"cmd.{o}.>", f"ack.{o}.{r}", f"rpc.{o}.>", *read_the_log]},
-        "subscribe": {"allow": ["_INBOX.>", f"deliver.{r}.>", f"hint.{o}.>", "$JSC.R.>", "$JS.M.>"]},
+        "publish": {"allow": [f"cmd.{o}.>", f"ack.{o}.{r}", f"answer.{o}.{r}.>", f"rpc.{o}.>", *read_the_log]},
+        "subscribe": {"allow": ["_INBOX.>", f"deliver.{r}.>", f"hint.{o}.>", f"ask.{o}.{r}.>", "$JSC.R.>", "$JS.M.>"]},
     }
 
 

@@ -3,10 +3,13 @@ How a region's log reaches the other regions: bytes in order, each copy checked 
 
     relay.run_relay       publishes the own log to our NATS, answers for ranges of it, keeps what others acknowledge
     applier.run_applier   keeps a verified copy of one other region's log
+    witness.run_witness   signs that log's heads, each once the copy has it
+    checkpointer.run_checkpointer   signs the own log's heads, and collects such signatures
 
 Code map, from the pure to the wired: `config` what both are told; `frame` how a run of entries travels; `chain` whether it
 continues a copy; `wire` what else is said; `store` PostgreSQL, `link` NATS; `tail` and `publisher` make the relay, with
-`ranges` and `watermarks`; `puller` makes the applier. `schema` holds the tables.
+`ranges` and `watermarks`; `puller` makes the applier; `asking` (what an origin asks one region) and `comparing` (what it does
+before it may write) make checkpointer and witness. `schema` holds the tables.
 
 Invariants:
     - NATS is transport: it may lose, repeat, reorder or corrupt anything, and may be wiped at any time;

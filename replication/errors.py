@@ -6,7 +6,8 @@ What can go wrong between two regions.
     └── Broken            what came cannot be part of the log: that log stops, the evidence is kept, an operator clears it
         ├── FrameError        the bytes are no frame
         ├── Mismatch          a frame neither continues nor repeats the log that is held here
-        └── RelayMismatch     our own stream holds what our own log does not
+        ├── RelayMismatch     our own stream holds what our own log does not
+        └── Forked            our own log is not the one that we signed, or that others have copied; or heads disagree
 """
 
 
@@ -35,4 +36,8 @@ class Mismatch(Broken):
 
 
 class RelayMismatch(Broken):
+    pass
+
+
+class Forked(Broken):
     pass

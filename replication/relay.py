@@ -5,7 +5,7 @@ ranges of it; and keeps what the other regions acknowledge.
 Where to go on. After any failure the relay asks the stream for its newest message and compares that frame with PostgreSQL.
 If they agree it goes on after it, but never further back than BEHIND_MAX entries: a stream that is empty (its folder was
 lost) or far behind does not need what copies fetch from PostgreSQL as quickly. If they differ, or the stream holds what
-PostgreSQL does not (a restored backup?), publishing halts with an alarm until an operator clears it, and ranges and
+PostgreSQL does not (a restored backup that nobody has), publishing halts with an alarm until an operator clears it, and ranges and
 acknowledgements go on; then it goes on past the refused message in the same way.
 
 How much at once. Like Nagle's algorithm: what there is goes out at once while fewer than two frames are under way; when
@@ -104,6 +104,7 @@ class _Relay:
         if reason := await store.halted(self._connection, "relay", self._log):
             self._logger.error("halted until an operator clears it (replication.clear_halt)", reason=reason)
             await store.until_cleared(self._connection, "relay", self._log)
+        await store.until_may_write(self._connection, self._log)
         try:
             position, sequence = await self._where_to_go_on()
         except _Refuted as refuted:

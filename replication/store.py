@@ -18,7 +18,13 @@ from replication.errors import Broken, Interrupted, Mismatch
 from replication.frame import Frame, Row, command_part
 
 ROLE = "countroom_applier"
-LOCKS = {"relay": 0x434F5245, "applier": 0x434F5041}  # 'CORE', 'COPA', and the log
+HEADS_ROLE = "countroom_heads"
+LOCKS = {  # 'CORE', 'COPA', 'COSI', 'COWI', and the log
+    "relay": 0x434F5245,
+    "applier": 0x434F5041,
+    "checkpointer": 0x434F5349,
+    "witness": 0x434F5749,
+}
 
 _CLEARED_INTERVAL_S = 1.0
 
@@ -37,6 +43,7 @@ _LEAVES = """
     SELECT e.leaf FROM ledger.entry AS e
      WHERE e.log = %b::smallint AND e.position BETWEEN %b AND %b ORDER BY e.position"""
 _APPLY = "SELECT replication.apply(%b::smallint, %b::bigint, %b, %b, %b, %b::text, %b::bigint)"
+_RESTORE = "SELECT ledger.restore(%b::smallint, %b::bigint, %b, %b, %b)"
 _ACKNOWLEDGE = "SELECT replication.acknowledge(%b::smallint, %b::text, %b::bigint, %b, %b, %b)"
 _HALT = "SELECT replication.halt(%b::smallint, %b::text, %b::bigint, %b::text, %b::text, %b::bigint, %b)"
 _PASSED = "SELECT max(sequence) FROM replication.evidence WHERE log = %b AND role = %b AND created = %b AND cleared_at IS NOT NULL"
@@ -53,8 +60,8 @@ class Log(NamedTuple):
     genesis: bytes
 
 
-async def connect(config: Config) -> Connection:
-    return await connect_as(config.postgres, ROLE)
+async def connect(config: Config, role: str = ROLE) -> Connection:
+    return await connect_as(config.postgres, role)
 
 
 async def find_log(connection: Connection, config: Config, name: str) -> Log:
@@ -108,19 +115,22 @@ async def apply(connection: Connection, log: Log, frame: Frame, cursor: Cursor |
 
     Raises Mismatch when the ledger refuses the frame itself, Interrupted when the copy is not where we thought.
     """
+    await _insert(connection, _APPLY, log, frame, *(cursor or (None, None)))
+
+
+async def restore(connection: Connection, log: Log, frame: Frame) -> None:
+    """Commit a frame that continues the own log, of which it was a part before. Durable once it returns. Raises as `apply`."""
+    await _insert(connection, _RESTORE, log, frame)
+
+
+async def _insert(connection: Connection, statement: LiteralString, log: Log, frame: Frame, *more: object) -> None:
+    columns = (
+        packing.int8_array(frame.recorded),
+        packing.bytea_array(frame.leaves),
+        packing.bytea_array(frame.bodies),
+    )
     try:
-        await connection.execute(
-            _APPLY,
-            (
-                log.id,
-                frame.first,
-                packing.int8_array(frame.recorded),
-                packing.bytea_array(frame.leaves),
-                packing.bytea_array(frame.bodies),
-                *(cursor or (None, None)),
-            ),
-            prepare=True,
-        )
+        await connection.execute(statement, (log.id, frame.first, *columns, *more), prepare=True)
     except psycopg.Error as error:
         state = error.sqlstate or ""
         if state in _REFUSALS or state.startswith(_REFUSAL_CLASSES):
@@ -128,6 +138,23 @@ async def apply(connection: Connection, log: Log, frame: Frame, cursor: Cursor |
         if state == "CR008":
             raise Interrupted(f"the copy has moved: {error.diag.message_primary}") from error
         raise
+
+
+async def may_write(connection: Connection, log: Log) -> bool:
+    """Whether the own log was cleared to be written since PostgreSQL started."""
+    return await _one(connection, "SELECT ledger.may_write(%b::smallint)", log.id) == (True,)
+
+
+async def until_may_write(connection: Connection, log: Log) -> None:
+    """Wait until the own log was compared with what was signed and copied: before, entries may be missing from it."""
+    while True:
+        if await may_write(connection, log):
+            return
+        await asyncio.sleep(_CLEARED_INTERVAL_S / 4)
+
+
+async def clear_to_write(connection: Connection, log: Log, why: str) -> None:
+    await connection.execute("SELECT ledger.clear_to_write(%b::smallint, %b::text)", (log.id, why))
 
 
 async def cursor(connection: Connection, log: Log) -> Cursor | None:

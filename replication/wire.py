@@ -7,6 +7,11 @@ In the realm of the origin EU, and nowhere else:
     rpc.EU.range    a request (first and last position, 8 bytes each, big endian), answered by one frame that begins at
                     `first`, or by the headers Nats-Service-Error-Code and Nats-Service-Error
     ack.EU.US       JSON {"position", "leaf"}: the copy in US is committed up to there. Cumulative, and repeated
+    ask.EU.US.…     what EU asks of US alone (`asking`), answered on a subject below answer.EU.US, where only US may publish:
+        head            answered like ack.EU.US, or like that of an earlier position (8 bytes, big endian) if one is named
+        range           as rpc.EU.range, of the copy in US
+        add-checkpoint  C2SP tlog-witness; the header Witness-Status carries its HTTP status code
+    hint.EU.head    the newest signed head of EU's log with its cosignatures; a later one replaces it
 """
 
 import struct
@@ -22,6 +27,7 @@ ERROR_CODE = "Nats-Service-Error-Code"
 ERROR_TEXT = "Nats-Service-Error"
 
 _RANGE = struct.Struct(">QQ")
+_POSITION_BYTES = 8
 
 
 def token(region: str) -> str:
@@ -62,6 +68,16 @@ class Realm(NamedTuple):
     def acks(self) -> str:
         return f"ack.{token(self.origin)}.*"
 
+    def ask(self, peer: str, verb: str) -> str:
+        return f"ask.{token(self.origin)}.{token(peer)}.{verb}"
+
+    def answers(self, peer: str, nonce: str) -> str:
+        return f"answer.{token(self.origin)}.{token(peer)}.{nonce}"
+
+    @property
+    def newest_head(self) -> str:
+        return f"hint.{token(self.origin)}.head"
+
 
 class Ack(msgspec.Struct, frozen=True):
     """Up to `position`, whose leaf (lower-case hex) is `leaf`, the sender's copy is committed."""
@@ -72,6 +88,15 @@ class Ack(msgspec.Struct, frozen=True):
 
 encode_ack = msgspec.json.Encoder().encode
 decode_ack = msgspec.json.Decoder(Ack).decode
+
+
+def encode_position(position: int) -> bytes:
+    return position.to_bytes(8, "big")
+
+
+def decode_position(data: bytes) -> int | None:
+    """None if none is named, or what is there is no position."""
+    return int.from_bytes(data, "big") if len(data) == _POSITION_BYTES else None
 
 
 def encode_range(first: int, last: int) -> bytes:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from devstack import Stack
 from replication.config import Config
 from replication.wire import Realm
-from tests.replication.regions import DEPLOYMENT, PARTITIONS, Region, World, forget_stream, fresh_database
+from tests.replication.regions import DEPLOYMENT, PARTITIONS, Keys, Region, World, forget_stream, fresh_database
 from tests.stack import running_stack
 
 _numbers = itertools.count(1)
@@ -21,7 +22,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-async def world(stack: Stack) -> AsyncIterator[World]:
+async def world(stack: Stack, tmp_path: Path) -> AsyncIterator[World]:
     """Three regions whose logs are open and empty otherwise. What a test starts ends with it."""
     number = next(_numbers)
     regions = {}
@@ -32,6 +33,6 @@ async def world(stack: Stack) -> AsyncIterator[World]:
         await forget_stream(config)
         regions[name] = Region(name, config, dsn, Realm(name))
         regions[name].open()
-    made = World(stack, regions)
+    made = World(stack, regions, Keys(tmp_path))
     yield made
     await made.close()

@@ -12,6 +12,8 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,14 +25,22 @@ from structlog import get_logger
 
 from devstack import Stack
 from eventstore import schema as ledger_schema
+from eventstore import signer
+from eventstore.note import SigningKey
+from eventstore.signer import Signer
 from replication import schema as replication_schema
 from replication.applier import run_applier
+from replication.checkpointer import Heads, run_checkpointer
 from replication.config import Config
 from replication.frame import Frame, Row, parse
 from replication.link import Refused, last_message, link
 from replication.relay import run_relay
 from replication.wire import Realm
+from replication.witness import Keys as WitnessKeys
+from replication.witness import run_witness
 from verifier.log import genesis, leaf
+from verifier.note import Kind, key_of
+from verifier.policy import Policy, parse_policy
 
 DEPLOYMENT = "test"
 PARTITIONS = {"eu": (0, 63), "us": (64, 127), "ap": (128, 191)}
@@ -186,9 +196,42 @@ class Region:
 
 
 @dataclass
+class Keys:
+    """The keys of all logs and witnesses, in a folder."""
+
+    folder: Path
+    text: str = ""
+
+    def signer(self, region: str) -> Path:
+        return self.folder / region / "signer"
+
+    def witness(self, region: str) -> WitnessKeys:
+        logs = tuple(log.key for log in self.policy.logs)
+        folder = self.folder / region / "witness"
+        return WitnessKeys(SigningKey.from_file(folder / "key"), folder, logs)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """Any one region is a quorum. The keys are made at the first call."""
+        lines = []
+        for name in PARTITIONS:
+            origin = f"countroom.{DEPLOYMENT}/{name}"
+            lines.append(f"log {signer.create(self.signer(name), origin)}")
+            folder = self.folder / name / "witness"
+            folder.mkdir(parents=True)
+            key = SigningKey.generate(f"{origin}/witness")
+            key.write(folder / "key")
+            lines.append(f"witness {name} {key_of(key.name, Kind.COSIGNATURE, key.key)}")
+        lines += [f"group regions any {' '.join(PARTITIONS)}", "quorum regions"]
+        self.text = "".join(f"{line}\n" for line in lines)
+        return parse_policy(self.text.encode())
+
+
+@dataclass
 class World:
     stack: Stack
     regions: dict[str, Region]
+    keys: Keys
     _running: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Region:
@@ -215,11 +258,38 @@ class World:
         restored.open()
         return restored
 
+    async def restored_with(self, region: Region, positions: int, *, guarded: bool = True) -> Region:
+        """The region with a PostgreSQL that holds its log's first entries, as after the restore of a backup."""
+        dsn = await asyncio.to_thread(fresh_database, self.stack, region.name, f"restored_{uuid.uuid4().hex[:8]}")
+        restored = replace(region, config=replace(region.config, postgres=dsn), dsn=dsn)
+        recorded, leaves, bodies = zip(*region.rows(region.name)[:positions], strict=True)
+        restored.sql("SELECT ledger.guard(id) FROM ledger.log WHERE own")
+        restored.sql(
+            "SELECT ledger.restore(id, 1, %s::bigint[], %s::bytea[], %s::bytea[]) FROM ledger.log WHERE own",
+            *map(list, (recorded, leaves, bodies)),
+        )
+        if not guarded:
+            restored.sql("DELETE FROM ledger.clearance")
+        return restored
+
     def relay(self, region: str) -> asyncio.Event:
         return self._start(lambda stop: run_relay(self[region].config, stop))
 
     def applier(self, region: str, origin: str) -> asyncio.Event:
         return self._start(lambda stop: run_applier(self[region].config, origin, stop))
+
+    def witness(self, region: str, origin: str) -> asyncio.Event:
+        return self._start(lambda stop: run_witness(self[region].config, origin, self.keys.witness(region), stop))
+
+    def checkpointer(self, region: str, *peers: str, policy: Policy | None = None) -> asyncio.Event:
+        """Signs, with these other regions as its witnesses, and whoever else the policy names."""
+        policy = policy or self.keys.policy
+
+        async def work(stop: asyncio.Event) -> None:
+            with Signer.open(self.keys.signer(region), self[region].config.origin(region)) as signer:
+                await run_checkpointer(self[region].config, Heads(signer, policy, peers), stop)
+
+        return self._start(work)
 
     def _start(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> asyncio.Event:
         stop = asyncio.Event()

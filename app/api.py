@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import structlog
 import uvicorn
 from fastapi import FastAPI, Request
@@ -21,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from app import commanding, metrics, problems, querying
+from app import commanding, metrics, problems, querying, tiling
 from app.bootstrap import write_side
 from app.commanding import Services
 from app.metrics import Metrics, Timed
@@ -64,9 +65,10 @@ async def build(
     services = Services(write.decider, write.vault, write.tokens, write.group, write.fingerprint_key)
     app.include_router(commanding.router(services, schemas, counted.commands))
     app.include_router(querying.router(read, schemas))
+    app.include_router(tiling.router(read, schemas))
     app.include_router(metrics.router(counted, read, settings))
     schemas.install(app)
-    _explain_errors(app)
+    explain_errors(app)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=[f"http://{settings.api_host}:{settings.api_port}", *settings.peers.values()],
@@ -81,7 +83,9 @@ async def build(
     return app
 
 
-def _explain_errors(app: FastAPI) -> None:
+def explain_errors(app: FastAPI) -> None:
+    """Answer every error with a problem document."""
+
     async def refused(_request: Request, error: Exception) -> Response:
         shown = problems.rejected(error)
         return Response(
@@ -106,6 +110,14 @@ def _explain_errors(app: FastAPI) -> None:
         shown = problems.Fault()
         return Response(problems.document(shown), 500, media_type=problems.MEDIA_TYPE)
 
+    async def away(_request: Request, error: Exception) -> Response:
+        _log.warning("the database does not answer", error=str(error).strip())
+        shown = problems.Busy("the database does not answer")
+        return Response(
+            problems.document(shown), problems.status_of(type(shown)), problems.headers(shown), problems.MEDIA_TYPE
+        )
+
+    app.add_exception_handler(psycopg.OperationalError, away)
     for kind in (Rejected, Unavailable, TooLarge):
         app.add_exception_handler(kind, refused)
     app.add_exception_handler(HTTPException, not_served)

@@ -29,7 +29,7 @@ from domain.kernel import uuid7
 from domain.logs import Opened
 from eventstore import postgres, schema
 from eventstore.log import Command
-from eventstore.postgres import PostgresLog, PostgresStreams
+from eventstore.postgres import LogReader, PostgresLog, PostgresStreams
 from eventstore.record import Body, Codec, CommandPart, encode_body
 from eventstore.vault import RegionKey, Vault
 from eventstore.writer import Writer
@@ -46,7 +46,10 @@ _log = structlog.get_logger(__name__)
 
 
 async def open_region(settings: Settings) -> None:
-    """Migrate the database, register all logs, open the own one. For an administrator's connection."""
+    """Migrate the database, register all logs, open the own one. For an administrator's connection.
+
+    Where heads are signed, the log may then be written once the checkpointer has compared it, and not before.
+    """
     applied = await asyncio.to_thread(schema.migrate, settings.postgres, MIGRATIONS)
     if applied:
         _log.info("database brought up to date", applied=applied)
@@ -57,8 +60,20 @@ async def open_region(settings: Settings) -> None:
                 (region, settings.origin_of(region), region == settings.region),
             )
         await postgres.prepare(connection)
-        log = await PostgresLog.open(connection, settings.region)
-        await log.append([_opening(settings)])
+        heads = await LogReader(connection).heads()
+        if not heads[settings.region].position and not _was_signed(settings):
+            await (await PostgresLog.open(connection, settings.region)).append([_opening(settings)])
+        if settings.policy:
+            await connection.execute(
+                "SELECT ledger.guard(l.id) FROM ledger.log AS l WHERE l.name = %s", (settings.region,)
+            )
+
+
+def _was_signed(settings: Settings) -> bool:
+    """Whether the log has had entries: an empty database then waits for them, and is not opened a second time."""
+    from eventstore.signer import signed_size
+
+    return settings.signer is not None and signed_size(settings.signer) > 0
 
 
 def login(dsn: str, name: str, role: str, password: str) -> str:

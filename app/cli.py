@@ -15,6 +15,7 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
+from app.region import region
 from app.settings import SettingsError
 
 DATA = Path(".data")
@@ -35,6 +36,7 @@ app = cyclopts.App(
 )
 projections = cyclopts.App(name="projections", help="Read models: list them, rebuild one.")
 app.command(projections)
+app.command(region)
 
 
 class Failed(Exception):
@@ -123,7 +125,9 @@ def status(*, data: _Data = DATA, json: _Json = False) -> None:
 
 
 @app.command
-def serve(*roles: Annotated[str, Parameter(help="api, projector, relay, applier, or all.")]) -> None:
+def serve(
+    *roles: Annotated[str, Parameter(help="api, projector, relay, applier, checkpointer, witness, or all.")],
+) -> None:
     """Play roles of one region, as the environment's COUNTROOM_… settings say."""
     from app import settings, workers
 
@@ -172,20 +176,49 @@ def import_(
 
 @app.command
 def verify(
-    *targets: Annotated[str, Parameter(help="URLs of regions, or DSNs of their databases.")],
+    *targets: Annotated[
+        str,
+        Parameter(help="URLs of regions or of logs in tiles, DSNs of databases, directories of tiles; or: proof FILE."),
+    ],
+    trust: Annotated[
+        Path | None, Parameter(help="A policy (C2SP tlog-policy): the keys of logs and witnesses to be believed.")
+    ] = None,
+    known: Annotated[
+        list[Path] | None,
+        Parameter(help="A signed head known from elsewhere (a witness's record): its log must still begin with it."),
+    ] = None,
     token: _Token = None,
     log: Annotated[str | None, Parameter(help="Only this log.")] = None,
+    merkle_only: Annotated[
+        bool,
+        Parameter(help="Entries are opaque, as in other people's logs: tiles, tree and signatures only.", negative=""),
+    ] = False,
+    workers: Annotated[int, Parameter(help="Processes to read with; 0: one for each core.")] = 0,
+    entry: Annotated[Path | None, Parameter(help="With proof: the entry, exactly as it was hashed.")] = None,
+    leaf: Annotated[str | None, Parameter(help="With proof: the leaf of the entry, in hex.")] = None,
     json: _Json = False,
 ) -> None:
-    """Recompute every leaf from the stored bytes: 0 intact, 1 not intact, 2 could not check.
+    """Recompute chain, tree and heads from the stored bytes: 0 intact, 1 not intact, 2 could not check.
 
-    On a database also index columns and snapshots are compared with the bodies. Copies of a log are compared with one another.
+    With --trust every signature is verified, and the entries are counted that no witness has signed yet. On a database also
+    index columns, snapshots and tiles are compared with the entries. Copies of a log are compared with one another.
+    `verify proof FILE` checks a C2SP tlog-proof, without any connection.
     """
     from app import checking
+    from verifier.faults import CouldNotCheck
 
     if not targets:
-        _fail("name the URL of a region or the DSN of its database")
-    result = checking.verify(targets, _token(token, "auditor", needed=False), log, checking.say_progress)
+        _fail("name the URL of a region, the DSN of its database, or a directory of tiles")
+    result: Any
+    try:
+        if targets[0] == "proof":
+            result = checking.prove(targets[1:], trust, entry, leaf)
+        else:
+            bearer = _token(token, "auditor", needed=False)
+            how = checking.how(trust, known or [], merkle_only=merkle_only, workers=workers)
+            result = checking.verify(targets, bearer, log, checking.say_progress, how)
+    except CouldNotCheck as error:
+        _fail(str(error))
     if json:
         _print_json(result.to_json())
     else:

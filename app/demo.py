@@ -20,6 +20,7 @@ import psycopg
 
 from app import calling, cdnow, checking, local, report
 from app.local import Local
+from app.status import status
 
 CATCH_UP_SECONDS_MAX = 120.0
 SEGMENT_AT_LEAST = 100_00
@@ -75,8 +76,9 @@ def _run(
     _agree(dashboards, imported)
     show.segments({region: _segment(here, url) for region, url in urls.items()})
 
-    show.heading("Verifying every log in every region")
+    show.heading("Verifying every log in every region, and every signature")
     with _timed(stages, "verify"):
+        _witnessed(here)
         found = _verify(here, urls.values())
     show.verified(found)
     if found.status != checking.INTACT:
@@ -182,6 +184,25 @@ def _caught_up(here: Local, urls: dict[str, str], show: report.Report) -> dict[s
         time.sleep(0.2)
 
 
+def _witnessed(here: Local) -> None:
+    """Wait until every region shows every log signed and witnessed to its end."""
+    end = time.monotonic() + CATCH_UP_SECONDS_MAX
+    while True:
+        waiting = [
+            f"{log} in {region['name']}"
+            for region in status(here.stack.data)["regions"]
+            for log, at in region["logs"].items()
+            if (len(here.settings) > 1 and not (at["signed"] and at["signed"]["witnesses"]))
+            or not at["signed"]
+            or at["signed"]["size"] < at["position"]
+        ]
+        if not waiting:
+            return
+        if time.monotonic() > end:
+            raise DemoFailed(f"not signed and witnessed in {CATCH_UP_SECONDS_MAX:.0f} s: {', '.join(waiting)}")
+        time.sleep(0.2)
+
+
 def _agree(dashboards: dict[str, Any], imported: Any) -> None:
     """All regions show the same, and what they show is what was imported."""
     figures = [{name: shown[name] for name in ("days", "totals", "players")} for shown in dashboards.values()]
@@ -200,7 +221,8 @@ def _segment(here: Local, url: str) -> dict[str, Any]:
 
 
 def _verify(here: Local, urls: Any) -> checking.Verification:
-    return checking.verify(list(urls), here.tokens["auditor"], None, checking.say_progress)
+    how = checking.how(here.stack.data / "trust.policy", merkle_only=False, workers=0)
+    return checking.verify(list(urls), here.tokens["auditor"], None, checking.say_progress, how)
 
 
 def _head(found: checking.Verification, url: str, log: str) -> int:

@@ -23,6 +23,7 @@ import msgspec
 
 from access.policy import ROLES
 from access.tokens import TokenRecord, new_token, record
+from app import heads
 from app.settings import Settings, existing_servers, inherited
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ PROCESSES = {
     ("api",): "countroom_writer",
     ("projector",): "countroom_projector",
     ("relay", "applier"): "countroom_applier",
+    ("checkpointer", "witness"): "countroom_heads",
 }
 """The processes of a region: what each plays, and as which role of the database (all of them may read)."""
 _CHECKOUT = Path(__file__).parent.parent
@@ -70,6 +72,7 @@ def running(data: Path, regions: Sequence[str], port_base: int) -> Iterator[Loca
         stack.start_servers()
         tokens = _tokens(stack.data)
         settings = {region: _settings(stack, region, regions) for region in regions}
+        heads.make_keys(list(settings.values()))
         asyncio.run(_open(list(settings.values())))
         for region in regions:
             _start(stack, settings[region])
@@ -86,7 +89,11 @@ async def _open(settings: Sequence[Settings]) -> None:
 def _start(stack: Stack, settings: Settings) -> None:
     url = f"http://{settings.api_host}:{settings.api_port}/readyz"
     for roles, acts_as in PROCESSES.items():
-        own = settings._replace(postgres=_login(stack, settings, f"service_{roles[0]}", acts_as))
+        own = settings._replace(
+            postgres=_login(stack, settings, f"service_{roles[0]}", acts_as),
+            signer=settings.signer if "checkpointer" in roles else None,
+            witness=settings.witness if "witness" in roles else None,
+        )
         stack.start_process(
             region=settings.region,
             role="+".join(roles),
@@ -130,6 +137,9 @@ def _settings(stack: Stack, region: str, regions: Sequence[str]) -> Settings:
         fingerprint_key=_secret(stack.data / "fingerprint.key"),
         tokens=stack.data / "tokens.json",
         peers={other: stack.endpoints(other).api for other in regions if other != region},
+        signer=stack.data / region / "signer",
+        witness=stack.data / region / "witness",
+        policy=stack.data / "trust.policy",
     )
 
 

@@ -38,9 +38,13 @@ from eventstore import postgres
 from eventstore.vault import CannotOpen, Vault
 from queries import audit, dashboard, players, segments, transactions, wallets
 from queries.context import Context
+from queries.tiles import POSITION_MAX
 
 READERS_MAX = 8
 _NDJSON = "application/x-ndjson"
+_MAY_WRITE = """
+    SELECT ledger.may_write(l.id) FROM ledger.log AS l
+     WHERE l.own AND EXISTS (SELECT FROM ledger.ownership AS o WHERE o.log = l.id)"""
 _ALWAYS: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden, Invalid)
 _encode = msgspec.json.Encoder().encode
 _log = structlog.get_logger(__name__)
@@ -311,13 +315,15 @@ def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
     async def entries(
         request: Request,
         log: str,
-        after: Annotated[int, Query(ge=0, description="Start behind this position.")] = 0,
+        after: Annotated[int, Query(ge=0, le=POSITION_MAX, description="Start behind this position.")] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         cursor: str | None = None,
     ) -> Response:
         """A log's entries, byte by byte: a page of JSON, or all up to the head as NDJSON if Accept asks for it."""
         principal = authenticate(read.tokens, request)
         principal.require(Action.AUDIT_READ)
+        if "\0" in log:  # no text of PostgreSQL holds it
+            raise NotFound("no log has this name")
         context = read.context(principal)
         if _NDJSON not in request.headers.get("Accept", ""):
             found = await audit.page(context, log, after, limit, cursor)
@@ -357,14 +363,16 @@ def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
         return Response(b'{"status":"alive"}', media_type="application/json")
 
     async def readyz() -> Response:
-        """Can take commands: the log is open and its database answers."""
+        """Can take commands: the log is open, may be written, and its database answers."""
         try:
             async with asyncio.timeout(2), read.pool.connection() as connection:
-                row = await (await connection.execute("SELECT count(*) FROM ledger.ownership")).fetchone()
+                row = await (await connection.execute(_MAY_WRITE)).fetchone()
         except (TimeoutError, psycopg.Error) as error:
             raise problems.Busy("the database does not answer") from error
-        if not row or not row[0]:
+        if row is None:
             raise problems.Busy("the log is not open yet")
+        if not row[0]:
+            raise problems.Busy("the log is read-only until it was compared with its signed head and its copies")
         return Response(b'{"status":"ready"}', media_type="application/json")
 
     router.add_api_route("/", page, methods=["GET"], include_in_schema=False)
@@ -385,6 +393,8 @@ def _parameters(request: Request, names: Mapping[str, dict[str, Any]]) -> dict[s
             if not text.lstrip("-").isdecimal() or not text.isascii() or len(text) > 19:  # noqa: PLR2004 — digits of int64
                 raise Invalid(f"{name} is an integer", parameter=name)
             given[name] = int(text)
+            if abs(given[name]) > POSITION_MAX:
+                raise Invalid(f"{name} is an integer of 64 bits", parameter=name)
         else:
             given[name] = text
     return given

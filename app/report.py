@@ -125,7 +125,8 @@ class Report:
                 if shown["intact"]:
                     self._verdict(
                         True,
-                        f"{where}: intact, {_count(shown['entries'], 'entry', 'entries')}, leaf {finding.leaf[:16]}…",
+                        f"{where}: intact, {_count(shown['entries'], 'entry', 'entries')}, leaf {finding.leaf[:16]}…"
+                        f"{_witnessed(shown)}",
                     )
                 else:
                     fault = shown["fault"]
@@ -291,6 +292,19 @@ def _positions(shown: Dashboard) -> str:
 
 def _place(tamper: Mapping[str, Any]) -> str:
     return f"position {tamper['position']:,} of log {tamper['log']} in {tamper['region']}"
+
+
+def _witnessed(shown: Mapping[str, Any]) -> str:
+    """How many heads were signed, and by whom the newest was witnessed; nothing where no signature was verified."""
+    if not shown.get("trusted"):
+        return ""
+    signed, witnessed = shown["signed"], shown["witnessed"]
+    text = f", {_count(signed['heads'], 'signed head', 'signed heads')}"
+    if witnessed and witnessed["by"]:
+        text += f", witnessed by {', '.join(sorted(witnessed['by']))}"
+        if behind := shown["unwitnessed_entries"]:
+            text += f" but for the last {behind:,}"
+    return text
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -17,7 +17,11 @@ class SettingsError(Exception):
 
 
 class Settings(NamedTuple):
-    """One region's services. `regions` are all regions of the deployment, in the order that shares out the partitions."""
+    """One region's services. `regions` are all regions of the deployment, in the order that shares out the partitions.
+
+    `signer` (a folder) is told to the checkpointer alone, `witness` (a folder) and `policy` (C2SP tlog-policy: keys of all
+    logs and witnesses) to whoever plays those roles.
+    """
 
     deployment: str
     region: str
@@ -32,6 +36,9 @@ class Settings(NamedTuple):
     fingerprint_key: Path
     tokens: Path
     peers: Mapping[str, str]
+    signer: Path | None = None
+    witness: Path | None = None
+    policy: Path | None = None
 
     @property
     def origin(self) -> str:
@@ -61,7 +68,18 @@ class Settings(NamedTuple):
             "COUNTROOM_FINGERPRINT_KEY": str(self.fingerprint_key),
             "COUNTROOM_TOKENS": str(self.tokens),
             "COUNTROOM_PEERS": ",".join(f"{name}={url}" for name, url in self.peers.items()),
+            **{name: str(path) for name, path in self._folders().items() if path},
         }
+
+    def _folders(self) -> dict[str, Path | None]:
+        return {"COUNTROOM_SIGNER": self.signer, "COUNTROOM_WITNESS": self.witness, "COUNTROOM_POLICY": self.policy}
+
+    def needed(self, role: str, *names: str) -> list[Path]:
+        """Paths that a role cannot do without. Raises SettingsError."""
+        folders = self._folders()
+        if missing := [name for name in names if folders[name] is None]:
+            raise SettingsError(f"the role {role} needs {' and '.join(missing)}")
+        return [path for name in names if (path := folders[name])]
 
 
 def from_environment() -> Settings:
@@ -87,7 +105,15 @@ def from_environment() -> Settings:
         fingerprint_key=Path(_required("COUNTROOM_FINGERPRINT_KEY")),
         tokens=Path(_required("COUNTROOM_TOKENS")),
         peers=dict(_pair(peer) for peer in os.environ.get("COUNTROOM_PEERS", "").split(",") if peer),
+        signer=_path("COUNTROOM_SIGNER"),
+        witness=_path("COUNTROOM_WITNESS"),
+        policy=_path("COUNTROOM_POLICY"),
     )
+
+
+def _path(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value) if value else None
 
 
 class Existing(NamedTuple):

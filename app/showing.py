@@ -46,7 +46,9 @@ def print_status(found: dict[str, Any]) -> None:
         table.add_column(heading)
     for region in found["regions"]:
         processes = ", ".join(f"{process['role']} {process['pid']}" for process in region["processes"])
-        logs = ", ".join(f"{name} at {log['position']:,}" for name, log in region["logs"].items())
+        logs = ", ".join(
+            f"{name} at {log['position']:,}{_signed(log['signed'])}" for name, log in region["logs"].items()
+        )
         table.add_row(region["name"], region["api"], processes, logs or "no answer")
     out.print(table)
     for region, log, halt in halted(found):
@@ -55,6 +57,13 @@ def print_status(found: dict[str, Any]) -> None:
             escape(halt["reason"]),
             soft_wrap=True,
         )
+
+
+def _signed(head: dict[str, Any] | None) -> str:
+    if head is None:
+        return " (unsigned)"
+    by = ", ".join(head["witnesses"])
+    return f" (signed up to {head['size']:,}, {f'witnessed by {by}' if by else 'not witnessed'})"
 
 
 def rebuild(name: str, region: str, data: Path, *, quiet: bool) -> dict[str, Any]:

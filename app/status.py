@@ -1,4 +1,7 @@
-"""What runs in a data folder: its regions, their processes, how far each log has come in each, and whether it halted."""
+"""
+What runs in a data folder: its regions, their processes, how far each log has come in each, what of it is signed and
+witnessed, and whether it halted.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,13 @@ from typing import Any
 
 import psycopg
 
+from app.heads import read_policy
+from app.settings import SettingsError
 from eventstore import postgres
+from eventstore.heads import StoredHead, newest_head
 from eventstore.postgres import LogReader
+from verifier.note import NoteError
+from verifier.policy import Policy
 
 # The newest evidence first: of several, the oldest says what it began with.
 _HALTS = """
@@ -26,7 +34,10 @@ def status(data: Path) -> dict[str, Any]:
     state = read_state(data)
     if state is None:
         return {"regions": []}
-    return {"regions": [{**region, "logs": asyncio.run(_logs(region["postgres"]))} for region in state["regions"]]}
+    policy = _policy(data / "trust.policy")
+    return {
+        "regions": [{**region, "logs": asyncio.run(_logs(region["postgres"], policy))} for region in state["regions"]]
+    }
 
 
 def halted(found: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -48,10 +59,19 @@ def dev_token(data: Path, role: str) -> str | None:
     return found
 
 
-async def _logs(dsn: str) -> dict[str, dict[str, Any]]:
+def _policy(file: Path) -> Policy | None:
+    try:
+        return read_policy(file)
+    except SettingsError:
+        return None
+
+
+async def _logs(dsn: str, policy: Policy | None) -> dict[str, dict[str, Any]]:
     try:
         async with await postgres.connect(dsn, "countroom_reader") as connection:
-            heads = await LogReader(connection).heads()
+            reader = LogReader(connection)
+            heads = await reader.heads()
+            signed = {log.name: _signed(await newest_head(connection, log.id), policy) for log in await reader.logs()}
             halts = {
                 log: {"role": role, "position": position, "reason": reason, "since": since.astimezone(UTC)}
                 async for log, role, position, reason, since in await connection.execute(_HALTS)
@@ -59,6 +79,22 @@ async def _logs(dsn: str) -> dict[str, dict[str, Any]]:
     except psycopg.Error:
         return {}
     return {
-        name: {"position": head.position, "leaf": head.leaf.hex(), "halted": halts.get(name)}
+        name: {
+            "position": head.position,
+            "leaf": head.leaf.hex(),
+            "signed": signed.get(name),
+            "halted": halts.get(name),
+        }
         for name, head in heads.items()
     }
+
+
+def _signed(head: StoredHead | None, policy: Policy | None) -> dict[str, Any] | None:
+    """The newest published head; `witnesses` are those whose signatures make the policy's quorum, empty when they do not."""
+    if head is None:
+        return None
+    try:
+        witnesses = sorted(policy.check(head.note).cosigned_s) if policy else []
+    except NoteError:
+        witnesses = []
+    return {"size": head.size, "at": head.at.astimezone(UTC), "witnesses": witnesses}

@@ -24,7 +24,7 @@ from replication.config import Config
 if TYPE_CHECKING:
     from app.tracing import Tracing
 
-ROLES = ("api", "projector", "relay", "applier")
+ROLES = ("api", "projector", "relay", "applier", "checkpointer", "witness")
 
 
 def run(settings: Settings, roles: Sequence[str]) -> None:
@@ -92,6 +92,14 @@ def _work(
             others = [region for region in settings.regions if region != settings.region]
             copied = {origin: [partial(tracing.moved, "copy", origin)] if tracing else [] for origin in others}
             return [run_applier(_replication(settings), origin, stop, *copied[origin]) for origin in others]
+        case "checkpointer":
+            from app import heads
+
+            return [heads.checkpoint(settings, _replication(settings), stop)]
+        case "witness":
+            from app import heads
+
+            return [heads.witness(settings, _replication(settings), stop)]
         case _:
             raise ValueError(f"no role is called {role}; there are {', '.join(ROLES)}")
 

@@ -123,7 +123,15 @@ class Ledger:
         """Begin again: eu is open, and nothing else is there."""
         with self.admin.transaction():
             self.sql("SET LOCAL session_replication_role = replica")  # no triggers: only a superuser can do that
-            for table in ("ledger.entry", "ledger.ownership", "ledger.snapshot", "vault.data_key", "vault.blind_index"):
+            for table in (
+                "ledger.entry",
+                "ledger.ownership",
+                "ledger.snapshot",
+                "ledger.subtree",
+                "ledger.checkpoint",
+                "vault.data_key",
+                "vault.blind_index",
+            ):
                 self.sql(f"DELETE FROM {table}".encode())
         assert self.append(opening(EU, (OWNED.start, OWNED.stop - 1))) == [0]
 
@@ -151,6 +159,14 @@ class Ledger:
             return _rows(self.admin.execute(query, arguments))
         with psycopg.connect(self.as_role(role), autocommit=True) as connection:
             return _rows(connection.execute(query, arguments))
+
+    def replace(self, function: str, statement: str) -> None:
+        """Plant something else in place of a function of the ledger: `statement` of PL/pgSQL."""
+        [(head,)] = self.sql(
+            "SELECT split_part(pg_get_functiondef(p.oid), 'AS $', 1) FROM pg_proc AS p WHERE p.oid = %s::regproc",
+            f"ledger.{function}",
+        )
+        self.admin.execute(f"{head} AS $planted$ BEGIN {statement}; END $planted$".encode())
 
     def append(self, *commands: Command, log: int = 1, connection: psycopg.Connection[Any] | None = None) -> list[int]:
         """The outcomes of a plain call of ledger.append, by the administrator unless there is a connection."""
@@ -274,13 +290,29 @@ def ledger(_shared_ledger: Ledger) -> Ledger:
     return _shared_ledger
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest.fixture(scope="session")
+def _long_way_ledger(servers: Servers, ledger_template: str) -> Ledger:
+    """A ledger whose append reads every body."""
+    name = "long_way"
+    with psycopg.connect(servers.endpoints.postgres, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(ledger_template))
+        )
+    made = Ledger(make_conninfo(servers.endpoints.postgres, dbname=name))
+    made.sql("SELECT ledger.register_log('eu', %s, true), ledger.register_log('us', %s, false)", EU, US)
+    made.replace("append_usual", "RETURN false")
+    return made
+
+
+@pytest.fixture(params=["memory", "postgres", "postgres, the long way"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """Each log in turn, freshly opened."""
     if request.param == "memory":
         yield await memory_subject()
         return
-    ledger: Ledger = request.getfixturevalue("ledger")
+    ledger: Ledger = request.getfixturevalue("ledger" if request.param == "postgres" else "_long_way_ledger")
+    if request.param != "postgres":
+        ledger.empty()
     async with await postgres.connect(ledger.dsn, "countroom_writer") as connection:
         streams = PostgresStreams(OneConnection(connection))  # type: ignore[arg-type]
         yield Subject(await PostgresLog.open(connection, "eu"), streams, ledger.entries)

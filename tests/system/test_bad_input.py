@@ -233,7 +233,10 @@ def test_errors_outside_any_handler_are_problems_too(eu: Client) -> None:
     for answer in (
         eu.get("/v1/players?limit=0"),
         eu.get("/v1/players?limit=x"),
+        eu.get("/v1/players?limit=9999999999999999999"),
         eu.get("/v1/players?cursor=%00"),
+        eu.get("/v1/logs/%00/entries", role="auditor"),
+        eu.get("/v1/logs/eu/entries?after=9999999999999999999", role="auditor"),
         eu.get("/no"),
     ):
         assert answer.headers["content-type"] == "application/problem+json"

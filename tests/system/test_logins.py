@@ -18,7 +18,7 @@ from tests.ledger import Ledger
 from tests.stack import Servers, free_port_base, running_stack
 from tests.system.conftest import Deployment
 
-LOGINS = {"service_api", "service_projector", "service_relay"}
+LOGINS = {f"service_{roles[0]}" for roles in PROCESSES}
 _WHO = """
     SELECT DISTINCT a.usename, r.rolsuper FROM pg_stat_activity AS a JOIN pg_roles AS r ON r.rolname = a.usename
      WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'"""

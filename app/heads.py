@@ -1,0 +1,98 @@
+"""
+Tree heads in a deployment: whose keys there are, who witnesses whom, and the processes that sign.
+
+Invariant: private keys stay in the folders of those who sign with them; the policy holds public keys only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from replication.config import Config
+    from verifier.policy import Policy
+
+WITNESS_KEY = "witness.key"
+_QUORUM = "regions"
+
+
+def make_keys(settings: Sequence[Settings]) -> None:
+    """Keys for the logs and witnesses of these regions, made once, and the policy file that names them all.
+
+    The policy wants, for any log, one witness among the regions. A file that somebody has changed is left alone.
+    """
+    from eventstore import signer
+
+    logs = [signer.create(region.needed("checkpointer", "COUNTROOM_SIGNER")[0], region.origin) for region in settings]
+    witnesses = [witness_vkey(region) for region in settings]
+    lines = [f"log {vkey}" for vkey in logs]
+    lines += [f"witness {region.region} {vkey}" for region, vkey in zip(settings, witnesses, strict=True)]
+    if len(settings) > 1:
+        lines += [f"group {_QUORUM} any {' '.join(region.region for region in settings)}", f"quorum {_QUORUM}"]
+    else:
+        lines += ["quorum none"]
+    made = "".join(f"{line}\n" for line in lines)
+    for file in {region.needed("witness", "COUNTROOM_POLICY")[0] for region in settings}:
+        if not file.exists():
+            file.write_text(
+                f"# Whom to trust: C2SP tlog-policy. Outside witnesses are added here, with their URLs.\n{made}"
+            )
+
+
+def witness_vkey(settings: Settings) -> str:
+    """The public key of the region as a witness; its private key is made if there is none."""
+    from eventstore.note import SigningKey
+    from verifier.note import Kind, key_of
+
+    (folder,) = settings.needed("witness", "COUNTROOM_WITNESS")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / WITNESS_KEY
+    if not file.exists():
+        SigningKey.generate(f"{settings.origin}/witness").write(file)
+    key = SigningKey.from_file(file)
+    return str(key_of(key.name, Kind.COSIGNATURE, key.key))
+
+
+async def checkpoint(settings: Settings, config: Config, stop: asyncio.Event) -> None:
+    """Play the checkpointer. Raises SettingsError."""
+    from eventstore.signer import Signer, SignerError
+    from replication.checkpointer import Heads, run_checkpointer
+
+    folder, policy = settings.needed("checkpointer", "COUNTROOM_SIGNER", "COUNTROOM_POLICY")
+    others = [region for region in settings.regions if region != settings.region]
+    try:
+        opened = Signer.open(folder, settings.origin)
+    except SignerError as error:
+        raise SettingsError(str(error)) from error
+    with closing(opened) as signer:
+        await run_checkpointer(config, Heads(signer, read_policy(policy), others), stop)
+
+
+async def witness(settings: Settings, config: Config, stop: asyncio.Event) -> None:
+    """Play the witness of all other regions. Raises SettingsError."""
+    from eventstore.note import SigningKey
+    from replication.witness import Keys, run_witness
+
+    folder, policy = settings.needed("witness", "COUNTROOM_WITNESS", "COUNTROOM_POLICY")
+    logs = tuple(log.key for log in read_policy(policy).logs)
+    keys = Keys(SigningKey.from_file(folder / WITNESS_KEY), folder, logs)
+    others = [region for region in settings.regions if region != settings.region]
+    async with asyncio.TaskGroup() as group:
+        for origin in others:
+            group.create_task(run_witness(config, origin, keys, stop))
+
+
+def read_policy(file: Path) -> Policy:
+    """Raises SettingsError."""
+    from verifier.policy import PolicyError, parse_policy
+
+    try:
+        return parse_policy(file.read_bytes())
+    except (OSError, PolicyError) as error:
+        raise SettingsError(f"{file}: {error}") from error

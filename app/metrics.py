@@ -44,7 +44,10 @@ _ROWS = (
     """
     SELECT l.name,
            coalesce((SELECT e.position FROM ledger.entry AS e WHERE e.log = l.id ORDER BY e.position DESC LIMIT 1), 0),
-           EXISTS (SELECT FROM replication.evidence AS v WHERE v.log = l.id AND v.cleared_at IS NULL)
+           EXISTS (SELECT FROM replication.evidence AS v WHERE v.log = l.id AND v.cleared_at IS NULL),
+           coalesce((SELECT c.size FROM ledger.checkpoint AS c
+                      WHERE c.log = l.id AND c.published_at IS NOT NULL ORDER BY c.size DESC LIMIT 1), 0),
+           l.own AND ledger.may_write(l.id)
       FROM ledger.log AS l ORDER BY l.id""",
     """
     SELECT projection, log, position FROM read.position JOIN read.generation USING (projection, generation)
@@ -179,22 +182,27 @@ def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
     lag = _gauge("countroom_replication_lag_entries", "What a peer has not acknowledged of our log.", "log", "peer")
     differs = _gauge("countroom_copy_differs", "Whether a peer's copy is not our log.", "log", "peer")
     acknowledged = {(log, peer): upto for log, peer, upto, _ in tables.copies}
-    for log, head, is_halted in tables.logs:
+    signed = _gauge("countroom_log_signed_size", "The size of a log's newest published head.", "log")
+    writable = _gauge("countroom_log_writable", "Whether our log was compared since PostgreSQL started.", "log")
+    for log, head, is_halted, size, may_write in tables.logs:
         position.add_metric([log], head)
         halted.add_metric([log], is_halted)
+        signed.add_metric([log], size)
+        if log == settings.region:
+            writable.add_metric([log], may_write)
         for peer in settings.regions:
             if log == settings.region != peer:
                 lag.add_metric([log, peer], head - acknowledged.get((log, peer), 0))
     for log, peer, _, alarm in tables.copies:
         differs.add_metric([log, peer], alarm)
-    return [position, halted, lag, differs]
+    return [position, halted, signed, writable, lag, differs]
 
 
 class _Tables(NamedTuple):
     """What PostgreSQL says, row by row."""
 
     copies: list[tuple[str, str, int, bool]]
-    logs: list[tuple[str, int, bool]]
+    logs: list[tuple[str, int, bool, int, bool]]
     projections: list[tuple[str, str, int]]
     stops: list[tuple[str, str]]
 

@@ -27,7 +27,7 @@ from replication.frame import NUMBER_MAX, Frame, Told, parse, tell_nobody
 from replication.link import Link, link, stream_info
 from replication.puller import Message, Puller
 from replication.store import Connection, Log
-from replication.tasks import again_and_again, together
+from replication.tasks import again_and_again, together, until_stopped
 from replication.wire import Ack, encode_ack
 
 JOINED_MAX = 2_000  # entries in one transaction, except for a single frame that has more
@@ -51,10 +51,7 @@ async def run_applier(config: Config, origin: str, stop: asyncio.Event, copied: 
 
             await together(realm.until_closed(), again_and_again(copy, logger))
 
-    async def stopped() -> None:
-        await stop.wait()
-
-    await together(stopped(), again_and_again(session, logger))
+    await until_stopped(stop, session, logger)
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ from replication.config import Config
 from replication.errors import Forked, Interrupted
 from replication.link import Link, link
 from replication.store import Announcements, Connection, Log
-from replication.tasks import again_and_again, together
+from replication.tasks import together, until_stopped
 from replication.witness import BEHIND, DISPROVED, STATUS
 from verifier.note import NoteError, VerifierKey, verify_note
 from verifier.policy import Policy, Witness
@@ -79,10 +79,7 @@ async def run_checkpointer(config: Config, heads: Heads, stop: asyncio.Event) ->
             checkpointer = _Checkpointer(own, connection, log, heads.signer, witnesses, logger)
             await together(own.until_closed(), announcements.run(), checkpointer.run(peers, wake))
 
-    async def stopped() -> None:
-        await stop.wait()
-
-    await together(stopped(), again_and_again(session, logger))
+    await until_stopped(stop, session, logger)
 
 
 class _Reply(NamedTuple):

@@ -35,7 +35,7 @@ from replication.link import Link, ensure_stream, last_message, link
 from replication.publisher import Publisher
 from replication.store import Announcements, Connection, Log
 from replication.tail import Tail
-from replication.tasks import again_and_again, together
+from replication.tasks import again_and_again, together, until_stopped
 from replication.watermarks import Watermarks
 
 BEHIND_MAX = 250_000
@@ -62,10 +62,7 @@ async def run_relay(config: Config, stop: asyncio.Event, relayed: Told = tell_no
                 _keep(config, logger.bind(part="acks"), lambda c, log: Watermarks(own, c, log, logger).run()),
             )
 
-    async def stopped() -> None:
-        await stop.wait()
-
-    await together(stopped(), again_and_again(session, logger))
+    await until_stopped(stop, session, logger)
 
 
 async def _keep(

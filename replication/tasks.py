@@ -53,3 +53,12 @@ async def again_and_again(session: Callable[[], Awaitable[None]], log: Filtering
             await asyncio.sleep(backoff_s)
         else:
             backoff_s = 0.0
+
+
+async def until_stopped(stop: asyncio.Event, session: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
+    """Begin a session again and again until `stop`."""
+
+    async def stopped() -> None:
+        await stop.wait()
+
+    await together(stopped(), again_and_again(session, log))

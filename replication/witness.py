@@ -31,7 +31,7 @@ from replication.frame import encode
 from replication.link import Link, link
 from replication.store import Connection, Log
 from replication.tail import one_frame
-from replication.tasks import again_and_again, together
+from replication.tasks import together, until_stopped
 from replication.wire import (
     ERROR_CODE,
     ERROR_TEXT,
@@ -75,10 +75,7 @@ async def run_witness(config: Config, origin: str, keys: Keys, stop: asyncio.Eve
             verbs = {"head": witness.head, "range": witness.range, "add-checkpoint": witness.add_checkpoint}
             await together(realm.until_closed(), serve(realm, config.region, verbs), witness.keep_published(realm))
 
-    async def stopped() -> None:
-        await stop.wait()
-
-    await together(stopped(), again_and_again(session, logger))
+    await until_stopped(stop, session, logger)
 
 
 class _Alarm(NamedTuple):

@@ -132,10 +132,12 @@ def test_positions_lags_and_projections_are_those_of_the_region(eu: Client, us: 
         for log, head in heads.items():
             assert value(samples, "log_position", log=log) == head
             assert value(samples, "log_halted", log=log) == 0
+            assert eventually(client, lambda s, at=log, to=head: value(s, "log_signed_size", log=at) >= to)
             for projection in ("players", "transactions", "wallets", "dashboard", "segments"):
                 assert value(samples, "projection_position", projection=projection, log=log) == head
                 assert value(samples, "projection_stopped", projection=projection, log=log) == 0
         assert value(samples, "copy_differs", log=here, peer=there) == 0
+        assert value(samples, "log_writable", log=here) == 1
         assert {value(samples, "server_up", server=name) for name in ("postgres", "redis")} == {1}
 
 

@@ -27,12 +27,9 @@ def make_keys(settings: Sequence[Settings]) -> None:
 
     The policy wants, for any log, one witness among the regions. A file that somebody has changed is left alone.
     """
-    from eventstore import signer
-
-    logs = [signer.create(region.needed("checkpointer", "COUNTROOM_SIGNER")[0], region.origin) for region in settings]
-    witnesses = [witness_vkey(region) for region in settings]
-    lines = [f"log {vkey}" for vkey in logs]
-    lines += [f"witness {region.region} {vkey}" for region, vkey in zip(settings, witnesses, strict=True)]
+    keys = [region_keys(region) for region in settings]
+    lines = [f"log {log}" for log, _ in keys]
+    lines += [f"witness {region.region} {witness}" for region, (_, witness) in zip(settings, keys, strict=True)]
     if len(settings) > 1:
         lines += [f"group {_QUORUM} any {' '.join(region.region for region in settings)}", f"quorum {_QUORUM}"]
     else:
@@ -45,8 +42,15 @@ def make_keys(settings: Sequence[Settings]) -> None:
             )
 
 
-def witness_vkey(settings: Settings) -> str:
-    """The public key of the region as a witness; its private key is made if there is none."""
+def region_keys(settings: Settings) -> tuple[str, str]:
+    """The public keys of the region's log and of the region as a witness; private keys are made where there are none."""
+    from eventstore import signer
+
+    (folder,) = settings.needed("checkpointer", "COUNTROOM_SIGNER")
+    return signer.create(folder, settings.origin), _witness_vkey(settings)
+
+
+def _witness_vkey(settings: Settings) -> str:
     from eventstore.note import SigningKey
     from verifier.note import Kind, key_of
 

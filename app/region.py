@@ -33,6 +33,16 @@ class _Place(NamedTuple):
     signer: Path
 
 
+@region.command
+def keys(*, json: _Json = False) -> None:
+    """Make the keys of the log and of the witness where there are none; print the lines that policy files want."""
+    from app import heads, settings
+
+    found = settings.from_environment()
+    log, witness = heads.region_keys(found)
+    _say({"log": log, "witness": witness}, f"log {log}\nwitness {found.region} {witness}", as_json=json)
+
+
 @region.command(name="rotate-key")
 def rotate_key(
     *,

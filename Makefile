@@ -5,9 +5,9 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))) python3)
 RUN := .venv/bin/python
 SOURCES := access app bench bootstrap.py commands console devstack domain eventstore policies projections queries reactions \
-	replication tests verifier
+	replication tamper tests verifier
 
-.PHONY: setup demo up test check bench format
+.PHONY: setup demo up test check bench tamper format
 
 setup:
 	@$(PYTHON) bootstrap.py
@@ -29,6 +29,9 @@ check: setup
 
 bench: setup
 	@$(RUN) -m bench $(NAME) $(ARGS)
+
+tamper: setup
+	@$(RUN) -m tamper $(ARGS)
 
 format: setup
 	@.venv/bin/ruff format $(SOURCES)

@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 SOURCES := access app bench bootstrap.py commands console devstack domain eventstore policies projections queries reactions \
 	replication tamper tests verifier
 
-.PHONY: setup demo up test check bench tamper format
+.PHONY: setup demo up test chaos check bench tamper format
 
 setup:
 	@$(PYTHON) bootstrap.py
@@ -18,8 +18,13 @@ demo: setup
 up: setup
 	@.venv/bin/countroom up $(ARGS)
 
+PYTEST := $(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 test: setup
-	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(PYTEST) -m "not fault" $(ARGS)
+
+chaos: setup
+	@$(PYTEST) -m fault $(ARGS)
 
 check: setup
 	@.venv/bin/ruff format --check --quiet $(SOURCES)

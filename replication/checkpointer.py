@@ -15,9 +15,8 @@ Invariants:
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import httpx2
 import structlog
 from structlog.typing import FilteringBoundLogger
 
@@ -37,6 +36,9 @@ from replication.witness import BEHIND, DISPROVED, STATUS
 from verifier.note import NoteError, VerifierKey, verify_note
 from verifier.policy import Policy, Witness
 from verifier.witness import format_request
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
 
 INTERVAL_S = 1.0
 _GATHERING_S = 0.9  # a witness whose copy lags is asked again within this
@@ -70,12 +72,16 @@ async def run_checkpointer(config: Config, heads: Heads, stop: asyncio.Event) ->
             peers = [await stack.enter_async_context(peer(own, region)) for region in heads.peers]
             connection = await stack.enter_async_context(await store.connect(config, store.HEADS_ROLE))
             listening = await stack.enter_async_context(await store.connect(config, store.HEADS_ROLE))
-            client = await stack.enter_async_context(httpx2.AsyncClient(timeout=_HTTP_TIMEOUT_S))
             log = await store.find_log(connection, config, config.region)
             await store.be_the_only(connection, "checkpointer", log)
             wake = asyncio.Event()
             announcements = Announcements(listening, log, wake)
-            witnesses = [*_regions(config, heads.policy, peers), *_others(config, heads.policy, peers, client)]
+            witnesses = _regions(config, heads.policy, peers)
+            if addressed := _addressed(config, heads.policy, peers):
+                from httpx2 import AsyncClient  # noqa: PLC0415 - it takes long, and most deployments on one machine need none
+
+                client = await stack.enter_async_context(AsyncClient(timeout=_HTTP_TIMEOUT_S))
+                witnesses += [_HttpCosigner(each, url, client) for each, url in addressed]
             checkpointer = _Checkpointer(own, connection, log, heads.signer, witnesses, logger)
             await together(own.until_closed(), announcements.run(), checkpointer.run(peers, wake))
 
@@ -114,15 +120,17 @@ class _RegionCosigner(_Cosigner):
 
 
 class _HttpCosigner(_Cosigner):
-    def __init__(self, witness: Witness, url: str, client: httpx2.AsyncClient) -> None:
+    def __init__(self, witness: Witness, url: str, client: "AsyncClient") -> None:
         super().__init__(witness.name, witness.key)
         self._url = url.rstrip("/") + "/add-checkpoint"
         self._client = client
 
     async def ask(self, request: bytes) -> _Reply:
+        from httpx2 import HTTPError  # noqa: PLC0415 - as above
+
         try:
             answer = await self._client.post(self._url, content=request)
-        except httpx2.HTTPError as error:
+        except HTTPError as error:
             raise Interrupted(f"{self.name} does not answer: {error!r}") from error
         return _Reply(answer.status_code, answer.content[:_ANSWER_BYTES_MAX])
 
@@ -133,14 +141,10 @@ def _regions(config: Config, policy: Policy, peers: Sequence[Peer]) -> list[_Cos
     return [_RegionCosigner(each, by_name[each.key.name]) for each in policy.witnesses if each.key.name in by_name]
 
 
-def _others(config: Config, policy: Policy, peers: Sequence[Peer], client: httpx2.AsyncClient) -> list[_Cosigner]:
-    """The policy's witnesses that have an address of their own."""
+def _addressed(config: Config, policy: Policy, peers: Sequence[Peer]) -> list[tuple[Witness, str]]:
+    """The policy's other witnesses that have an address."""
     regions = {witness_name(config, each.region) for each in peers}
-    return [
-        _HttpCosigner(each, each.url, client)
-        for each in policy.witnesses
-        if each.url is not None and each.key.name not in regions
-    ]
+    return [(each, each.url) for each in policy.witnesses if each.url is not None and each.key.name not in regions]
 
 
 class _Checkpointer:

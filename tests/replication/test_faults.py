@@ -119,7 +119,7 @@ async def test_relay_and_applier_may_be_killed_at_any_moment(world: World, who: 
         world.relay("eu")
         command = arguments(world["us"].config, "eu")
     dice = random.Random(20)
-    appending = asyncio.create_task(keep_appending(world, 12.0))
+    appending = asyncio.create_task(keep_appending(world, 7.0))
     process = None
     while not appending.done():
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: ASYNC220 — returns at once

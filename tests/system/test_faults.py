@@ -98,6 +98,7 @@ def test_an_import_survives_kill_9_of_every_process(killed: Killed) -> None:
     everything_holds(killed.deployment)
 
 
+@pytest.mark.fault
 @pytest.mark.timeout(400)
 def test_a_second_import_changes_nothing(killed: Killed) -> None:
     heads = killed.deployment.heads("eu")

@@ -10,7 +10,7 @@ from devstack import Stack
 from replication.config import Config
 from replication.wire import Realm
 from tests.replication.regions import DEPLOYMENT, PARTITIONS, Keys, Region, World, forget_stream, fresh_database
-from tests.stack import running_stack
+from tests.stack import running_stack, throw_away
 
 _numbers = itertools.count(1)
 
@@ -19,6 +19,7 @@ _numbers = itertools.count(1)
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with running_stack(tmp_path_factory.mktemp("regions"), list(PARTITIONS)) as running:
         yield running
+        throw_away(running)
 
 
 @pytest.fixture

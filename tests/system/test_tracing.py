@@ -84,6 +84,7 @@ def test_a_caller_that_does_not_sample_is_not_sampled(eu: Client, collector: Col
     assert trace not in {span.trace for span in collector.spans}
 
 
+@pytest.mark.fault
 def test_a_collector_that_is_away_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     with running(tmp_path, ["eu"]) as deployment:

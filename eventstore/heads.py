@@ -113,19 +113,18 @@ class LogTree:
                 await self._connection.execute(_STORE, (self._log, level, first, _split(hashes)))
         return int(size)
 
-    async def leaves(self, start: int, end: int) -> AsyncIterator[bytes]:
-        """The leaf hashes of [start, end), a page at a time. Raises LookupError where the log ends before."""
+    async def leaves(self, start: int, end: int) -> AsyncIterator[list[bytes]]:
+        """The leaf hashes of [start, end), page after page. Raises LookupError where the log ends before."""
         for first in range(start, end, PAGE_HASHES):
             (page,) = await self._hashes([_Span(0, first, min(first + PAGE_HASHES, end))])
-            for leaf in _split(page):
-                yield leaf
+            yield _split(page)
 
     async def root(self, size: int) -> bytes:
         """The root of the first `size` leaves. Raises LookupError when the log has fewer."""
         (root,) = await self._roots([Range(0, size)], size)
         return root
 
-    async def tree(self, size: int) -> tree.Tree:
+    async def prefix(self, size: int) -> tree.Tree:
         """The tree of the first `size` leaves, to go on from. Raises LookupError when the log has fewer."""
         ranges = [Range(of.number << of.height, (of.number + 1) << of.height) for of in tree.complete(Range(0, size))]
         return tree.Tree(size, await self._roots(ranges, size))

@@ -143,7 +143,7 @@ async def inclusion(context: Context, log: str, position: int) -> Inclusion:
             raise NotPublished(f"the log's newest head has {served.size} entries", log=log, size=served.size)
         tree = LogTree(connection, served.log)
         hashes = await tree.inclusion_proof(position - 1, served.size)
-        leaf = await anext(tree.leaves(position - 1, position))
+        [leaf] = await anext(tree.leaves(position - 1, position))
     found = [each.hex() for each in hashes]
     return Inclusion(position, position - 1, leaf.hex(), served.size, found, served.note.decode())
 

@@ -14,7 +14,7 @@ Invariants:
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -33,7 +33,7 @@ from replication.link import Link, link
 from replication.store import Announcements, Connection, Log
 from replication.tasks import together, until_stopped
 from replication.witness import BEHIND, DISPROVED, STATUS
-from verifier.note import NoteError, VerifierKey, verify_note
+from verifier.note import NoteError, verify_note
 from verifier.policy import Policy, Witness
 from verifier.witness import format_request
 
@@ -81,7 +81,7 @@ async def run_checkpointer(config: Config, heads: Heads, stop: asyncio.Event) ->
                 from httpx2 import AsyncClient  # noqa: PLC0415 - it takes long, and most deployments on one machine need none
 
                 client = await stack.enter_async_context(AsyncClient(timeout=_HTTP_TIMEOUT_S))
-                witnesses += [_HttpCosigner(each, url, client) for each, url in addressed]
+                witnesses += [_over_http(each, url, client) for each, url in addressed]
             checkpointer = _Checkpointer(own, connection, log, heads.signer, witnesses, logger)
             await together(own.until_closed(), announcements.run(), checkpointer.run(peers, wake))
 
@@ -96,49 +96,42 @@ class _Reply(NamedTuple):
 class _Cosigner:
     """A witness as it is asked: what it signs with, and from which size on it wants to be told."""
 
-    def __init__(self, name: str, key: VerifierKey) -> None:
-        self.name = name
-        self.key = key
+    def __init__(self, witness: Witness, ask: Callable[[bytes], Awaitable[_Reply]]) -> None:
+        """`ask` raises Interrupted when no answer comes."""
+        self.name = witness.name
+        self.key = witness.key
         self.size = 0
-
-    async def ask(self, request: bytes) -> _Reply:
-        """Raises Interrupted when it does not answer."""
-        raise NotImplementedError
+        self.ask = ask
 
 
-class _RegionCosigner(_Cosigner):
-    def __init__(self, witness: Witness, asked: Peer) -> None:
-        super().__init__(witness.name, witness.key)
-        self._peer = asked
-
-    async def ask(self, request: bytes) -> _Reply:
-        answer = await self._peer.ask("add-checkpoint", request)
+def _over_nats(witness: Witness, asked: Peer) -> _Cosigner:
+    async def ask(request: bytes) -> _Reply:
+        answer = await asked.ask("add-checkpoint", request)
         status = answer.headers.get(STATUS, "")
         if not status.isdecimal():
-            raise Interrupted(f"{self.name} answers without a status")
+            raise Interrupted(f"{witness.name} answers without a status")
         return _Reply(int(status), answer.data)
 
+    return _Cosigner(witness, ask)
 
-class _HttpCosigner(_Cosigner):
-    def __init__(self, witness: Witness, url: str, client: "AsyncClient") -> None:
-        super().__init__(witness.name, witness.key)
-        self._url = url.rstrip("/") + "/add-checkpoint"
-        self._client = client
 
-    async def ask(self, request: bytes) -> _Reply:
-        from httpx2 import HTTPError  # noqa: PLC0415 - as above
+def _over_http(witness: Witness, url: str, client: "AsyncClient") -> _Cosigner:
+    from httpx2 import HTTPError  # noqa: PLC0415 - as below
 
+    async def ask(request: bytes) -> _Reply:
         try:
-            answer = await self._client.post(self._url, content=request)
+            answer = await client.post(url.rstrip("/") + "/add-checkpoint", content=request)
         except HTTPError as error:
-            raise Interrupted(f"{self.name} does not answer: {error!r}") from error
+            raise Interrupted(f"{witness.name} does not answer: {error!r}") from error
         return _Reply(answer.status_code, answer.content[:_ANSWER_BYTES_MAX])
+
+    return _Cosigner(witness, ask)
 
 
 def _regions(config: Config, policy: Policy, peers: Sequence[Peer]) -> list[_Cosigner]:
     """The regions among the policy's witnesses."""
     by_name = {witness_name(config, each.region): each for each in peers}
-    return [_RegionCosigner(each, by_name[each.key.name]) for each in policy.witnesses if each.key.name in by_name]
+    return [_over_nats(each, by_name[each.key.name]) for each in policy.witnesses if each.key.name in by_name]
 
 
 def _addressed(config: Config, policy: Policy, peers: Sequence[Peer]) -> list[tuple[Witness, str]]:
@@ -210,7 +203,7 @@ class _Checkpointer:
                 await self._sign(size)
                 again_at, pause = loop.time(), INTERVAL_S
             elif self._wanting(size) and loop.time() >= again_at:
-                await self._publish(size, self._signer.sign())
+                await self._publish(size, await asyncio.to_thread(self._signer.sign))
                 pause = min(2 * pause, _AGAIN_MAX_S)
                 again_at = loop.time() + pause
             with contextlib.suppress(TimeoutError):
@@ -224,8 +217,8 @@ class _Checkpointer:
     async def _sign(self, size: int) -> None:
         """Sign the head, and publish it with what witnesses give for it. Raises Refuted."""
         await agree(self._connection, self._log, self._signed)
-        async for leaf in self._tree.leaves(self._signer.size, size):
-            self._signer.extend((leaf,))
+        async for leaves in self._tree.leaves(self._signer.size, size):
+            self._signer.extend(leaves)
         root = self._signer.root
         if root != await self._tree.root(size):
             raise Refuted(Forked(f"the tree that was signed does not grow into that of size {size}", size), None, root)

@@ -113,7 +113,7 @@ async def _fetch(connection: Connection, log: Log, signed: Signed, peer: Peer, l
     head = await store.head(connection, log)
     promised: dict[int, bytes] = {}
     if head.position < signed.size <= last:
-        tree = await LogTree(connection, log.id).tree(head.position)
+        tree = await LogTree(connection, log.id).prefix(head.position)
         async for frame in _missing(head, peer, signed.size):
             tree.extend(frame.leaves)
             promised[frame.last] = frame.leaves[-1]

@@ -18,23 +18,7 @@ from verifier.source import CouldNotCheck, UrlSource
 US = "countroom.test/us"
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("COUNTROOM_TOKEN", TOKEN)
-    monkeypatch.setattr(source, "PAUSE_S", 0)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    def run(*arguments: str) -> tuple[int, str]:
-        status = cli.main(arguments)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        assert TOKEN not in out + err
-        return status, out + err
-
-    return run
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 @pytest.fixture

@@ -9,31 +9,15 @@ import pytest
 
 from tests.verifier import trees
 from tests.verifier.logs import ORIGIN, Entry, small_log
-from tests.verifier.region import TOKEN, Region, serving
+from tests.verifier.region import Region, serving
 from tests.verifier.shown import AT_S, OTHER_LOG, directory, note, policy_text, root_at, write
-from verifier import cli, source
 from verifier.faults import quoted
 from verifier.proof import format_proof
 
 LOG_OF_600 = small_log(600)
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("COUNTROOM_TOKEN", TOKEN)
-    monkeypatch.setattr(source, "PAUSE_S", 0)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    def run(*arguments: object) -> tuple[int, str]:
-        status = cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return status, out + err
-
-    return run
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 @pytest.fixture

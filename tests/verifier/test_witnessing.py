@@ -292,16 +292,6 @@ def test_a_witness_does_not_start_on_a_damaged_record(folder: Path, capsys: pyte
 # Keys and starting
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    def run(*arguments: object) -> tuple[int, str]:
-        status = cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return status, out + err
-
-    return run
-
-
 def test_a_key_is_made_once_and_is_its_owners_only(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
     folder = tmp_path / "deep" / "witness"
     status, line = run("witness-key", "--folder", folder, "--name", WITNESS)

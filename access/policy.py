@@ -28,6 +28,7 @@ class Action(StrEnum):
     DASHBOARD_READ = "dashboard.read"
     SEGMENT_READ = "segment.read"
     AUDIT_READ = "audit.read"
+    KEYS_DISCLOSE = "keys.disclose"
 
 
 _VIEW = frozenset({Action.DASHBOARD_READ})
@@ -46,6 +47,7 @@ ROLES: Mapping[str, frozenset[Action]] = {
     "payments": _READ | {Action.DEPOSIT_SETTLE, Action.DEPOSIT_FAIL},
     "importer": _READ | {Action.PLAYER_REGISTER, Action.DEPOSIT_REQUEST, Action.HISTORY_IMPORT},
     "auditor": _READ | {Action.AUDIT_READ},
+    "compliance": _READ | {Action.AUDIT_READ, Action.KEYS_DISCLOSE},
 }
 
 

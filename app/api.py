@@ -22,12 +22,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from app import commanding, metrics, problems, querying, tiling
-from app.bootstrap import write_side
+from app import auditing, commanding, disclosing, metrics, problems, querying, tiling
+from app.bootstrap import stop_if_dead, write_side
 from app.commanding import Services
 from app.metrics import Metrics, Timed
 from app.openapi import Schemas
 from app.settings import Settings
+from app.starting import Start
 from domain.errors import Invalid, NotFound, Rejected
 from eventstore.log import Command, TooLarge
 from eventstore.writer import Unavailable
@@ -50,7 +51,11 @@ async def build(
             tracing.appended(commands, seconds)
 
     write = await stack.enter_async_context(write_side(settings, appended))
-    read = await stack.enter_async_context(querying.read_side(settings, write, stop))
+    start = Start()
+    read = await stack.enter_async_context(querying.read_side(settings, write, start, stop))
+    starting = asyncio.create_task(start.record(write.decider, read.pool), name="start")
+    starting.add_done_callback(stop_if_dead)
+    stack.callback(starting.cancel)
 
     app = FastAPI(
         title="Countroom",
@@ -63,9 +68,11 @@ async def build(
     )
     schemas = Schemas()
     services = Services(write.decider, write.vault, write.tokens, write.group, write.fingerprint_key)
-    app.include_router(commanding.router(services, schemas, counted.commands))
+    app.include_router(commanding.router(services, start, schemas, counted.commands))
     app.include_router(querying.router(read, schemas))
     app.include_router(tiling.router(read, schemas))
+    app.include_router(disclosing.router(read, schemas))
+    app.include_router(auditing.router(read, schemas))
     app.include_router(metrics.router(counted, read, settings))
     schemas.install(app)
     explain_errors(app)

@@ -132,7 +132,7 @@ async def write_side(
     writer = Writer(connect, appended=appended)
     async with pool:
         running = asyncio.create_task(writer.run(), name="writer")
-        running.add_done_callback(_stop_if_dead)
+        running.add_done_callback(stop_if_dead)
         decider = Decider(settings.region, writer, PostgresStreams(pool), vault, Codec(AGGREGATES))
         try:
             yield WriteSide(
@@ -148,8 +148,10 @@ async def write_side(
                 await asyncio.wait_for(running, 10)
 
 
-def _stop_if_dead(task: asyncio.Task[None]) -> None:
-    """A process whose writer has failed can take no command: it ends, and is started again."""
+def stop_if_dead(task: asyncio.Task[None]) -> None:
+    """A process whose writer has failed, or whose start cannot be recorded, can take no command: it ends, and is started
+    again.
+    """
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.critical("the writer has failed", error=repr(error))
+        _log.critical("a task that commands need has failed", task=task.get_name(), error=repr(error))
         os._exit(70)

@@ -8,6 +8,7 @@ standard output; progress goes to standard error.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -226,6 +227,106 @@ def verify(
     sys.exit(result.status)
 
 
+@app.command
+def replay(
+    *targets: Annotated[
+        str, Parameter(help="URL of a region, DSN of a database, directory of tiles, or export; or: figure URL.")
+    ],
+    player: Annotated[
+        str | None, Parameter(help="A player's account and all that happened; else the dashboard.")
+    ] = None,
+    at: Annotated[str | None, Parameter(help="As of a position (eu/1234) or a time (RFC 3339).")] = None,
+    known_to: Annotated[
+        str | None, Parameter(help="With a time: as this region knew it then, as its signatures prove.")
+    ] = None,
+    diff: Annotated[
+        str | None, Parameter(help="What changed since this position or time, and by which events.")
+    ] = None,
+    follow: Annotated[bool, Parameter(help="Go on with new entries, until Ctrl-C.", negative="")] = False,
+    html: Annotated[
+        Path | None, Parameter(help="Write the player's timeline into this file, which stands alone.")
+    ] = None,
+    identity: Annotated[
+        Path | None, Parameter(help="Your age identity: opens what was disclosed with an export.")
+    ] = None,
+    compare: Annotated[
+        str | None, Parameter(help="A region's URL: do its live read models follow from these logs?")
+    ] = None,
+    trust: Annotated[Path | None, Parameter(help="As for verify.")] = None,
+    token: _Token = None,
+    json: _Json = False,
+) -> None:
+    """Rebuild state from logs that are verified first: 0 done or equal, 1 not intact or different, 2 could not.
+
+    A player's account, or the dashboard, as of any moment; the difference between two; whatever happens next.
+    `--compare URL` makes a region's read models again and compares them; `figure URL` makes one answer again (a dashboard, a
+    trial balance or a segment) at the positions that it names.
+    """
+    from app.replaying import command
+
+    what = [name for name in targets if name != "figure"]
+    if len(what) != 1:
+        _fail("name one target: a region, a database, a directory of tiles or an export; or: figure URL")
+    bearer = _token(token, "auditor", needed=False)
+    asked = command.Asked(
+        what[0], bearer, trust, player, at, known_to, diff, html, identity, follow=follow, json=json
+    )  # fmt: skip
+    if len(targets) > 1:
+        work = partial(command.figure, what[0], bearer, trust, json=json)
+    elif compare is not None:
+        work = partial(command.compare, what[0], compare, bearer, trust, json=json)
+    else:
+        work = partial(command.replay, asked)
+    sys.exit(_understood(lambda: command.run(work)))
+
+
+@app.command
+def export(
+    target: Annotated[str, Parameter(help="The URL of a region, or the DSN of its database.")],
+    out: Annotated[
+        Path, Parameter(help="A new directory; one that was begun with the same arguments is gone on with.")
+    ],
+    *,
+    log: Annotated[str | None, Parameter(help="Only this log; by default all that are held there.")] = None,
+    player: Annotated[str | None, Parameter(help="Only what concerns this player, with proofs.")] = None,
+    jurisdiction: Annotated[str | None, Parameter(help="Only players who registered in this country, e.g. GB.")] = None,
+    types: Annotated[
+        list[str] | None, Parameter(name="--type", help="Only events of this type, e.g. wallet.*; may be repeated.")
+    ] = None,
+    first: Annotated[
+        str | None, Parameter(name="--from", help="From a position, e.g. eu/17, or a time (RFC 3339).")
+    ] = None,
+    last: Annotated[str | None, Parameter(name="--to", help="Up to a position or a time, included.")] = None,
+    disclose_to: Annotated[
+        str | None, Parameter(help="Add the players' data keys, encrypted to this age key. It is recorded.")
+    ] = None,
+    reason: Annotated[str | None, Parameter(help="Why keys are disclosed.")] = None,
+    trust: Annotated[Path | None, Parameter(help="The policy to enclose; else that of COUNTROOM_POLICY.")] = None,
+    token: _Token = None,
+    json: _Json = False,
+) -> None:
+    """A directory that a regulator can check without us: whole logs, a range of one, or chosen entries with proofs.
+
+    Nothing is exported beyond the newest published head. Exit status 1: what is kept does not lead to that head.
+    """
+    from app.exporting import command
+    from app.exporting.plan import Asked
+
+    asked = Asked(
+        target=target,
+        log=log,
+        player=player,
+        jurisdiction=jurisdiction,
+        types=tuple(types or ()),
+        first=first,
+        last=last,
+        disclose_to=disclose_to,
+        reason=reason,
+    )
+    role = "auditor" if disclose_to is None else "compliance"
+    sys.exit(command.run(asked, out, _token(token, role, needed=False), trust, json=json))
+
+
 @projections.command(name="list")
 def list_projections() -> None:
     """The names of all read models."""
@@ -255,7 +356,7 @@ def rebuild(
 @app.command
 def token(
     actor: Annotated[str, Parameter(help="Who it speaks for, e.g. operator:ann.")],
-    *roles: Annotated[str, Parameter(help="viewer, operator, payments, importer, auditor.")],
+    *roles: Annotated[str, Parameter(help="viewer, operator, payments, importer, auditor, compliance.")],
     data: _Data = DATA,
 ) -> None:
     """Add a bearer token to a data folder and print it once; services know it after their next start."""

@@ -20,7 +20,8 @@ from access.policy import Principal
 from access.tokens import Tokens
 from app import openapi, problems
 from app.openapi import Schemas
-from commands import batch, identity, limits, players, transactions
+from app.starting import Start
+from commands import batch, disclosures, identity, limits, players, transactions
 from commands.batch import Batch
 from commands.decider import Context, Decider, Plan, PreconditionFailed, Receipt, Seen, WrongRegion
 from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
@@ -32,7 +33,12 @@ BODY_BYTES_MAX = 60 * 1024
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 KEY_CHARACTERS_MAX = 200
 
-ENDPOINTS: tuple[Endpoint, ...] = (*players.ENDPOINTS, *limits.ENDPOINTS, *transactions.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *players.ENDPOINTS,
+    *limits.ENDPOINTS,
+    *transactions.ENDPOINTS,
+    *disclosures.ENDPOINTS,
+)
 _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 _TAGS = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -94,15 +100,16 @@ Count = Callable[[Mapping[tuple[str, str], int]], None]
 """Told of commands, by endpoint ("none": no command has that path) and outcome."""
 
 
-def router(services: Services, schemas: Schemas, count: Count) -> APIRouter:
-    """All command routes."""
+def router(services: Services, start: Start, schemas: Schemas, count: Count) -> APIRouter:
+    """All command routes. They take commands once `start` is recorded."""
     made = APIRouter(tags=["commands"])
     for route in _ROUTES.values():
-        _add(made, services, schemas, count, route)
+        _add(made, services, start, schemas, count, route)
 
     async def post_batch(request: Request) -> Response:
         """Run many commands, each with its own key and result; items on one stream run in the order given."""
         principal = authenticate(services.tokens, request)
+        start.require()
         wanted: Batch = read_body(_batch_decoder, await body_of(request, BATCH_BYTES_MAX))
         trace = _trace(request)
 
@@ -136,11 +143,12 @@ def router(services: Services, schemas: Schemas, count: Count) -> APIRouter:
     return made
 
 
-def _add(made: APIRouter, services: Services, schemas: Schemas, count: Count, route: _Route) -> None:
+def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, count: Count, route: _Route) -> None:
     endpoint = route.endpoint
 
     async def receipt_of(request: Request) -> Receipt:
         principal = authenticate(services.tokens, request)
+        start.require()
         raw = await body_of(request, BODY_BYTES_MAX)
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         key = request.headers.get("Idempotency-Key", "")
@@ -209,7 +217,9 @@ def plan(
         identity.fingerprint(services.fingerprint_key, "POST", target, raw),
         trace,
     )
-    made = route.endpoint.handler(*arguments, command, Edge(context, services.vault, services.group))
+    made = route.endpoint.handler(
+        *arguments, command, Edge(context, services.vault, services.group, services.decider.log)
+    )
     if if_match is None or not route.read_together or (tags := entity_tags(if_match)) is None:
         return made
     streams = [stream(*arguments) for stream in route.read_together]

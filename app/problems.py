@@ -12,6 +12,7 @@ import msgspec
 
 from commands.batch import DependencyFailed
 from commands.decider import PreconditionFailed, WrongRegion
+from commands.reads import TooManyReads
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, Rejected, RuleRefused
 from eventstore.log import TooLarge
 from eventstore.writer import Unavailable
@@ -80,6 +81,7 @@ _STATUS: tuple[tuple[type[Rejected], int], ...] = (
     (BodyTooLarge, 413),
     (WrongRegion, 421),
     (DependencyFailed, 424),
+    (TooManyReads, 429),
     (Busy, 503),
     (Unopenable, 500),
     (Fault, 500),
@@ -119,7 +121,7 @@ def document(error: Rejected) -> bytes:
 
 
 def headers(error: Rejected) -> Mapping[str, str]:
-    if isinstance(error, Busy):
+    if isinstance(error, (Busy, TooManyReads)):
         return {"Retry-After": "1"}
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": "Bearer"}

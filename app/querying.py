@@ -7,18 +7,18 @@ Invariant: what a route returns is one msgspec Struct, encoded once; parameters 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-import psycopg
 import structlog
 from fastapi import APIRouter, Header, Query, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 import console
 from access.policy import Action, Principal
@@ -28,24 +28,25 @@ from app.bootstrap import WriteSide
 from app.commanding import authenticate
 from app.openapi import Schemas
 from app.settings import Settings
+from app.starting import Start, recorder, refuse_unwritable
 from app.watching import Verification, Watch
 from commands.edge import Amount, money
 from commands.players import index_words
+from commands.reads import Recorder, TooManyReads, read_of
 from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
 from domain.kernel import PlayerId, Sealed
 from domain.players import DataKey
 from eventstore import postgres
 from eventstore.vault import CannotOpen, Vault
-from queries import audit, dashboard, players, segments, transactions, wallets
+from queries import audit, dashboard, players, projections, segments, transactions, wallets
 from queries.context import Context
 from queries.tiles import POSITION_MAX
 
 READERS_MAX = 8
 _NDJSON = "application/x-ndjson"
-_MAY_WRITE = """
-    SELECT ledger.may_write(l.id) FROM ledger.log AS l
-     WHERE l.own AND EXISTS (SELECT FROM ledger.ownership AS o WHERE o.log = l.id)"""
 _ALWAYS: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden, Invalid)
+UNRECORDED: tuple[type[Rejected], ...] = (TooManyReads, problems.Busy)
+"""Why a read of the audit may be refused although it is allowed: it cannot be recorded now."""
 _encode = msgspec.json.Encoder().encode
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +74,11 @@ class Verifications(msgspec.Struct, frozen=True):
     next_cursor: str | None = None
 
 
+class Projections(msgspec.Struct, frozen=True):
+    items: list[projections.ProjectionInfo]
+    next_cursor: str | None = None
+
+
 class ReadSide(NamedTuple):
     """What queries need at run time."""
 
@@ -83,6 +89,27 @@ class ReadSide(NamedTuple):
     watch: Watch
     regions: Regions
     stop: asyncio.Event
+    start: Start
+    reads: Recorder
+
+    @property
+    def log(self) -> str:
+        """The name of the log that is written here."""
+        return self.reads.log
+
+    def auditor(self, request: Request) -> Principal:
+        """Who asks, if they may read the audit. Raises Unauthenticated, Forbidden."""
+        principal = authenticate(self.tokens, request)
+        principal.require(Action.AUDIT_READ)
+        return principal
+
+    async def recorded(self, principal: Principal, what: str, *, bulk: bool = False, **query: object) -> None:
+        """Return once the log says that the principal reads this: to be awaited before the answer begins.
+
+        Raises Invalid, TooManyReads, and Busy while the log cannot be written: a read that leaves no trace is not given.
+        """
+        self.start.require()
+        await self.reads.record(principal, read_of(what, **query), bulk=bulk)
 
     def context(self, principal: Principal) -> Context:
         """Personal fields open only for whoever may read them."""
@@ -105,7 +132,7 @@ class ReadSide(NamedTuple):
 
 
 @asynccontextmanager
-async def read_side(settings: Settings, write: WriteSide, stop: asyncio.Event) -> AsyncIterator[ReadSide]:
+async def read_side(settings: Settings, write: WriteSide, start: Start, stop: asyncio.Event) -> AsyncIterator[ReadSide]:
     """Connections for queries and the running check of the logs, until the block ends."""
     here = RegionInfo(settings.region, f"http://{settings.api_host}:{settings.api_port}", self=True)
     others = [RegionInfo(name, url, self=False) for name, url in settings.peers.items()]
@@ -118,7 +145,8 @@ async def read_side(settings: Settings, write: WriteSide, stop: asyncio.Event) -
     ):
         watch.start()
         try:
-            yield ReadSide(pool, redis, write.vault, write.tokens, watch, regions, stop)
+            reads = recorder(write.decider, pool)
+            yield ReadSide(pool, redis, write.vault, write.tokens, watch, regions, stop, start, reads)
         finally:
             watch.stop()
 
@@ -185,6 +213,7 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     _add_players(routes, read)
     _add_overviews(routes, read, schemas)
     _add_audit(routes, read, schemas)
+    _add_projections(routes, read, schemas)
     _add_unguarded(routes.router, read)
     return routes.router
 
@@ -320,16 +349,17 @@ def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         cursor: str | None = None,
     ) -> Response:
         """A log's entries, byte by byte: a page of JSON, or all up to the head as NDJSON if Accept asks for it."""
-        principal = authenticate(read.tokens, request)
-        principal.require(Action.AUDIT_READ)
+        principal = read.auditor(request)
         if "\0" in log:  # no text of PostgreSQL holds it
             raise NotFound("no log has this name")
         context = read.context(principal)
         if _NDJSON not in request.headers.get("Accept", ""):
             found = await audit.page(context, log, after, limit, cursor)
+            await read.recorded(principal, "log.entries", log=log, after=after, limit=limit, cursor=cursor)
             return Response(_encode(found), media_type="application/json")
         stream = audit.stream(context, log, after)
         first = await anext(stream, b"")  # an unknown log is refused before the answer has begun
+        await read.recorded(principal, "log.read", bulk=True, log=log)
 
         async def lines() -> AsyncIterator[bytes]:
             yield first
@@ -349,8 +379,56 @@ def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
                 "content": {**schemas.json(audit.AuditPage), _NDJSON: {"schema": schemas.ref(audit.AuditEntry)}},
             }
         },
-        openapi_extra={"responses": schemas.refusals((*_ALWAYS, NotFound))},
+        openapi_extra={"responses": schemas.refusals((*_ALWAYS, NotFound, *UNRECORDED))},
     )
+
+
+def _add_projections(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
+    async def read_models(context: Context) -> Projections:
+        """The read models: how far each one is, what code made it, and where it cannot go on."""
+        return Projections(await projections.projections(context))
+
+    routes.get("/v1/projections", Projections, Action.DASHBOARD_READ, read_models)
+
+    async def state(request: Request, name: str) -> Response:
+        """All that a read model holds at one moment, as NDJSON: what it is, each table and its rows, and a digest."""
+        principal = read.auditor(request)
+        stream = projections.state(read.context(principal), name)
+        first = await anext(stream)  # an unknown read model is refused before the answer has begun
+        try:
+            await read.recorded(principal, "projection.state", projection=name)
+        except BaseException:
+            await stream.aclose()
+            raise
+        return Streamed(first, stream)
+
+    routes.router.add_api_route(
+        "/v1/projections/{name}/state",
+        state,
+        methods=["GET"],
+        summary="All that a read model holds",
+        responses={200: {"description": "Found", "content": {_NDJSON: {"schema": {"type": "string"}}}}},
+        openapi_extra={"responses": schemas.refusals((*_ALWAYS, NotFound, *UNRECORDED))},
+    )
+
+
+class Streamed(StreamingResponse):
+    """NDJSON, of which the first part is at hand. However the reader goes away, what made the rest is closed at once."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
+        self._first, self._rest = first, rest
+        super().__init__(self._all(), media_type=_NDJSON)
+
+    async def _all(self) -> AsyncIterator[bytes]:
+        yield self._first
+        async for more in self._rest:
+            yield more
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._rest.aclose()
 
 
 def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
@@ -363,16 +441,9 @@ def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
         return Response(b'{"status":"alive"}', media_type="application/json")
 
     async def readyz() -> Response:
-        """Can take commands: the log is open, may be written, and its database answers."""
-        try:
-            async with asyncio.timeout(2), read.pool.connection() as connection:
-                row = await (await connection.execute(_MAY_WRITE)).fetchone()
-        except (TimeoutError, psycopg.Error) as error:
-            raise problems.Busy("the database does not answer") from error
-        if row is None:
-            raise problems.Busy("the log is not open yet")
-        if not row[0]:
-            raise problems.Busy("the log is read-only until it was compared with its signed head and its copies")
+        """Can take commands: the log is open, may be written, its database answers, and the start of this process is recorded."""
+        await refuse_unwritable(read.pool)
+        read.start.require()
         return Response(b'{"status":"ready"}', media_type="application/json")
 
     router.add_api_route("/", page, methods=["GET"], include_in_schema=False)

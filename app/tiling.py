@@ -17,11 +17,10 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from access.policy import Action, Principal
+from access.policy import Principal
 from app import openapi, problems
-from app.commanding import authenticate
 from app.openapi import Schemas
-from app.querying import ReadSide
+from app.querying import UNRECORDED, ReadSide
 from domain.errors import Forbidden, Invalid, NotFound, Rejected
 from queries import tiles
 from queries.context import LIMIT_MAX, Context
@@ -33,7 +32,7 @@ _BYTES = "application/octet-stream"
 _TEXT = "text/plain"
 _FOR_A_SECOND = {"Cache-Control": "public, max-age=1"}  # at most one head a second is signed
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
-_GUARDED: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden)
+_GUARDED: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden, *UNRECORDED)
 
 Number = Annotated[int, Query(ge=0, le=tiles.POSITION_MAX)]
 Size = Annotated[int, Query(ge=1, le=tiles.POSITION_MAX)]
@@ -45,13 +44,8 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     """The routes of all logs held here."""
     routes = APIRouter(prefix="/v1/logs/{log}", tags=["logs"])
 
-    def auditing(request: Request) -> Context:
-        principal = authenticate(read.tokens, request)
-        principal.require(Action.AUDIT_READ)
-        return read.context(principal)
-
     _add_heads(routes, lambda: read.context(_NOBODY), schemas)
-    _add_entries(routes, auditing, schemas)
+    _add_entries(routes, read, schemas)
     return routes
 
 
@@ -76,13 +70,14 @@ def _add_heads(routes: APIRouter, public: Callable[[], Context], schemas: Schema
     _add(routes, "/consistency", consistency, schemas.json(tiles.Consistency), schemas)
 
 
-def _add_entries(routes: APIRouter, auditing: Callable[[Request], Context], schemas: Schemas) -> None:
+def _add_entries(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
     async def tile(request: Request, log: str, path: str) -> Response:
         """A tile of hashes, `<level>/<index>`, or a bundle of entries, `entries/<index>`: C2SP tlog-tiles."""
-        context = auditing(request)
+        principal = read.auditor(request)
         if not request.scope["path"].endswith(f"/{path}"):
             raise NotFound("a path ends in no line feed")  # which the router's pattern leaves out
-        found = await tiles.file(context, log, f"tile/{path}")
+        found = await tiles.file(read.context(principal), log, f"tile/{path}")
+        await read.recorded(principal, "log.read", bulk=True, log=log)
         headers = dict(_FOR_EVER)
         if path.startswith(_ENTRIES):
             headers["Vary"] = "Accept-Encoding"
@@ -98,7 +93,9 @@ def _add_entries(routes: APIRouter, auditing: Callable[[Request], Context], sche
         form: Annotated[Literal["json", "tlog-proof"] | None, Query(alias="format")] = None,
     ) -> Response:
         """The proof that an entry stands in the newest published head: JSON, or a C2SP tlog-proof if Accept asks for text."""
-        found = await tiles.inclusion(auditing(request), log, position)
+        principal = read.auditor(request)
+        found = await tiles.inclusion(read.context(principal), log, position)
+        await read.recorded(principal, "log.proof", log=log, position=position)
         headers = {"Vary": "Accept", "Cache-Control": "no-store"}
         if form == "tlog-proof" or (form is None and _TEXT in request.headers.get("Accept", "")):
             return Response(found.file(), media_type=_TEXT, headers=headers)

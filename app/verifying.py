@@ -17,14 +17,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 from app.stored import DatabasePages, or_could_not_check
 from commands.decider import state_schema
-from domain.catalog import AGGREGATES
+from domain.catalog import AGGREGATES, aggregate_of
 from eventstore.postgres import acting_as
 from eventstore.record import Codec, Entry
 from verifier.faults import CouldNotCheck
 from verifier.sheet import Pages
 from verifier.source import Head
-
-_KINDS = {aggregate.name: aggregate for aggregate in AGGREGATES}
 
 
 class Beside(NamedTuple):
@@ -92,8 +90,8 @@ class DatabaseSource:
                 entries = [Entry(*row) for row in rows]
                 if not entries or entries[-1].leaf != leaf:
                     continue  # its last entry does not count (any more): nobody uses it
-                aggregate = _KINDS[stream.partition("-")[0]]
-                if shape != state_schema(aggregate):
+                aggregate = aggregate_of(stream)
+                if aggregate is None or shape != state_schema(aggregate):
                     continue
                 folded = aggregate.initial
                 for entry in entries:

@@ -57,13 +57,14 @@ class _Footprint(NamedTuple):
 
     @classmethod
     def of(cls, plan: Plan) -> _Footprint:
-        writes: list[str | int] = [stream.name for stream in plan.writes.values()]
-        partition = next(iter(plan.writes.values())).partition
+        writes: set[str | int] = {stream.name for stream in plan.writes.values()}
+        reads: set[str | int] = {stream.name for stream in plan.reads.values()}
+        streams = (*plan.writes.values(), *plan.reads.values())
+        partitions = frozenset(stream.partition for stream in streams if stream.partition is not None)
         if plan.follow:
-            writes.append(partition)
-        reads: list[str | int] = [partition, *(stream.name for stream in plan.reads.values()), *plan.seen.streams]
+            writes |= partitions
         is_new = plan.fresh.issuperset((*plan.writes, *plan.reads))
-        return cls(frozenset(writes), frozenset(reads), frozenset() if is_new else frozenset([partition]))
+        return cls(frozenset(writes), partitions.union(reads, plan.seen.streams), frozenset() if is_new else partitions)
 
 
 async def run(

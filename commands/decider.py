@@ -25,7 +25,7 @@ import msgspec
 from access.policy import Action, Principal
 from commands.gathering import Gathering, Results
 from domain.errors import KeyReused, Rejected
-from domain.kernel import EPOCH, Aggregate, Event, Stream, at_versions, instant, personal_fields, uuid7_texts
+from domain.kernel import EPOCH, Aggregate, AnyStream, Event, at_versions, instant, personal_fields, uuid7_texts
 from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, Streams
 from eventstore.record import Body, Codec, CommandPart, Entry, encode_body
 from eventstore.vault import DataKey, Owed, Vault
@@ -40,20 +40,24 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Context(msgspec.Struct, frozen=True):
-    """Who asks what, and when: all that a decision may know beside the folded states."""
+    """Who asks what, and when: all that a decision may know beside the folded states.
+
+    `fingerprint`: of the request; None where nobody asked, and the service itself has something to record.
+    """
 
     principal: Principal
     now: datetime
     command_id: bytes
-    fingerprint: str
+    fingerprint: str | None
     trace: str | None = None
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """An event of a command, on its stream."""
+    """An event of a command, on its stream. `id` names the event."""
 
     stream: str
     event: Event
+    id: str
 
 
 class RefusedFact(NamedTuple):
@@ -74,7 +78,7 @@ class Seen(NamedTuple):
     The first stream is its own. If that one is empty there is nothing to be seen, which the decision says better.
     """
 
-    streams: Mapping[str, Stream[Any]] = MappingProxyType({})
+    streams: Mapping[str, AnyStream[Any]] = MappingProxyType({})
     tags: frozenset[str] = frozenset()
 
     def require(self, versions: Mapping[str, int]) -> None:
@@ -88,19 +92,20 @@ class Plan(msgspec.Struct, frozen=True):
     """A command, described. Nothing has happened yet.
 
     `decision(at, **states)` gets the folded states under the names of `writes` and `reads`, and `at`, the later of now and
-    the newest entry loaded. Its events belong to the written stream of their aggregate. `answer(facts)` must follow from
-    the command's own events; it gets none if nothing was recorded, and raises where they record a refusal. `fresh` names
-    streams whose id was minted just now. `follow(**states)` gives further written streams, known only from these states.
-    What `seen` names is a condition too, of which the decision hears nothing.
+    the newest entry loaded. Its events belong to the written stream of their aggregate; these streams are all of one
+    partition, or all the region's own. `answer(facts)` must follow from the command's own events; it gets none if nothing
+    was recorded, and raises where they record a refusal. `fresh` names streams whose id was minted just now.
+    `follow(**states)` gives further written streams, known only from these states. What `seen` names is a condition too, of
+    which the decision hears nothing.
     """
 
     context: Context
     require: tuple[Action, ...]
-    writes: Mapping[str, Stream[Any]]
+    writes: Mapping[str, AnyStream[Any]]
     decision: Callable[..., Sequence[Event] | RefusedFact]
     answer: Callable[[Sequence[Fact]], msgspec.Struct]
-    reads: Mapping[str, Stream[Any]] = MappingProxyType({})
-    follow: Callable[..., Mapping[str, Stream[Any]]] | None = None
+    reads: Mapping[str, AnyStream[Any]] = MappingProxyType({})
+    follow: Callable[..., Mapping[str, AnyStream[Any]]] | None = None
     fresh: frozenset[str] = frozenset()
     owed: Owed | None = None
     occurred: datetime | None = None
@@ -136,15 +141,15 @@ class _Decided(msgspec.Struct, frozen=True):
     command: Command
     versions: dict[str, int]
     facts: Sequence[Fact]
-    streams: Sequence[Stream[Any]]
+    streams: Sequence[AnyStream[Any]]
     error: Rejected | None
 
 
 class Decider:
-    """Runs plans against one log."""
+    """Runs plans against one log; `log` is its name."""
 
     def __init__(self, log: str, writer: Writer, streams: Streams, vault: Vault, codec: Codec) -> None:
-        self._log = log
+        self.log = log
         self._writer = writer
         self._streams = streams
         self._vault = vault
@@ -225,8 +230,8 @@ class Decider:
 
     async def _load(self, plans: Sequence[Plan]) -> dict[str, _Folded]:
         """The state of every stream that the plans name."""
-        if not self._epochs.keys() >= {_partition(plan) for plan in plans}:  # perhaps they are ours now
-            self._epochs = await self._streams.epochs(self._log)
+        if not self._epochs.keys() >= {_partition(plan) for plan in plans} - {None}:  # perhaps they are ours now
+            self._epochs = await self._streams.epochs(self.log)
         kept = self._states
         states: dict[str, _Folded] = {}
         missing: dict[str, Aggregate[Any]] = {}
@@ -300,7 +305,7 @@ class Decider:
                 at = max(at, folded.at)
         for name in plan.seen.streams:
             versions[name] = states[name].version
-        if (partition := _partition(plan)) not in self._epochs:
+        if (partition := _partition(plan)) is not None and partition not in self._epochs:
             raise WrongRegion(partition=partition)
         error: Rejected | None = None
         events: Sequence[Event] = ()
@@ -326,7 +331,7 @@ class Decider:
 
     def _encode(
         self, plan: Plan, events: Sequence[Event], versions: dict[str, int]
-    ) -> tuple[list[Fact], list[Stream[Any]], list[bytes]]:
+    ) -> tuple[list[Fact], list[AnyStream[Any]], list[bytes]]:
         context = plan.context
         homes = {stream.aggregate.name: stream for stream in plan.writes.values()}
         new_ids = uuid7_texts(context.now, os.urandom(10 * len(events)))
@@ -345,7 +350,7 @@ class Decider:
                 version=version,
                 type=event.tag,
                 partition=partition,
-                epoch=self._epochs[partition],
+                epoch=None if partition is None else self._epochs[partition],
                 command=CommandPart(i, len(events), command, fingerprint),
                 id=event_id,
                 actor=actor,
@@ -353,7 +358,7 @@ class Decider:
                 trace=context.trace,
                 data=msgspec.Raw(_encode(event)),
             )
-            facts.append(Fact(name, event))
+            facts.append(Fact(name, event, event_id))
             streams.append(stream)
             bodies.append(encode_body(body))
         return facts, streams, bodies
@@ -364,7 +369,7 @@ class Decider:
         position = None
         if decided.facts:
             self._remember(decided, outcome)
-            position = ledger_position(self._log, outcome.position + len(outcome.leaves) - 1, outcome.leaves[-1])
+            position = ledger_position(self.log, outcome.position + len(outcome.leaves) - 1, outcome.leaves[-1])
         return decided.error or Receipt(decided.plan.answer(decided.facts), position, repeated=False)
 
     def _remember(self, decided: _Decided, appended: Appended) -> None:
@@ -411,7 +416,7 @@ class Decider:
             return KeyReused()
         last = entries[-1]
         try:
-            answer = plan.answer([Fact(r.body.stream, r.event) for r in read])
+            answer = plan.answer([Fact(r.body.stream, r.event, r.body.id) for r in read])
         except Rejected as recorded:
             return recorded
         return Receipt(answer, ledger_position(last.log, last.position, last.leaf), repeated=True)
@@ -422,8 +427,8 @@ class Decider:
             await self._streams.keep(due)
 
 
-def _partition(plan: Plan) -> int:
-    """A command has one, that of every stream which it writes."""
+def _partition(plan: Plan) -> int | None:
+    """A command has one, that of every stream which it writes; None if those are the region's own."""
     for stream in plan.writes.values():
         return stream.partition
     raise ValueError("a plan writes a stream")

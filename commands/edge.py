@@ -50,11 +50,12 @@ class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Edge(msgspec.Struct, frozen=True):
-    """What a handler may use: its context, and where new things come from."""
+    """What a handler may use: its context, and where new things come from. `log`: the one that is written here."""
 
     context: Context
     vault: Vault
     group: Sequence[int]
+    log: str
 
     def new_player(self) -> str:
         """The suffix of a new player, in a partition of this residency."""

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+from domain.disclosures import DISCLOSURES
 from domain.kernel import Aggregate
 from domain.limits import LIMITS
 from domain.logs import LOGS
 from domain.players import PLAYERS
+from domain.reads import READS
+from domain.services import SERVICES
 from domain.transactions import TRANSACTIONS
 from domain.wallets import WALLETS
 
-AGGREGATES: tuple[Aggregate[Any], ...] = (LOGS, PLAYERS, LIMITS, WALLETS, TRANSACTIONS)
+AGGREGATES: tuple[Aggregate[Any], ...] = (
+    LOGS,
+    PLAYERS,
+    LIMITS,
+    WALLETS,
+    TRANSACTIONS,
+    SERVICES,
+    READS,
+    DISCLOSURES,
+)
+_BY_NAME = {aggregate.name: aggregate for aggregate in AGGREGATES if aggregate.kind is None}
+_BY_KIND = {aggregate.kind: aggregate for aggregate in AGGREGATES if aggregate.kind is not None}
+
+
+def aggregate_of(stream: str) -> Aggregate[Any] | None:
+    """Whose stream this is, by its name; None if it is nobody's of this release."""
+    name, _, rest = stream.partition("-")
+    if name != "region":
+        return _BY_NAME.get(name)
+    return _BY_KIND.get(rest.partition("-")[2].partition("_")[0])

@@ -173,12 +173,22 @@ STREAMS_CACHED = 20_000
 
 
 class Aggregate(Generic[S]):
-    """A kind of stream: its name, its events, and how its state follows from them."""
+    """A kind of stream: its name, with which the tags of its events begin, and how its state follows from them.
+
+    `kind`: what follows the region in the name of a region's own stream; None for streams that belong to partitions.
+    """
 
     def __init__(
-        self, name: str, *, initial: S, evolve: Callable[[S, Any, datetime], S], events: Sequence[type[Event]]
+        self,
+        name: str,
+        *,
+        initial: S,
+        evolve: Callable[[S, Any, datetime], S],
+        events: Sequence[type[Event]],
+        kind: str | None = None,
     ) -> None:
         self.name = name
+        self.kind = kind
         self.initial = initial
         self.evolve = evolve
         self.events: Mapping[str, type[Event]] = {event.tag: event for event in events}
@@ -188,18 +198,39 @@ class Aggregate(Generic[S]):
         return f"Aggregate({self.name})"
 
 
-class Stream(Generic[S]):
-    """One aggregate's stream, `<aggregate>-<suffix>`."""
+class AnyStream(Generic[S]):
+    """A stream of either sort. `partition`: None for a region's own."""
 
     __slots__ = ("aggregate", "name", "partition")
+    aggregate: Aggregate[S]
+    name: str
+    partition: int | None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+
+class Stream(AnyStream[S]):
+    """One aggregate's stream, `<aggregate>-<suffix>`."""
+
+    __slots__ = ()
+    partition: int
 
     def __init__(self, aggregate: Aggregate[S], suffix: str) -> None:
         self.aggregate = aggregate
         self.name = f"{aggregate.name}-{suffix}"
         self.partition = partition_of(suffix)
 
-    def __repr__(self) -> str:
-        return f"Stream({self.name})"
+
+class RegionStream(AnyStream[S]):
+    """A region's own stream, `region-<region>-<kind>[_<suffix>]`: bound to the region's log, in no partition."""
+
+    __slots__ = ()
+
+    def __init__(self, aggregate: Aggregate[S], region: str, suffix: str = "") -> None:
+        self.aggregate = aggregate
+        self.name = f"region-{region}-{aggregate.kind}{suffix and '_' + suffix}"
+        self.partition = None
 
 
 def at_versions(*versions: int) -> str:

@@ -30,17 +30,21 @@ class Period(StrEnum):
 
 
 class DepositLimitSet(Event, frozen=True, tag="limits.deposit_limit_set"):
+    """From now on the player may deposit no more than `limit` in each `period`."""
+
     period: Period
     limit: Money
 
 
 class HeadroomConsumed(Event, frozen=True, tag="limits.headroom_consumed"):
+    """A deposit was requested, and counts towards the limit of the day on which this was recorded."""
+
     transaction: TransactionId
     money: Money
 
 
 class HeadroomReleased(Event, frozen=True, tag="limits.headroom_released"):
-    """`day`: on which the headroom was consumed."""
+    """A deposit that was requested has failed, and counts no more. `day`: on which it had been counted (UTC)."""
 
     transaction: TransactionId
     money: Money

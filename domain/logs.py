@@ -18,7 +18,7 @@ from domain.kernel import Aggregate, Event
 
 
 class Opened(Event, frozen=True, tag="log.opened"):
-    """`partitions`: ranges [first, last], owned at `epoch` from here on."""
+    """The log begins. `partitions`: ranges [first, last] of players that it owns, at `epoch`, from here on."""
 
     origin: str
     epoch: int
@@ -64,4 +64,4 @@ def evolve(log: Log, event: LogEvent, _at: datetime) -> Log:
             return Log(origin=log.origin, key=event.new)
 
 
-LOGS = Aggregate("region", initial=Log(), evolve=evolve, events=[Opened, KeyRotated])
+LOGS = Aggregate("log", kind="log", initial=Log(), evolve=evolve, events=[Opened, KeyRotated])

@@ -28,6 +28,10 @@ class DataKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Registered(Event, frozen=True, kw_only=True, tag="player.registered"):
+    """A player opened an account of `brand`, in the currency in which all of its money is, and lives in `country`
+    (ISO 3166-1 alpha-2). `key` is the data key under which the personal fields are sealed.
+    """
+
     brand: str
     country: str
     currency: str
@@ -40,6 +44,8 @@ class Registered(Event, frozen=True, kw_only=True, tag="player.registered"):
 
 
 class Blocked(Event, frozen=True, tag="player.blocked"):
+    """The player may not deposit any more. `reason`: text, in the clear."""
+
     reason: str
 
 
@@ -56,17 +62,20 @@ class Status(StrEnum):
 
 
 class Player(msgspec.Struct, frozen=True):
+    """`key`: the id of the player's data key."""
+
     status: Status = Status.UNKNOWN
     country: str = ""
     currency: str = ""
+    key: str = ""
 
 
 def evolve(player: Player, event: PlayerEvent, _at: datetime) -> Player:
     match event:
         case Registered():
-            return Player(status=Status.ACTIVE, country=event.country, currency=event.currency)
+            return Player(Status.ACTIVE, event.country, event.currency, event.key.id)
         case Blocked():
-            return Player(status=Status.BLOCKED, country=player.country, currency=player.currency)
+            return Player(Status.BLOCKED, player.country, player.currency, player.key)
 
 
 PLAYERS = Aggregate("player", initial=Player(), evolve=evolve, events=[Registered, Blocked])

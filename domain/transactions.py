@@ -26,7 +26,7 @@ from domain.wallets import CASH, Credited, Transfer, Wallet, WalletEvent
 
 
 class DepositRequested(Event, frozen=True, kw_only=True, tag="transaction.deposit_requested"):
-    """`provider` is who moves the money; `reference` is theirs."""
+    """A player asked to pay money in. `provider` is who moves it; `reference` is theirs."""
 
     player: PlayerId
     money: Money
@@ -35,10 +35,12 @@ class DepositRequested(Event, frozen=True, kw_only=True, tag="transaction.deposi
 
 
 class DepositSettled(Event, frozen=True, tag="transaction.deposit_settled"):
-    pass
+    """The money has arrived; the wallet was credited by the same command."""
 
 
 class DepositFailed(Event, frozen=True, tag="transaction.deposit_failed"):
+    """The money will not come. `reason`: text, in the clear."""
+
     reason: str
 
 

@@ -6,7 +6,8 @@ associated data, so that a sealed value cannot be moved to another field or even
 
 Invariants:
     - a data key is committed before the first entry that uses it (an orphan key is harmless, a keyless entry is not);
-    - keys never leave the process unwrapped, and the region key is never in the database;
+    - keys never leave the process in the clear, but encrypted to the recipient of a disclosure that stands in the log; the
+      region key is never in the database;
     - no key opens anything before it was compared with what the event commits to, since GCM itself commits to none.
 """
 
@@ -65,6 +66,12 @@ class DataKey(NamedTuple):
 
 class CannotOpen(Exception):
     """A sealed field does not open, or would under a key that is not the one of its registration."""
+
+
+def _refuse_others(keys: Mapping[str, DataKey], commitments: Mapping[str, str]) -> None:
+    for key in keys.values():
+        if key.commitment != commitments.get(key.id):
+            raise CannotOpen(f"data key {key.id} of the vault is not the one that the registration commits to")
 
 
 def _base64url(data: bytes) -> str:
@@ -171,20 +178,26 @@ class Vault:
         found = {key_id: self._opened[key_id] for key_id in commitments if key_id in self._opened}
         missing = [uuid.UUID(key_id).bytes for key_id in commitments.keys() - found.keys()]
         if missing:
-            async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                await cursor.execute(
-                    "SELECT id, wrapped FROM vault.data_key WHERE id = ANY (%b)", (packing.uuid_array(missing),)
-                )
-                rows = await cursor.fetchall()
-            for key_id, wrapped in rows:
-                found[str(key_id)] = self._region_key.unwrap(str(key_id), wrapped)
-        for key in found.values():
-            if key.commitment != commitments.get(key.id):
-                raise CannotOpen(f"data key {key.id} of the vault is not the one that the registration commits to")
-            self._opened[key.id] = key
+            found |= await self._unwrapped(missing)
+        _refuse_others(found, commitments)
+        self._opened |= found
         while len(self._opened) > _CACHED_KEYS:
             self._opened.popitem(last=False)
         return found
+
+    async def keys_to_disclose(self, commitments: Mapping[str, str]) -> dict[str, DataKey]:
+        """The same, read anew: a key that was destroyed a moment ago is not disclosed. Raises CannotOpen."""
+        found = await self._unwrapped([uuid.UUID(key_id).bytes for key_id in commitments])
+        _refuse_others(found, commitments)
+        return found
+
+    async def _unwrapped(self, key_ids: Sequence[bytes]) -> dict[str, DataKey]:
+        async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+            await cursor.execute(
+                "SELECT id, wrapped FROM vault.data_key WHERE id = ANY (%b)", (packing.uuid_array(key_ids),)
+            )
+            rows = await cursor.fetchall()
+        return {str(key_id): self._region_key.unwrap(str(key_id), wrapped) for key_id, wrapped in rows}
 
     async def find(self, field: str, value: str) -> list[str]:
         """The subjects whose `field` has exactly this value, as far as normalised writing goes."""

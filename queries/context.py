@@ -6,7 +6,8 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, LiteralString, TypeAlias, TypeVar
+from datetime import datetime
+from typing import Any, LiteralString, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from psycopg import AsyncConnection
@@ -41,6 +42,17 @@ class Context:
         async with self.pool.connection() as connection, connection.cursor(binary=True) as cursor:
             await cursor.execute(query, arguments)
             return await cursor.fetchall()
+
+
+class Made(NamedTuple):
+    """
+    From what an answer was made: the last entry of each log that is counted; by which code (None before the first, and until a
+    release counts that tells); and when that was, None if that is not known.
+    """
+
+    positions: dict[str, int]
+    code: str | None
+    as_of: datetime | None = None
 
 
 def page_size(limit: int) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -146,6 +147,21 @@ async def inclusion(context: Context, log: str, position: int) -> Inclusion:
         [leaf] = await anext(tree.leaves(position - 1, position))
     found = [each.hex() for each in hashes]
     return Inclusion(position, position - 1, leaf.hex(), served.size, found, served.note.decode())
+
+
+async def inclusions(context: Context, log: str, positions: Sequence[int]) -> tuple[int, dict[int, list[str]]]:
+    """The size of the newest published head, and the proofs (hashes in hex) of those of the positions that it covers.
+
+    Raises NotFound, NotPublished.
+    """
+    async with context.pool.connection() as connection:
+        served = await _served(connection, log)
+        tree = LogTree(connection, served.log)
+        found = {}
+        for position in positions:
+            if position <= served.size:
+                found[position] = [each.hex() for each in await tree.inclusion_proof(position - 1, served.size)]
+    return served.size, found
 
 
 async def consistency(context: Context, log: str, first: int, second: int) -> Consistency:

@@ -20,7 +20,7 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from commands.decider import state_schema
-from domain.catalog import AGGREGATES
+from domain.catalog import AGGREGATES, aggregate_of
 from eventstore import signer
 from eventstore.log import Command, Snapshot
 from eventstore.note import with_signatures
@@ -37,7 +37,6 @@ PARTITIONS = 256
 WIDTH = 256  # hashes of a tile
 WITNESSES = ("regulator", "us")
 CODEC = Codec(AGGREGATES)
-_KINDS = {aggregate.name: aggregate for aggregate in AGGREGATES}
 _APPEND = "SELECT outcomes FROM ledger.append(%s::smallint, %s::uuid[], %s::int[], %s::bytea[], '{}', '{}', '{}')"
 _KEEP = "SELECT ledger.keep_checkpoint(%s::smallint, %s::bigint, %s, %s, %s)"
 
@@ -231,7 +230,9 @@ def snapshots_of(entries: Sequence[Entry], count: int) -> Iterator[Snapshot]:
     for entry in entries:
         streams.setdefault(CODEC.decode(entry).body.stream, []).append(entry)
     for stream, of_stream in sorted(streams.items(), key=lambda each: (-len(each[1]), each[0]))[:count]:
-        aggregate = _KINDS[stream.partition("-")[0]]
+        aggregate = aggregate_of(stream)
+        if aggregate is None:
+            raise ValueError(f"no aggregate of this release has the stream {stream}")
         state, last = aggregate.initial, of_stream[-1]
         for entry in of_stream:
             read = CODEC.decode(entry)

@@ -6,27 +6,15 @@ import asyncio
 import gzip
 import json
 import re
-import socket
 import textwrap
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
-from redis.asyncio import Redis
 
-from access.tokens import Tokens, record
 from app import tiling
-from app.api import explain_errors
-from app.openapi import Schemas
-from app.querying import ReadSide, Regions
-from app.watching import Watch
-from eventstore.postgres import pool
-from eventstore.vault import RegionKey, Vault
+from eventstore.vault import RegionKey
+from tests.app.reading import Client, region, serving
 from tests.ledger import Ledger
 from tests.published import append, head, leaves, publish, trusting
 from tests.stack import Servers
@@ -36,45 +24,7 @@ from verifier.policy import parse_policy
 from verifier.proof import verify_proof
 from verifier.tiles import TileReader, decode_bundle
 
-TOKENS = Tokens([record(role, f"operator:{role}", [role]) for role in ("auditor", "operator")])
 FOR_EVER = "private, max-age=31536000, immutable"
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    raw: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.raw)
-
-    def problem(self) -> tuple[int, str]:
-        assert self.headers["content-type"] == "application/problem+json"
-        return self.status, self.json["code"]
-
-
-class Client:
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    async def get(self, path: str, role: str | None = "auditor", **headers: str) -> Answer:
-        return await asyncio.to_thread(self.ask, path, role, **headers)
-
-    def ask(self, path: str, role: str | None = "auditor", **headers: str) -> Answer:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if role:
-            sent["Authorization"] = f"Bearer {role}"
-        try:
-            with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=sent), timeout=30) as response:
-                return Answer(response.status, dict(response.headers), response.read())
-        except urllib.error.HTTPError as error:
-            return Answer(error.code, dict(error.headers), error.read())
-
-
-class _Quiet(uvicorn.Server):
-    def install_signal_handlers(self) -> None:
-        """Leave signals to the tests."""
 
 
 @pytest.fixture
@@ -82,25 +32,11 @@ async def client(ledger: Ledger, servers: Servers) -> AsyncIterator[Client]:
     """Of a service with a log of 300 entries, of which 260 are published."""
     append(ledger, 299)
     publish(ledger, 260)
-    schemas = Schemas()
-    app = FastAPI()
     async with (
-        pool(ledger.dsn, "countroom_reader", size=2) as readers,
-        Redis.from_url(servers.endpoints.redis) as redis,
+        region(ledger, servers, RegionKey(bytes(32)), gap=False) as made,
+        serving(made.schemas, [tiling.router(made.read, made.schemas)]) as served,
     ):
-        vault = Vault(readers, RegionKey(bytes(32)))
-        read = ReadSide(readers, redis, vault, TOKENS, Watch(ledger.dsn), Regions([]), asyncio.Event())
-        app.include_router(tiling.router(read, schemas))
-        schemas.install(app)
-        explain_errors(app)
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            server = _Quiet(uvicorn.Config(app, log_config=None, lifespan="off"))
-            serving = asyncio.create_task(server.serve(sockets=[listening]))
-            try:
-                yield Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
-            finally:
-                server.should_exit = True
-                await serving
+        yield served
 
 
 async def test_anybody_reads_the_checkpoint(client: Client, ledger: Ledger) -> None:
@@ -109,7 +45,7 @@ async def test_anybody_reads_the_checkpoint(client: Client, ledger: Ledger) -> N
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["cache-control"] == "public, max-age=1"
     publish(ledger, 300)
-    assert (await client.get("/v1/logs/eu/checkpoint", role=None)).raw == head("eu", leaves(ledger))
+    assert (await client.get("/v1/logs/eu/checkpoint", role=None)).raw == head("eu", leaves(ledger)[:300])
 
 
 async def test_the_verifier_reads_the_log(client: Client, ledger: Ledger) -> None:
@@ -208,7 +144,7 @@ async def test_a_proof_is_json_or_a_file(client: Client, ledger: Ledger) -> None
 
 async def test_heads_and_their_consistency(client: Client, ledger: Ledger) -> None:
     publish(ledger, 300)
-    known = leaves(ledger)
+    known = leaves(ledger)[:300]
     page = (await client.get("/v1/logs/eu/heads?after=0&limit=1", role=None)).json
     assert [each["size"] for each in page["items"]] == [260]
     rest = (await client.get(f"/v1/logs/eu/heads?cursor={page['next_cursor']}", role=None)).json

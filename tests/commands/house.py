@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from access.policy import principal
-from commands import batch, identity, limits, players, transactions
+from commands import batch, disclosures, identity, limits, players, transactions
 from commands.batch import Batch, BatchItem
 from commands.decider import Context, Decider, Plan, Receipt, Seen
 from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
@@ -30,9 +30,14 @@ from eventstore.vault import DataKey, Owed, RegionKey, Vault
 from eventstore.writer import Writer
 from tests.ledger import EU, OWNED, Clock
 
-ENDPOINTS: tuple[Endpoint, ...] = (*players.ENDPOINTS, *limits.ENDPOINTS, *transactions.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *players.ENDPOINTS,
+    *limits.ENDPOINTS,
+    *transactions.ENDPOINTS,
+    *disclosures.ENDPOINTS,
+)
 SECRET = b"fingerprint key"
-EVERYTHING = ("operator", "payments", "importer")
+EVERYTHING = ("operator", "payments", "importer", "compliance")
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CODEC = Codec(AGGREGATES)
 
@@ -152,7 +157,7 @@ class House:
             identity.fingerprint(SECRET, "POST", path, raw),
         )
         command = read_body(msgspec.json.Decoder(endpoint.body), raw)
-        plan = endpoint.handler(*arguments, command, Edge(context, self.vault, list(OWNED)))  # type: ignore[arg-type]
+        plan = endpoint.handler(*arguments, command, Edge(context, self.vault, list(OWNED), "eu"))  # type: ignore[arg-type]
         if seen is None:
             return plan
         streams = [stream(*arguments) for stream in READ_TOGETHER[arguments[0].partition("_")[0] + "_id"]]

@@ -423,7 +423,8 @@ async def test_a_refusal_that_a_regulator_must_see_is_recorded_and_repeated(hous
     player = PlayerId(await house.player())
 
     def answer(facts: Sequence[Fact]) -> msgspec.Struct:
-        assert facts == [Fact(players.stream(player).name, Blocked(reason="under age"))]
+        stands = [decode_body(entry.body).id for entry in house.log.entries[1:2]]
+        assert facts == [Fact(players.stream(player).name, Blocked(reason="under age"), *stands)]
         raise LoggedRefusal
 
     known = house.plan(f"/v1/players/{player}/block", BLOCK, key="k")

@@ -10,7 +10,7 @@ from tests.domain.history import EUR, REGISTERED, given
 
 def test_a_new_player_is_registered() -> None:
     assert players.register(given(PLAYERS), registered=REGISTERED) == [REGISTERED]
-    assert given(PLAYERS, REGISTERED) == Player(Status.ACTIVE, "DE", EUR)
+    assert given(PLAYERS, REGISTERED) == Player(Status.ACTIVE, "DE", EUR, REGISTERED.key.id)
 
 
 @pytest.mark.parametrize("history", [[REGISTERED], [REGISTERED, Blocked(reason="fraud")]])
@@ -34,8 +34,8 @@ def test_nobody_can_be_blocked_who_is_not_there() -> None:
 
 
 def test_a_blocked_player_keeps_country_and_currency() -> None:
-    assert given(PLAYERS, REGISTERED, Blocked(reason="fraud")) == Player(Status.BLOCKED, "DE", EUR)
+    assert given(PLAYERS, REGISTERED, Blocked(reason="fraud")) == Player(Status.BLOCKED, "DE", EUR, REGISTERED.key.id)
 
 
 def test_the_state_holds_nothing_personal() -> None:
-    assert set(Player.__struct_fields__) == {"status", "country", "currency"}
+    assert set(Player.__struct_fields__) == {"status", "country", "currency", "key"}

@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -109,6 +110,16 @@ class Deployment:
                 " GROUP BY l.name"
             )
             return dict(rows.fetchall())
+
+    def types(self, region: str) -> Counter[str]:
+        """How many entries of each type its own log has, straight from the database."""
+        dsn = acting_as(self.local.settings[region].postgres, "countroom_reader")
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            rows = connection.execute(
+                "SELECT e.type, count(*) FROM ledger.entry e JOIN ledger.log l ON l.id = e.log WHERE l.name = %s GROUP BY 1",
+                (region,),
+            )
+            return Counter(dict(rows.fetchall()))
 
     def caught_up(self, *, seconds: float = 100) -> dict[str, Any]:
         """Both dashboards, once every region shows every log up to its origin's head."""

@@ -1,0 +1,238 @@
+"""
+The audit on HTTP: who did what, as pages, as a stream, live; one entry; a player as of a moment.
+
+Invariants:
+    - every read stands in the log before its answer begins (commands/reads.py), and what is refused leaves no trace;
+    - a stream ends at the heads that the logs had at its start; only a live one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from access.policy import Principal
+from app import problems
+from app.openapi import Schemas
+from app.querying import UNRECORDED, ReadSide
+from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
+from domain.kernel import PlayerId
+from queries import asof, audit, events
+from queries.asof import UnknownMoment, microseconds
+from queries.audit import AuditEvent, shown, with_proofs
+from queries.context import LIMIT_MAX, Context, read_cursor, write_cursor
+from queries.events import END_US, Merged, Row, Selection, parse_vector, write_vector
+from queries.tiles import POSITION_MAX
+
+STEPS_MAX = 20
+"""Pages of each log that a request for JSON looks at before it answers with what it has found."""
+_LOOK_AGAIN_SECONDS = 0.5
+_STILL_HERE_SECONDS = 15.0
+_JSON, _NDJSON, _SSE = "application/json", "application/x-ndjson", "text/event-stream"
+_ALWAYS: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden, Invalid, *UNRECORDED)
+_encode = msgspec.json.Encoder().encode
+
+
+class _Asked(NamedTuple):
+    """A request for events, and who asks. `query`: what is recorded of it."""
+
+    principal: Principal
+    selection: Selection
+    after: str
+    proofs: bool
+    query: dict[str, Any]
+
+
+def router(read: ReadSide, schemas: Schemas) -> APIRouter:
+    """All audit routes."""
+    routes = APIRouter(tags=["audit"])
+    _add_events(routes, read, schemas)
+    _add_single(routes, read, schemas)
+    return routes
+
+
+def _add_events(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
+    async def found(
+        request: Request,
+        player: Annotated[str | None, Query(description="All events of commands that wrote to this player.")] = None,
+        operator: Annotated[str | None, Query(description="The actor, e.g. operator:ann.")] = None,
+        type_: Annotated[str | None, Query(alias="type", description="A tag, or its beginning: wallet.*")] = None,
+        log: str | None = None,
+        since: Annotated[str | None, Query(alias="from", description="RFC 3339; recorded then or later.")] = None,
+        to: Annotated[str | None, Query(description="RFC 3339; recorded before.")] = None,
+        after: Annotated[str, Query(description="Start behind these positions: eu/12,us/3.")] = "",
+        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 50,
+        cursor: str | None = None,
+        proofs: bool = False,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        """The events of all logs held here: a page of JSON; all up to the heads as NDJSON, or live as server-sent events, if Accept asks for it."""
+        principal = read.auditor(request)
+        query = {
+            "player": player, "operator": operator, "type": type_, "log": log, "from": since, "to": to,
+            "after": last_event_id or after or None, "cursor": cursor, "proofs": proofs or None,
+        }  # fmt: skip
+        selection = Selection(
+            PlayerId(player) if player is not None else None,
+            operator,
+            type_,
+            log,
+            0 if since is None else microseconds(since, "from"),
+            END_US if to is None else microseconds(to, "to"),
+        )
+        accepted = request.headers.get("Accept", "")
+        if _SSE in accepted:
+            if to is not None:
+                raise Invalid("a live stream does not end", parameter="to")
+            return await _live(read, _Asked(principal, selection, last_event_id or after, proofs, query))
+        if _NDJSON in accepted:
+            return await _all(read, _Asked(principal, selection, after, proofs, query))
+        (after,) = read_cursor(cursor, tuple[str]) if cursor is not None else (after,)
+        return await _page(read, _Asked(principal, selection, after, proofs, query), limit)
+
+    routes.add_api_route(
+        "/v1/audit",
+        found,
+        methods=["GET"],
+        name="audit.events",
+        summary="The events of all logs held here",
+        responses={
+            200: {
+                "description": "Found",
+                "content": {
+                    **schemas.json(audit.AuditEvents),
+                    _NDJSON: {"schema": schemas.ref(AuditEvent)},
+                    _SSE: {"schema": {"type": "string", "description": "data: AuditEvent, id: positions"}},
+                },
+            },
+            **schemas.refusals((*_ALWAYS, InvalidId, UnknownMoment, NotFound)),  # type: ignore[dict-item]
+        },
+    )
+
+
+async def _page(read: ReadSide, asked: _Asked, limit: int) -> Response:
+    context = read.context(asked.principal)
+    merged = await Merged.begin(context, asked.selection, parse_vector(asked.after))
+    rows: list[Row] = []
+    for _ in range(STEPS_MAX):
+        rows += await merged.step(limit - len(rows))
+        if merged.done or len(rows) == limit:
+            break
+    items = await _events(context, rows, proofs=asked.proofs)
+    positions = write_vector(merged.vector)
+    await read.recorded(asked.principal, "audit.events", **asked.query, limit=limit)
+    page = audit.AuditEvents(items, None if merged.done else write_cursor(positions), positions)
+    return Response(_encode(page), media_type=_JSON)
+
+
+async def _all(read: ReadSide, asked: _Asked) -> Response:
+    context = read.context(asked.principal)
+    merged = await Merged.begin(context, asked.selection, parse_vector(asked.after))
+    await read.recorded(asked.principal, "audit.stream", **asked.query)
+
+    async def lines() -> AsyncIterator[bytes]:
+        while not merged.done:
+            items = await _events(context, await merged.step(), proofs=asked.proofs)
+            at = _encode({"positions": write_vector(merged.vector)})
+            yield b"".join([_encode(item) + b"\n" for item in items]) + at + b"\n"
+
+    return StreamingResponse(lines(), media_type=_NDJSON)
+
+
+async def _live(read: ReadSide, asked: _Asked) -> Response:
+    context = read.context(asked.principal)
+    merged = await Merged.begin(context, asked.selection, parse_vector(asked.after))
+    await read.recorded(asked.principal, "audit.live", **asked.query)
+    return StreamingResponse(
+        _followed(read, context, asked, merged), media_type=_SSE, headers={"Cache-Control": "no-cache"}
+    )
+
+
+async def _followed(read: ReadSide, context: Context, asked: _Asked, merged: Merged) -> AsyncIterator[bytes]:
+    """Each event with the vector behind it; an id without data where nothing was found in what was looked at."""
+    later = asked.selection._replace(since=0)  # of which the vector takes care from now on
+    loop = asyncio.get_running_loop()
+    said = loop.time()
+    yield b"retry: 1000\n\n"
+    while not read.stop.is_set():
+        while not merged.done and not read.stop.is_set():
+            for item, place in await _taken(context, merged, proofs=asked.proofs):
+                yield b"id: %b\nevent: entry\ndata: %b\n\n" % (place.encode(), _encode(item))
+            yield b"id: %b\n\n" % write_vector(merged.vector).encode()
+            said = loop.time()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(read.stop.wait(), _LOOK_AGAIN_SECONDS)
+        if loop.time() > said + _STILL_HERE_SECONDS:
+            yield b": still here\n\n"
+            said = loop.time()
+        vector = merged.vector
+        if any(vector.get(log.name, 0) < log.head for log in await events.logs(context, later.log)):
+            merged = await Merged.begin(context, later, vector)
+
+
+async def _taken(context: Context, merged: Merged, *, proofs: bool) -> list[tuple[AuditEvent, str]]:
+    """The next events, each with the positions after which to go on."""
+    vector = merged.vector
+    rows = await merged.step()
+    places = []
+    for row in rows:
+        vector[row.log] = row.position
+        places.append(write_vector(vector))
+    return list(zip(await _events(context, rows, proofs=proofs), places, strict=True))
+
+
+async def _events(context: Context, rows: Sequence[Row], *, proofs: bool) -> list[AuditEvent]:
+    items = [shown(row) for row in rows]
+    return await with_proofs(context, items) if proofs else items
+
+
+def _add_single(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
+    async def entry(
+        request: Request, log: str, position: Annotated[int, Path(ge=1, le=POSITION_MAX)], proof: bool = False
+    ) -> Response:
+        """One entry, with the bytes that were hashed; with `proof` also that it stands in the newest published head."""
+        principal = read.auditor(request)
+        if "\0" in log:  # no text of PostgreSQL holds it
+            raise NotFound("no log has this name")
+        found = await audit.entry(read.context(principal), log, position, proof=proof)
+        await read.recorded(principal, "audit.entry", log=log, position=position, proof=proof or None)
+        return Response(_encode(found), media_type=_JSON)
+
+    async def player(
+        request: Request,
+        player_id: str,
+        at: Annotated[str | None, Query(description="eu/1234, or an RFC 3339 time; now if absent.")] = None,
+        proofs: bool = False,
+    ) -> Response:
+        """A player's card as of a moment; with `proofs` also the entries that it was made from."""
+        principal = read.auditor(request)
+        found = await asof.player(read.context(principal), PlayerId(player_id), at, proofs=proofs)
+        await read.recorded(principal, "audit.player", player_id=player_id, at=at, proofs=proofs or None)
+        return Response(_encode(found), media_type=_JSON)
+
+    for path, endpoint, answer, errors in (
+        ("/v1/audit/entries/{log}/{position}", entry, audit.AuditedEntry, (NotFound,)),
+        (
+            "/v1/audit/players/{player_id}",
+            player,
+            asof.PlayerAsOf,
+            (NotFound, InvalidId, UnknownMoment, problems.Unopenable),
+        ),
+    ):
+        routes.add_api_route(
+            path,
+            endpoint,
+            methods=["GET"],
+            name=f"audit.{endpoint.__name__}",
+            summary=(endpoint.__doc__ or "").partition(";")[0].partition(",")[0].rstrip("."),
+            responses={
+                200: {"description": "Found", "content": schemas.json(answer)},
+                **schemas.refusals((*_ALWAYS, *errors)),  # type: ignore[dict-item]
+            },
+        )

@@ -1,0 +1,51 @@
+"""What a service records of itself: that it has started, with which program and by which rules."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import datetime
+
+import msgspec
+
+from access.policy import ROLES, Principal
+from commands.decider import Context, Plan
+from commands.identity import command_id
+from domain import services
+from domain.kernel import uuid7_texts
+from policies.currencies import EXPONENTS
+
+SYSTEM = Principal("system", frozenset())
+"""Who acts when nobody asked."""
+
+
+class Started(msgspec.Struct, frozen=True):
+    """`start`: the id of the event."""
+
+    start: str
+
+
+def policies_in_force() -> dict[str, str]:
+    """SHA-256, in hex, of each set of rules that decisions follow, by name. A file of rules joins here when it is loaded."""
+    return {
+        "access": _digest({role: sorted(actions) for role, actions in ROLES.items()}),
+        "currencies": _digest(EXPONENTS),
+    }
+
+
+def _digest(rules: object) -> str:
+    """Of the rules as canonical JSON: names sorted, no blanks (for text and integers that is RFC 8785)."""
+    return hashlib.sha256(msgspec.json.encode(rules, order="sorted")).hexdigest()
+
+
+def start(region: str, service: str, program: str, code: str, now: datetime) -> Plan:
+    """Record that a service starts. Each call describes another start; running one plan again repeats it."""
+    key = uuid7_texts(now, os.urandom(10))[0]
+    started = services.Started(service, program, code, policies_in_force())
+    return Plan(
+        Context(SYSTEM, now, command_id(SYSTEM.actor, key), None),
+        require=(),
+        writes={"state": services.stream(region)},
+        decision=lambda _at, state: services.start(state, started=started),
+        answer=lambda facts: Started(facts[0].id),
+    )

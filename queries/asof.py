@@ -1,0 +1,178 @@
+"""A player as of a moment: what the logs held here said of them then."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from domain.catalog import AGGREGATES
+from domain.errors import Invalid, NotFound
+from domain.kernel import EPOCH, Money, PlayerId, TransactionId, parse_id
+from domain.transactions import Status
+from eventstore.record import Codec, Entry, Recorded
+from queries import events, history
+from queries.audit import AuditEvent, shown, with_proofs
+from queries.context import Context
+from queries.events import END_US, Log, Row, Selection
+from queries.history import Account
+from queries.players import Balance, DepositLimit, Personal
+
+_POSITION = re.compile(r"([a-z][a-z0-9]*(?:\.[1-9][0-9]*)?)/([1-9][0-9]{0,17})")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
+_CODEC = Codec(AGGREGATES)
+_RECORDED = "SELECT e.recorded FROM ledger.entry AS e WHERE e.log = %s::smallint AND e.position = %s"
+
+
+class TransactionAsOf(msgspec.Struct, frozen=True):
+    """A payment as it stood; `requested_at`: when that was recorded."""
+
+    id: TransactionId
+    status: Status
+    money: Money
+    provider: str
+    requested_at: datetime
+
+
+class PlayerAsOf(msgspec.Struct, frozen=True):
+    """A player's card as of then. `positions`: how far each log was read. `events`: what it was made from, if that was asked for."""
+
+    id: PlayerId
+    positions: dict[str, int]
+    status: str
+    block_reason: str | None
+    brand: str
+    country: str
+    currency: str
+    registered_at: datetime
+    personal: Personal
+    balances: list[Balance]
+    deposit_limit: DepositLimit | None
+    transactions: list[TransactionAsOf]
+    versions: dict[str, int]
+    events: list[AuditEvent] | None
+
+
+class UnknownMoment(Invalid):
+    code = "unknown_moment"
+    title = "A moment is a position, eu/1234, or a time, 2026-01-31T12:00:00Z"
+
+
+class _Moment(NamedTuple):
+    """Everything recorded before `until` (µs), and of `log` up to `position` whatever its time."""
+
+    until: int = END_US
+    log: str = ""
+    position: int = 0
+
+
+async def player(context: Context, player_id: PlayerId, at: str | None = None, *, proofs: bool = False) -> PlayerAsOf:
+    """
+    A player's card as of a position (`eu/1234`: that log up to there, the others up to the time at which it was recorded), a
+    time, or now; with `proofs` also the entries that it was made from. Raises InvalidId, UnknownMoment, NotFound.
+    """
+    parse_id("player", player_id)
+    held = await events.logs(context)
+    moment = await _moment(context, held, at)
+    upto = {
+        log.name: moment.position if log.name == moment.log else await events.last_before(context, log, moment.until)
+        for log in held
+    }
+    rows = await _rows(context, player_id, [log._replace(head=upto[log.name]) for log in held])
+    account = history.account(_decoded(rows))
+    if account.registered_at is None:
+        raise NotFound("no such player then")
+    made_from = [shown(row) for row in rows]
+    return PlayerAsOf(
+        id=player_id,
+        positions=upto,
+        status=account.player.status,
+        block_reason=account.block_reason,
+        brand=account.brand,
+        country=account.player.country,
+        currency=account.player.currency,
+        registered_at=account.registered_at,
+        personal=await _personal(context, account),
+        balances=_balances(account),
+        deposit_limit=_deposit_limit(account),
+        transactions=[
+            TransactionAsOf(id_, each.status, each.money, each.provider, each.requested_at)
+            for id_, each in sorted(account.transactions.items(), key=lambda item: (item[1].requested_at, item[0]))
+        ],
+        versions=account.versions,
+        events=await with_proofs(context, made_from) if proofs else None,
+    )
+
+
+async def _moment(context: Context, held: list[Log], at: str | None) -> _Moment:
+    if at is None:
+        return _Moment()
+    if found := _POSITION.fullmatch(at):
+        log = next((log for log in held if log.name == found[1]), None)
+        if log is None:
+            raise NotFound("no such log is held here", log=found[1])
+        position = int(found[2])
+        rows = await context.fetch(_RECORDED, log.number, position)
+        if not rows:
+            raise NotFound("the log has no such position yet", log=log.name, position=position, head=log.head)
+        return _Moment(rows[0][0] + 1, log.name, position)
+    return _Moment(microseconds(at, "at") + 1)
+
+
+def microseconds(text: str, parameter: str) -> int:
+    """Since 1970, of an RFC 3339 time. Raises UnknownMoment."""
+    if not _INSTANT.fullmatch(text):
+        raise UnknownMoment(parameter=parameter)
+    try:
+        since = datetime.fromisoformat(text) - EPOCH
+    except (ValueError, OverflowError):  # no day of the calendar
+        raise UnknownMoment(parameter=parameter) from None
+    return max(0, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+
+
+async def _rows(context: Context, player_id: PlayerId, held: list[Log]) -> list[Row]:
+    """The player's entries, each log up to its `head`, in an order that keeps each stream's versions."""
+    merged = await events.Merged.of(context, Selection(player=player_id), held, {})
+    found: list[Row] = []
+    while not merged.done:
+        found += await merged.step()
+    return found
+
+
+def _decoded(rows: list[Row]) -> list[Recorded]:
+    """In their order, but each stream by its versions, whichever logs they stand in. Raises UnknownEvent."""
+    read = [_CODEC.decode(Entry(row.log, row.position, row.recorded, row.leaf, row.body)) for row in rows if row.counts]
+    streams: dict[str, list[Recorded]] = {}
+    for each in read:
+        streams.setdefault(each.body.stream, []).append(each)
+    in_order = {name: iter(sorted(found, key=lambda each: each.body.version)) for name, found in streams.items()}
+    return [next(in_order[each.body.stream]) for each in read]
+
+
+async def _personal(context: Context, account: Account) -> Personal:
+    sealed = {f"data.{name}": value for name, value in account.personal.items()}
+    opened = await context.open_personal(account.sealed_by, account.key, sealed) if sealed and account.key else {}
+    return Personal(
+        sealed=len(opened) < len(sealed), **{path.removeprefix("data."): value for path, value in opened.items()}
+    )
+
+
+def _balances(account: Account) -> list[Balance]:
+    """As the card shows them: a currency in which money ever stood."""
+    return [
+        Balance(currency, balance.cash, balance.reserved, *_deposited(account, currency))
+        for currency, balance in sorted(account.balances.items())
+    ]
+
+
+def _deposited(account: Account, currency: str) -> tuple[int, int]:
+    found = account.deposited.get(currency, history.Deposited())
+    return found.deposited, found.deposits
+
+
+def _deposit_limit(account: Account) -> DepositLimit | None:
+    if not any(stream.startswith("limits-") for stream in account.versions):
+        return None
+    return DepositLimit(account.limits.daily_deposit, account.limits.day, account.limits.used)

@@ -1,0 +1,237 @@
+"""
+The events of all logs held here, chosen and merged, for whoever looks into what was done.
+
+Logs have no common order. Several are merged by (recorded, log, position), which is for reading only: nothing that is
+counted or decided may depend on it.
+
+Invariants:
+    - no statement looks at more than SCAN_ENTRIES entries, whatever is searched for;
+    - the vector (log → position) says how far each log was looked at: whoever goes on from it misses nothing and sees nothing
+      twice;
+    - a log is read to the head that it had at the start, so a reader never chases the record of its own reading.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from domain.errors import Invalid, NotFound
+from domain.kernel import PlayerId, parse_id
+from queries.context import Context
+from queries.history import streams_of
+
+SCAN_ENTRIES = 1_000
+END_US = 2**63 - 1
+
+_VECTOR = re.compile(r"([a-z][a-z0-9]*(?:\.[1-9][0-9]*)?)/(0|[1-9][0-9]{0,17})")
+_TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(\.\*)?")
+_HEADS = """
+    SELECT l.id, l.name, coalesce((SELECT e.position FROM ledger.entry AS e WHERE e.log = l.id ORDER BY e.position DESC LIMIT 1), 0)
+      FROM ledger.log AS l ORDER BY l.name"""
+_BODY = "convert_from(e.body, 'UTF8')::json"
+_CHOSEN = f"""
+    SELECT e.position, e.recorded, e.leaf, e.stream IS NOT NULL, e.body FROM ledger.entry AS e
+     WHERE e.log = %s::smallint AND e.position > %s AND e.position <= %s
+           AND (%s::text IS NULL OR coalesce(e.type, {_BODY} ->> 'type') = %s)
+           AND (%s::text IS NULL OR starts_with(coalesce(e.type, {_BODY} ->> 'type'), %s))
+           AND (%s::text IS NULL OR {_BODY} ->> 'actor' = %s)"""
+_SCANNED = f"{_CHOSEN} ORDER BY e.position"
+_PLACED = f"{_CHOSEN} AND e.position = ANY (%s) ORDER BY e.position"
+_COMMANDS = f"""
+    SELECT e.version, e.log, e.position - c.i + 1, c.n
+      FROM ledger.entry AS e CROSS JOIN LATERAL json_to_record({_BODY} -> 'command') AS c (i int, n int)
+     WHERE e.stream = %s AND e.version > %s ORDER BY e.version LIMIT %s"""
+_RECORDED = "SELECT e.recorded FROM ledger.entry AS e WHERE e.log = %s::smallint AND e.position = %s"
+
+Vector = Mapping[str, int]
+
+
+class Selection(NamedTuple):
+    """What is wanted. `type`: a tag, or the beginning of tags with `.*` at its end. `since` ≤ recorded < `until`, in µs.
+
+    `player`: all events of the commands that wrote to the player's own streams, as far as they count.
+    """
+
+    player: PlayerId | None = None
+    actor: str | None = None
+    type: str | None = None
+    log: str | None = None
+    since: int = 0
+    until: int = END_US
+
+
+class Row(NamedTuple):
+    """An entry; `recorded` in µs."""
+
+    log: str
+    position: int
+    recorded: int
+    leaf: bytes
+    counts: bool
+    body: bytes
+
+    @property
+    def order(self) -> tuple[int, str, int]:
+        return self.recorded, self.log, self.position
+
+
+class Log(NamedTuple):
+    """A log held here, up to its newest entry."""
+
+    number: int
+    name: str
+    head: int
+
+
+def parse_vector(text: str) -> dict[str, int]:
+    """`eu/12,us/3`. Raises Invalid."""
+    found: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        match = _VECTOR.fullmatch(part)
+        if match is None or match[1] in found:
+            raise Invalid("positions are written eu/12,us/3, each log once", parameter="after")
+        found[match[1]] = int(match[2])
+    return found
+
+
+def write_vector(vector: Vector) -> str:
+    return ",".join(f"{log}/{position}" for log, position in sorted(vector.items()))
+
+
+def check(selection: Selection) -> Selection:
+    """Raises Invalid, InvalidId for what can select nothing."""
+    if selection.player is not None:
+        parse_id("player", selection.player)
+    if selection.type is not None and not _TYPE.fullmatch(selection.type):
+        raise Invalid("a type is a tag, such as wallet.credited, or wallet.*", parameter="type")
+    if "\0" in (selection.actor or ""):
+        raise Invalid("no actor has this name", parameter="operator")
+    return selection
+
+
+async def logs(context: Context, only: str | None = None) -> list[Log]:
+    """Those held here, as far as they go now; or the one called `only`. Raises NotFound."""
+    found = [Log(*row) for row in await context.fetch(_HEADS)]
+    if only is None:
+        return found
+    if chosen := [log for log in found if log.name == only]:
+        return chosen
+    raise NotFound("no such log is held here", log=only)
+
+
+async def last_before(context: Context, log: Log, recorded: int) -> int:
+    """The last position of the log that was recorded before this time (µs); 0 if there is none. By bisection."""
+    low, high = 0, log.head
+    if recorded in {0, END_US}:
+        return high if recorded else low
+    while low < high:
+        middle = (low + high + 1) // 2
+        ((at,),) = await context.fetch(_RECORDED, log.number, middle)
+        low, high = (middle, high) if at < recorded else (low, middle - 1)
+    return low
+
+
+async def places_of(context: Context, player_id: PlayerId) -> dict[int, list[int]]:
+    """By the number of the log, the positions of all events of commands that wrote to the player's own streams."""
+    places: dict[int, set[int]] = {}
+    for stream in streams_of(player_id):
+        version = 0
+        while rows := await context.fetch(_COMMANDS, stream, version, SCAN_ENTRIES):
+            version = rows[-1][0]
+            for _, log, first, count in rows:
+                places.setdefault(log, set()).update(range(first, first + count))
+    return {log: sorted(found) for log, found in places.items()}
+
+
+class _Tail:
+    """What is chosen of one log, a page ahead. Everything up to `at` was looked at; `rows` wait to be taken."""
+
+    def __init__(self, log: Log, after: int, last: int, places: Sequence[int] | None) -> None:
+        self.log = log
+        self.at = after
+        self.last = last
+        self.rows: deque[Row] = deque()
+        self._places = None if places is None else deque(place for place in places if self.at < place <= last)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be said of its next entry before more is read."""
+        return not self.rows and self.at < self.last
+
+    @property
+    def place(self) -> int:
+        return self.rows[0].position - 1 if self.rows else self.at
+
+    async def read(self, context: Context, selection: Selection) -> None:
+        tag = selection.type
+        exact, prefix = (None, tag[:-1]) if tag is not None and tag.endswith("*") else (tag, None)
+        chosen = (exact, exact, prefix, prefix, selection.actor, selection.actor)
+        if (places := self._places) is None:
+            upto = min(self.at + SCAN_ENTRIES, self.last)
+            rows = await context.fetch(_SCANNED, self.log.number, self.at, upto, *chosen)
+        else:
+            part = [places.popleft() for _ in range(min(SCAN_ENTRIES, len(places)))]
+            upto = part[-1] if places else self.last
+            rows = await context.fetch(_PLACED, self.log.number, self.at, upto, *chosen, part) if part else []
+        self.rows.extend(Row(self.log.name, *row) for row in rows)
+        self.at = upto
+
+
+class Merged:
+    """The chosen events of several logs, from a vector on to the heads of the moment."""
+
+    def __init__(self, context: Context, selection: Selection, tails: Sequence[_Tail]) -> None:
+        self._context = context
+        self._selection = selection
+        self._tails = tails
+
+    @classmethod
+    async def begin(cls, context: Context, selection: Selection, after: Vector) -> Merged:
+        """Raises Invalid, InvalidId, NotFound."""
+        check(selection)
+        held = await logs(context, selection.log)
+        if unknown := after.keys() - {log.name for log in held}:
+            raise Invalid(f"no log {min(unknown)} is read here", parameter="after")
+        return await cls.of(context, selection, held, after)
+
+    @classmethod
+    async def of(cls, context: Context, selection: Selection, held: Sequence[Log], after: Vector) -> Merged:
+        """The same of these logs, each up to its `head`."""
+        places = await places_of(context, selection.player) if selection.player else None
+        tails = []
+        for log in held:
+            first = await last_before(context, log, selection.since)
+            last = await last_before(context, log, selection.until)
+            start = max(after.get(log.name, 0), min(first, last))
+            tails.append(_Tail(log, start, last, None if places is None else places.get(log.number, [])))
+        return cls(context, selection, tails)
+
+    @property
+    def vector(self) -> dict[str, int]:
+        """How far each log was looked at and given out."""
+        return {tail.log.name: tail.place for tail in self._tails}
+
+    @property
+    def done(self) -> bool:
+        return not any(tail.rows or tail.waits for tail in self._tails)
+
+    async def step(self, limit: int = SCAN_ENTRIES) -> list[Row]:
+        """The next events, at most `limit`, perhaps none: each call reads at most one page of each log."""
+        for tail in self._tails:
+            if tail.waits:
+                await tail.read(self._context, self._selection)
+        taken: list[Row] = []
+        while len(taken) < limit and not any(tail.waits for tail in self._tails):
+            full = [tail for tail in self._tails if tail.rows]
+            if not full:
+                break
+            taken.append(min(full, key=_next).rows.popleft())
+        return taken
+
+
+def _next(tail: Any) -> tuple[int, str, int]:
+    order: tuple[int, str, int] = tail.rows[0].order
+    return order

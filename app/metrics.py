@@ -221,7 +221,7 @@ async def _caches(read: ReadSide) -> list[tuple[str, str, int]] | None:
             return [
                 (projection, log, position)
                 for projection in sorted(positions.CACHES)
-                for log, position in (await positions.cached(read.redis, projection)).items()
+                for log, position in (await positions.cached(read.redis, projection)).positions.items()
             ]
     except (TimeoutError, OSError, RedisError):
         return None

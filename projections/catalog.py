@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 
 from domain.catalog import AGGREGATES
 from eventstore.record import Codec
+from projections import redis
 from projections.dashboard import Dashboard
+from projections.memory import MemoryStore
 from projections.players import Players
 from projections.postgres import PostgresStore, TableProjection, exclusive
 from projections.projection import Store
@@ -23,7 +25,7 @@ from projections.wallets import Wallets
 
 TABLES: tuple[TableProjection[Any], ...] = (Players(), Transactions(), Wallets())
 CACHES: tuple[CacheProjection, ...] = (Dashboard(), Segments())
-NAMES = tuple(projection.name for projection in (*TABLES, *CACHES))
+NAMES = (*(projection.name for projection in TABLES), *(projection.name for projection in CACHES))
 
 
 def stores(connection: AsyncConnection[Any], client: Redis) -> dict[str, Store]:
@@ -31,6 +33,17 @@ def stores(connection: AsyncConnection[Any], client: Redis) -> dict[str, Store]:
     tables = {projection.name: PostgresStore(projection, connection) for projection in TABLES}
     caches = {projection.name: RedisStore(projection, client, partial(exclusive, connection)) for projection in CACHES}
     return {**tables, **caches}
+
+
+def in_memory() -> dict[str, MemoryStore]:
+    """By name, all empty."""
+    stores = {}
+    for projection in TABLES:
+        layout = {table.name: table for table in projection.tables}
+        stores[projection.name] = MemoryStore(projection, projection.fold, layout.__getitem__, layout)
+    for cache in CACHES:
+        stores[cache.name] = MemoryStore(cache, redis.fold, cache.table)
+    return stores
 
 
 def source(connection: AsyncConnection[Any], regions: Iterable[str]) -> LogSource:

@@ -6,6 +6,7 @@ from domain.players import Registered
 from projections import deposits
 from projections.projection import Events
 from projections.redis import Increments
+from projections.state import Table
 from projections.times import day_of
 
 COUNTS, AMOUNTS, TOTALS = "counts", "amounts", "totals"
@@ -14,6 +15,9 @@ COUNTS, AMOUNTS, TOTALS = "counts", "amounts", "totals"
 
 class Dashboard:
     name = "dashboard"
+
+    def table(self, name: str) -> Table:
+        return Table(name, ("field", "value"))
 
     def changes(self, events: Events) -> Increments:
         changes = Increments()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import ClassVar, NamedTuple
 
@@ -15,9 +15,11 @@ from domain.players import Blocked, Registered, Status
 from domain.wallets import Credited, Debited, Reserved, WalletEvent
 from eventstore.record import Recorded
 from projections import deposits
-from projections.columns import bigint, text, times
+from projections.columns import as_shown, bigint, shown, text, times
+from projections.memory import Rows, Tables
 from projections.postgres import Cursor
 from projections.projection import Events, OutOfOrder
+from projections.state import Row, Table
 from projections.times import occurred_us
 
 _PLAYER = "player_"
@@ -39,6 +41,9 @@ class Card(NamedTuple):
     registered_us: int
     sealed_by: str
     personal: str
+
+
+_PLAYER_COLUMNS = tuple("registered_at" if field == "registered_us" else field for field in Card._fields)
 
 
 class Block(NamedTuple):
@@ -74,7 +79,11 @@ class Changes(msgspec.Struct):
 
 class Players:
     name = "players"
-    tables: ClassVar[Mapping[str, str]] = {"player": "id", "balance": "player currency", "deposit_limit": "player"}
+    tables: ClassVar[Sequence[Table]] = (
+        Table("player", _PLAYER_COLUMNS, player="id"),
+        Table("balance", ("player", "currency", *Balance.__struct_fields__), key=2, player="player"),
+        Table("deposit_limit", ("player", "version", "daily", "currency", "day", "used"), player="player"),
+    )
 
     def changes(self, events: Events) -> Changes:
         changes = Changes()
@@ -101,6 +110,18 @@ class Players:
             await _write_balances(cursor, schema, changes.balances)
         if changes.limits:
             await _write_limits(cursor, schema, changes.limits)
+
+    def fold(self, tables: Tables, changes: Changes) -> None:
+        _fold_players(tables["player"], changes)
+        _fold_balances(tables["balance"], changes.balances)
+        rows = tables["deposit_limit"]
+        before = {suffix: rows[_PLAYER + suffix] for suffix in changes.limits if _PLAYER + suffix in rows}
+        states = {
+            suffix: _state(daily, currency, date.fromisoformat(day), used)
+            for suffix, (_, _, daily, currency, day, used) in before.items()
+        }
+        for row in _limit_rows(states, changes.limits):
+            rows[row[0]] = as_shown(*row)
 
 
 def _suffix(recorded: Recorded) -> str:
@@ -159,6 +180,34 @@ def _position(pair: tuple[Recorded, LimitsEvent]) -> int:
     return pair[0].position
 
 
+def _out_of_order(blocked: dict[str, Block], registered: int) -> OutOfOrder:
+    return OutOfOrder(f"of {len(blocked)} players who were blocked, {registered} had been registered")
+
+
+def _fold_players(rows: Rows, changes: Changes) -> None:
+    blocked = {_PLAYER + suffix: block for suffix, block in changes.blocked.items()}
+    registered = len(rows.keys() & blocked.keys())
+    if registered != len(blocked):
+        raise _out_of_order(changes.blocked, registered)
+    if not rows.keys().isdisjoint(card.id for card in changes.registered.values()):
+        raise OutOfOrder("a player was registered twice")
+    for card in changes.registered.values():
+        rows[card.id] = as_shown(*card)
+    for id_, block in blocked.items():
+        card = Card(*rows[id_])._replace(version=block.version, status=Status.BLOCKED, block_reason=block.reason)
+        rows[id_] = as_shown(*card)
+
+
+def _fold_balances(rows: Rows, balances: dict[tuple[str, str], Balance]) -> None:
+    for (suffix, currency), balance in balances.items():
+        key = (_PLAYER + suffix, shown(currency))
+        *_, deposits_before, deposited = rows.get(key) or (0, 0)
+        rows[key] = (
+            *key, balance.version, balance.cash, balance.reserved,
+            deposits_before + balance.deposits, deposited + balance.deposited,
+        )  # fmt: skip
+
+
 async def _insert_players(cursor: Cursor, schema: str, registered: dict[str, Card]) -> None:
     ids, versions, statuses, reasons, brands, countries, currencies, times_us, sealed_by, personal = zip(
         *registered.values(), strict=True
@@ -186,7 +235,7 @@ async def _block_players(cursor: Cursor, schema: str, blocked: dict[str, Block])
         (Status.BLOCKED.value, text([_PLAYER + suffix for suffix in blocked]), bigint(versions), text(reasons)),
     )
     if cursor.rowcount != len(blocked):
-        raise OutOfOrder(f"of {len(blocked)} players who were blocked, {cursor.rowcount} had been registered")
+        raise _out_of_order(blocked, cursor.rowcount)
 
 
 async def _write_balances(cursor: Cursor, schema: str, balances: dict[tuple[str, str], Balance]) -> None:
@@ -217,8 +266,7 @@ async def _write_limits(cursor: Cursor, schema: str, since: dict[str, LimitsSinc
         f"SELECT player, daily, currency, day, used FROM {schema}.deposit_limit WHERE player = ANY (%b)", (players,)
     )
     states = {player[len(_PLAYER) :]: _state(*row) for player, *row in await cursor.fetchall()}
-    rows = [_folded(states.get(suffix, Limits()), entry.events) for suffix, entry in since.items()]
-    daily = [row.daily_deposit for row in rows]
+    ids, versions, daily, currencies, days, used = zip(*_limit_rows(states, since), strict=True)
     await cursor.execute(
         f"""
         INSERT INTO {schema}.deposit_limit (player, version, daily, currency, day, used)
@@ -228,14 +276,21 @@ async def _write_limits(cursor: Cursor, schema: str, since: dict[str, LimitsSinc
            SET version = excluded.version, daily = excluded.daily, currency = excluded.currency,
                day = excluded.day, used = excluded.used""",
         (
-            players,
-            bigint([entry.version for entry in since.values()]),
-            bigint([limit.amount if limit else None for limit in daily]),
-            text([limit.currency if limit else None for limit in daily]),
-            text([row.day.isoformat() for row in rows]),
-            bigint([row.used for row in rows]),
+            text(ids), bigint(versions), bigint(daily), text(currencies), text(days), bigint(used),
         ),
-    )
+    )  # fmt: skip
+
+
+def _limit_rows(states: Mapping[str, Limits], since: dict[str, LimitsSince]) -> list[Row]:
+    """The rows of read.deposit_limit that follow from the states before, by suffix, and from what happened since."""
+    rows: list[Row] = []
+    for suffix, entry in since.items():
+        state = _folded(states.get(suffix, Limits()), entry.events)
+        daily, currency = (
+            (state.daily_deposit.amount, state.daily_deposit.currency) if state.daily_deposit else (None, None)
+        )
+        rows.append((_PLAYER + suffix, entry.version, daily, currency, state.day.isoformat(), state.used))
+    return rows
 
 
 def _state(daily: int | None, currency: str | None, day: date, used: int) -> Limits:

@@ -9,9 +9,8 @@ Invariants:
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import psycopg
@@ -19,10 +18,14 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 
 from eventstore import postgres
 from projections import columns
-from projections.projection import Batch, Events, Moved, Position, RebuildRunning, Standing, StateHash
+from projections.memory import Tables
+from projections.projection import Batch, Events, Moved, Position, RebuildRunning, Snapshot, Standing, StateHash
+from projections.state import Chunk, Table
+from projections.version import CODE
 
 ROLE = "countroom_projector"
 LIVE, NEXT = "read", "read_next"
+CHUNK_ROWS = 2_000
 
 # A batch looks up some thousand rows by key, in tables that grow from nothing while old statistics still call them empty:
 # the planner must not conclude that it had better scan them.
@@ -37,12 +40,14 @@ _REBUILD_LOCK = 0x434F5252  # 'CORR', with the projection's name: pg_advisory_lo
 
 _OPEN = "INSERT INTO read.generation (projection, generation, live) VALUES (%s, 1, true) ON CONFLICT DO NOTHING"
 _STANDING = """
-    SELECT g.generation, p.log, p.position, p.leaf
+    SELECT g.generation, p.log, p.position, p.leaf, p.code
       FROM read.generation AS g LEFT JOIN read.position AS p USING (projection, generation)
-     WHERE g.projection = %s AND g.live"""
-_ENTER_LOG = "INSERT INTO read.position VALUES (%s, %s, %s, %s, %s)"
+     WHERE g.projection = %s AND g.live ORDER BY p.applied_at DESC"""
+_ENTER_LOG = (
+    "INSERT INTO read.position (projection, generation, log, position, leaf, code) VALUES (%s, %s, %s, %s, %s, %s)"
+)
 _MOVE = """
-    UPDATE read.position SET position = %s, leaf = %s, applied_at = clock_timestamp()
+    UPDATE read.position SET position = %s, leaf = %s, code = %s, applied_at = clock_timestamp()
      WHERE projection = %s AND generation = %s AND log = %s AND position = %s AND leaf = %s"""
 _LIVE_POSITIONS = """
     SELECT p.log, p.position FROM read.position AS p JOIN read.generation AS g USING (projection, generation)
@@ -57,16 +62,19 @@ Cursor = AsyncCursor[Any]
 
 
 class TableProjection(Protocol[C]):
-    """A read model in tables of its own. `tables`: their names, and the columns that order their rows."""
+    """A read model in tables of its own."""
 
     name: str
-    tables: ClassVar[Mapping[str, str]]
+    tables: ClassVar[Sequence[Table]]
 
     def changes(self, events: Events) -> C:
         """What the events change. Pure."""
 
     async def write(self, cursor: Cursor, schema: str, changes: C) -> None:
-        """Apply the changes to the tables in `schema`, by few statements."""
+        """Apply the changes to the tables in `schema`, by few statements. Raises OutOfOrder."""
+
+    def fold(self, tables: Tables, changes: C) -> None:
+        """The same in memory. Raises OutOfOrder, and then changes nothing."""
 
 
 async def connect(dsn: str) -> AsyncConnection[Any]:
@@ -103,12 +111,11 @@ class PostgresStore:
         self._connection = connection
 
     async def open(self) -> Standing:
-        rows = await self._fetch(_STANDING, (self.name,))
-        if not rows:
+        standing = await _standing(self._connection, self.name)
+        if standing is None:
             await self._connection.execute(_OPEN, (self.name,))
-            rows = await self._fetch(_STANDING, (self.name,))
-        vector = {log: Position(position, leaf) for _, log, position, leaf in rows if log is not None}
-        return Standing(rows[0][0], live=True, vector=vector)
+            return await self.open()
+        return standing
 
     async def apply(self, standing: Standing, batch: Batch) -> Standing:
         changes = self._projection.changes(batch.events)
@@ -121,11 +128,11 @@ class PostgresStore:
         here = (self.name, standing.generation, batch.log)
         if batch.log not in standing.vector:
             try:
-                await cursor.execute(_ENTER_LOG, (*here, *batch.after))
+                await cursor.execute(_ENTER_LOG, (*here, *batch.after, CODE))
             except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation) as error:
                 raise Moved(self.name) from error
             return
-        await cursor.execute(_MOVE, (*batch.after, *here, *batch.before))
+        await cursor.execute(_MOVE, (*batch.after, CODE, *here, *batch.before))
         if cursor.rowcount != 1:
             raise Moved(self.name)
 
@@ -138,7 +145,7 @@ class PostgresStore:
         async with self._connection.transaction(), self._connection.cursor() as cursor:
             await cursor.execute("DELETE FROM read.generation WHERE projection = %s AND NOT live", (self.name,))
             await cursor.execute("INSERT INTO read.generation VALUES (%s, %s, false)", (self.name, draft.generation))
-            for table in self._projection.tables:
+            for table in self._names():
                 await cursor.execute(
                     _statement("DROP TABLE IF EXISTS {next}; CREATE TABLE {next} (LIKE {live} INCLUDING ALL)", table)
                 )
@@ -154,7 +161,7 @@ class PostgresStore:
             await cursor.execute(_LIVE_POSITIONS, (self.name,))
             if any(position > draft.at(log).position for log, position in await cursor.fetchall()):
                 return False
-            for table in self._projection.tables:
+            for table in self._names():
                 await cursor.execute(
                     _statement(
                         "DROP TABLE {live}; ALTER TABLE {next} SET SCHEMA read; GRANT SELECT ON {live} TO countroom_reader",
@@ -168,27 +175,55 @@ class PostgresStore:
             )
         return True
 
-    async def state_hash(self) -> StateHash:
-        digest = hashlib.sha256()
-        await self.open()
-        async with self._connection.transaction(), self._connection.cursor() as cursor:
-            await cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            standing = await self.open()
-            for table, key in sorted(self._projection.tables.items()):
-                digest.update(f"{table}\n".encode())
-                rows = sql.SQL("COPY (SELECT * FROM {} ORDER BY {}) TO STDOUT").format(
-                    sql.Identifier(LIVE, table),
-                    sql.SQL(", ").join(sql.Identifier(column) for column in key.split()),
-                )
-                async with cursor.copy(rows) as copy:
-                    async for block in copy:
-                        digest.update(block)
-        return StateHash(standing.vector, digest.hexdigest())
+    def state(self) -> AbstractAsyncContextManager[Snapshot]:
+        return state(self._connection, self._projection)
 
-    async def _fetch(self, query: str, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        cursor = self._connection.cursor(binary=True)
-        await cursor.execute(query, arguments)
-        return await cursor.fetchall()
+    async def state_hash(self) -> StateHash:
+        async with self.state() as found:
+            return await found.hash()
+
+    def _names(self) -> list[str]:
+        return [table.name for table in self._projection.tables]
+
+
+@asynccontextmanager
+async def state(connection: AsyncConnection[Any], projection: TableProjection[Any]) -> AsyncIterator[Snapshot]:
+    """What the live generation of a projection holds, as one transaction sees it. Also for readers."""
+    tables = sorted(projection.tables, key=lambda table: table.name)
+    async with connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # Before the first query takes the snapshot: a rebuild must not put tables of a later moment in their place.
+        names = sql.SQL(", ").join(sql.Identifier(LIVE, table.name) for table in tables)
+        await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+        standing = await _standing(connection, projection.name)
+        async with aclosing(_chunks(connection, tables)) as chunks:
+            yield Snapshot(standing or Standing(0, live=True, vector={}), chunks)
+
+
+async def _chunks(connection: AsyncConnection[Any], tables: Sequence[Table]) -> AsyncGenerator[Chunk, None]:
+    for table in tables:
+        yield table, ()
+        query = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, table.columns)),
+            sql.Identifier(LIVE, table.name),
+            sql.SQL(", ").join(map(sql.Identifier, table.columns[: table.key])),
+        )
+        async with connection.cursor("state") as cursor:
+            columns.read_plainly(cursor)
+            await cursor.execute(query, binary=True)
+            while rows := await cursor.fetchmany(CHUNK_ROWS):
+                yield table, rows
+
+
+async def _standing(connection: AsyncConnection[Any], projection: str) -> Standing | None:
+    """Where the live generation stands; its code is that of the last move."""
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(_STANDING, (projection,))
+    rows = await cursor.fetchall()
+    if not rows:
+        return None
+    vector = {log: Position(position, leaf) for _, log, position, leaf, _ in rows if log is not None}
+    return Standing(rows[0][0], live=True, vector=vector, code=rows[0][4])
 
 
 def _statement(template: str, table: str) -> sql.Composed:

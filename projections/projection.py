@@ -10,12 +10,14 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from domain.kernel import Event
 from eventstore.record import Recorded
+from projections.state import Chunk, Writer
+from projections.version import CODE
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -70,24 +72,42 @@ class Batch(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """A generation of a read model and where it stands. All but the live one are being built and answer nobody."""
+    """
+    A generation of a read model and where it stands. All but the live one are being built and answer nobody.
+
+    `code`: projections.version.CODE of whoever moved it last; None before that, and until a release moves it that keeps it.
+    """
 
     generation: int
     live: bool
     vector: Vector
+    code: str | None = None
 
     def at(self, log: str) -> Position:
         return self.vector.get(log, START)
 
     def moved(self, batch: Batch) -> Standing:
-        return self._replace(vector={**self.vector, batch.log: batch.after})
+        return self._replace(vector={**self.vector, batch.log: batch.after}, code=CODE)
 
 
 class StateHash(NamedTuple):
-    """What the live generation holds, as one SHA-256 over its rows in the order of their keys."""
+    """What the live generation holds, as the SHA-256 of its canonical lines (projections.state)."""
 
     vector: Vector
     digest: str
+
+
+class Snapshot(NamedTuple):
+    """What the live generation holds at one moment."""
+
+    standing: Standing
+    chunks: AsyncIterator[Chunk]
+
+    async def hash(self) -> StateHash:
+        writer = Writer()
+        async for chunk in self.chunks:
+            writer.add(chunk)
+        return StateHash(self.standing.vector, writer.digest())
 
 
 class Moved(Exception):
@@ -121,6 +141,9 @@ class Store(Protocol):
 
     async def switch(self, draft: Standing) -> bool:
         """Let `draft` answer from now on and delete its predecessor; False if that one stands further in some log."""
+
+    def state(self) -> AbstractAsyncContextManager[Snapshot]:
+        """What the live generation holds, readable within the block."""
 
     async def state_hash(self) -> StateHash: ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from projections import deposits
 from projections.projection import Events
 from projections.redis import Increments
+from projections.state import Table
 
 
 def deposited(currency: str) -> str:
@@ -18,6 +19,9 @@ def deposited(currency: str) -> str:
 
 class Segments:
     name = "segments"
+
+    def table(self, name: str) -> Table:
+        return Table(name, ("member", "score"), player="member")
 
     def changes(self, events: Events) -> Increments:
         scores: dict[str, dict[str, int]] = {}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
 
 from domain.transactions import DepositFailed, DepositRequested, DepositSettled, Status
 from eventstore.record import Recorded
-from projections.columns import Column, bigint, text, times
+from projections.columns import Column, as_shown, bigint, text, times
+from projections.memory import Tables
 from projections.postgres import Cursor
 from projections.projection import Events, OutOfOrder
+from projections.state import Table
 from projections.times import occurred_us
 
 _STREAM = len("transaction-")
+_KIND = "deposit"
+_COLUMNS = (
+    "id", "player", "kind", "amount", "currency", "provider", "reference", "requested_at",
+    "version", "status", "settled_at", "failed_at", "failure_reason",
+)  # fmt: skip
+_ENDS = _COLUMNS.index("version")
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
@@ -40,6 +48,9 @@ class Row(msgspec.Struct, gc=False):
     requested_us: int
     end: End | None = None
 
+    def ended(self) -> End:
+        return self.end or End(self.version, Status.REQUESTED.value)
+
 
 class Changes(msgspec.Struct):
     """By transaction id. `ended`: those that were requested in an earlier batch."""
@@ -50,7 +61,7 @@ class Changes(msgspec.Struct):
 
 class Transactions:
     name = "transactions"
-    tables: ClassVar[Mapping[str, str]] = {"transaction": "id"}
+    tables: ClassVar[Sequence[Table]] = (Table("transaction", _COLUMNS, player="player"),)
 
     def changes(self, events: Events) -> Changes:
         changes = Changes()
@@ -75,6 +86,21 @@ class Transactions:
         if changes.ended:
             await _update(cursor, schema, changes.ended)
 
+    def fold(self, tables: Tables, changes: Changes) -> None:
+        rows = tables["transaction"]
+        begun = len(rows.keys() & changes.ended.keys())
+        if begun != len(changes.ended):
+            raise _out_of_order(changes.ended, begun)
+        if not rows.keys().isdisjoint(changes.requested):
+            raise OutOfOrder("a transaction was requested twice")
+        for id_, row in changes.requested.items():
+            rows[id_] = as_shown(
+                id_, row.player, _KIND, row.amount, row.currency, row.provider, row.reference, row.requested_us,
+                *_end_columns(row.ended()),
+            )  # fmt: skip
+        for id_, end in changes.ended.items():
+            rows[id_] = rows[id_][:_ENDS] + as_shown(*_end_columns(end))
+
 
 def _id(recorded: Recorded) -> str:
     return "transaction_" + recorded.body.stream[_STREAM:]
@@ -98,13 +124,12 @@ def _end(changes: Changes, recorded: Recorded, end: End) -> None:
 
 
 async def _insert(cursor: Cursor, schema: str, rows: list[Row]) -> None:
-    ends = [row.end or End(row.version, Status.REQUESTED.value) for row in rows]
     await cursor.execute(
         f"""
         INSERT INTO {schema}.transaction
             (id, player, kind, amount, currency, provider, reference, requested_at,
              version, status, settled_at, failed_at, failure_reason)
-        SELECT id, player, 'deposit', amount, currency, provider, reference, requested_at,
+        SELECT id, player, '{_KIND}', amount, currency, provider, reference, requested_at,
                version, status, settled_at, failed_at, failure_reason
           FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
             AS t (id, player, amount, currency, provider, reference, requested_at,
@@ -117,7 +142,7 @@ async def _insert(cursor: Cursor, schema: str, rows: list[Row]) -> None:
             text([row.provider for row in rows]),
             text([row.reference for row in rows]),
             times([row.requested_us for row in rows]),
-            *_columns(ends),
+            *_columns([row.ended() for row in rows]),
         ),
     )
 
@@ -133,14 +158,17 @@ async def _update(cursor: Cursor, schema: str, ended: dict[str, End]) -> None:
         (text(list(ended)), *_columns(list(ended.values()))),
     )
     if cursor.rowcount != len(ended):
-        raise OutOfOrder(f"of {len(ended)} transactions that ended, {cursor.rowcount} had begun")
+        raise _out_of_order(ended, cursor.rowcount)
+
+
+def _out_of_order(ended: dict[str, End], begun: int) -> OutOfOrder:
+    return OutOfOrder(f"of {len(ended)} transactions that ended, {begun} had begun")
+
+
+def _end_columns(end: End) -> tuple[int, str, int | None, int | None, str | None]:
+    return end.version, end.status, end.settled_us, end.failed_us, end.reason
 
 
 def _columns(ends: list[End]) -> tuple[Column, ...]:
-    return (
-        bigint([end.version for end in ends]),
-        text([end.status for end in ends]),
-        times([end.settled_us for end in ends]),
-        times([end.failed_us for end in ends]),
-        text([end.reason for end in ends]),
-    )
+    versions, statuses, settled_us, failed_us, reasons = zip(*map(_end_columns, ends), strict=True)
+    return bigint(versions), text(statuses), times(settled_us), times(failed_us), text(reasons)

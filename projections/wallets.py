@@ -6,13 +6,15 @@ The players' own accounts (cash, reserved) are one account each here; whose mone
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar
 
 from domain.wallets import Credited, Debited, Reserved, WalletEvent, postings
-from projections.columns import bigint, text
+from projections.columns import bigint, shown, text
+from projections.memory import Tables
 from projections.postgres import Cursor
 from projections.projection import Events
+from projections.state import Table
 
 _KINDS: tuple[type[WalletEvent], ...] = (Credited, Reserved, Debited)
 
@@ -22,7 +24,7 @@ Changes = dict[tuple[str, str], tuple[int, int]]
 
 class Wallets:
     name = "wallets"
-    tables: ClassVar[Mapping[str, str]] = {"account": "account currency"}
+    tables: ClassVar[Sequence[Table]] = (Table("account", ("account", "currency", "balance", "postings"), key=2),)
 
     def changes(self, events: Events) -> Changes:
         changes: Changes = {}
@@ -50,3 +52,10 @@ class Wallets:
                 bigint([count for _, count in changes.values()]),
             ),
         )
+
+    def fold(self, tables: Tables, changes: Changes) -> None:
+        rows = tables["account"]
+        for (account, currency), (amount, count) in changes.items():
+            key = (shown(account), shown(currency))
+            _, _, balance, postings = rows.get(key) or (*key, 0, 0)
+            rows[key] = (*key, balance + amount, postings + count)

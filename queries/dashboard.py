@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import date, datetime
 from typing import Any
 
 import msgspec
 from redis.exceptions import RedisError
 
-from domain.kernel import instant
 from projections.dashboard import AMOUNTS, COUNTS, TOTALS
-from projections.redis import parse_vector, prefix, text
-from queries.context import Context
+from projections.redis import prefix, text
+from queries.context import Context, Made
+from queries.positions import made
 
 INTERVAL_S = 0.2
 POLL_S = 1.0
@@ -26,7 +26,7 @@ local own = KEYS[1] .. (live or '') .. ':'
 local vector = live and redis.call('GET', own .. 'vector')
 if not vector then return false end
 local function all(name) return table.concat(redis.call('HGETALL', own .. name), '\\n') end
-return {{vector, redis.call('GET', own .. 'at') or '', all('{COUNTS}'), all('{AMOUNTS}'), all('{TOTALS}')}}
+return {{vector, redis.call('GET', own .. 'code') or '', redis.call('GET', own .. 'at') or '', all('{COUNTS}'), all('{AMOUNTS}'), all('{TOTALS}')}}
 """
 
 
@@ -48,30 +48,37 @@ class Total(msgspec.Struct, frozen=True):
 
 
 class Dashboard(msgspec.Struct, frozen=True):
-    """`positions`: the last entry of each log that is counted; `as_of`: when that was. A cache that was flushed begins again from 0."""
+    """
+    `positions`: the last entry of each log that is counted; `as_of`: when that was; `code`: by which code, null if not known.
+    A cache that was flushed begins again from 0.
+    """
 
     days: list[Deposits]
     totals: list[Total]
     players: int
     positions: dict[str, int]
     as_of: datetime | None
+    code: str | None
+
+
+Fields = Iterable[tuple[str, int]]
+"""A hash of the projection: its fields and their values (projections.dashboard)."""
+
+
+def answer(counts: Fields, amounts: Fields, totals: Fields, made: Made) -> Dashboard:
+    """The dashboard that these numbers make, wherever they are kept."""
+    days = _days(dict(counts), dict(amounts))
+    return Dashboard(days, _totals(days), dict(totals).get("players", 0), made.positions, made.as_of, made.code)
 
 
 async def dashboard(context: Context) -> Dashboard:
     """The dashboard as it stands."""
     client: Any = context.redis
-    answer = await client.eval(_READ, 1, prefix("dashboard"))
-    if not answer:
-        return Dashboard([], [], 0, {}, None)
-    vector, at, counts, amounts, totals = answer
-    days = _days(_fields(counts), _fields(amounts))
-    return Dashboard(
-        days=days,
-        totals=_totals(days),
-        players=_fields(totals).get("players", 0),
-        positions={log: place.position for log, place in parse_vector(vector).items()},
-        as_of=instant(int(at)) if at else None,
-    )
+    found = await client.eval(_READ, 1, prefix("dashboard"))
+    if not found:
+        return answer((), (), (), Made({}, None))
+    vector, code, at, counts, amounts, totals = found
+    return answer(_fields(counts), _fields(amounts), _fields(totals), made(vector, code, at))
 
 
 async def live(context: Context) -> AsyncIterator[Dashboard]:
@@ -100,9 +107,9 @@ async def _change(changes: Any) -> None:
         pass
 
 
-def _fields(reply: bytes | str) -> dict[str, int]:
+def _fields(reply: bytes | str) -> Fields:
     parts = text(reply).split("\n") if reply else []
-    return {field: int(value) for field, value in zip(parts[::2], parts[1::2], strict=True)}
+    return zip(parts[::2], map(int, parts[1::2]), strict=True)
 
 
 def _days(counts: dict[str, int], amounts: dict[str, int]) -> list[Deposits]:

@@ -11,14 +11,17 @@ from domain.errors import NotFound
 from domain.kernel import Money, PlayerId, Sealed, at_versions, parse_id
 from domain.players import DataKey
 from queries.context import LIMIT_MAX, Context, page_size, read_cursor, write_cursor
+from queries.positions import MADE
 
-_CARD = """
+_CARD = f"""
     SELECT p.version, p.status, p.block_reason, p.brand, p.country, p.currency, p.registered_at, p.sealed_by, p.personal::text,
            (SELECT convert_from(e.body, 'UTF8')::json -> 'data' ->> 'key' FROM ledger.entry AS e
              WHERE e.stream = replace(p.id, '_', '-') AND e.version = 1),
            l.version, l.daily, l.currency, l.day, l.used,
-           (SELECT coalesce(json_agg(b ORDER BY b.currency), '[]') FROM read.balance AS b WHERE b.player = p.id)::text
-      FROM read.player AS p LEFT JOIN read.deposit_limit AS l ON l.player = p.id
+           (SELECT coalesce(json_agg(b ORDER BY b.currency), '[]') FROM read.balance AS b WHERE b.player = p.id)::text,
+           m.positions, m.code
+      FROM read.player AS p LEFT JOIN read.deposit_limit AS l ON l.player = p.id,
+           ({MADE} WHERE projection = 'players' AND live) AS m
      WHERE p.id = %s"""
 _PAGE = """
     SELECT id, status, brand, country, currency, registered_at FROM read.player
@@ -58,7 +61,12 @@ class DepositLimit(msgspec.Struct, frozen=True):
 
 
 class PlayerCard(msgspec.Struct, frozen=True):
-    """A player. `version` names this state of the card, for the ETag; `player_version` that of the player's stream."""
+    """
+    A player. `version` names this state of the card, for the ETag; `player_version` that of the player's stream.
+
+    `positions`: the last entry of each log that the read model holds, `code`: by which code, null if not known. They move
+    without the card, and the ETag without them.
+    """
 
     id: PlayerId
     version: str
@@ -72,6 +80,8 @@ class PlayerCard(msgspec.Struct, frozen=True):
     personal: Personal
     balances: list[Balance]
     deposit_limit: DepositLimit | None
+    positions: dict[str, int]
+    code: str | None
 
 
 class PlayerSummary(msgspec.Struct, frozen=True):
@@ -120,6 +130,8 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
         key,
         *limit,
         balances,
+        positions,
+        code,
     ) = rows[0]
     wallet = msgspec.json.decode(balances, type=list[_BalanceRow])
     wallet_version = max((row.version for row in wallet), default=0)
@@ -136,6 +148,8 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
         personal=await _opened(context, sealed_by, key, personal),
         balances=[Balance(row.currency, row.cash, row.reserved, row.deposited, row.deposits) for row in wallet],
         deposit_limit=_deposit_limit(*limit),
+        positions=msgspec.json.decode(positions, type=dict[str, int]),
+        code=code,
     )
 
 

@@ -21,7 +21,7 @@ async def test_what_was_counted_is_told_while_the_servers_are_away() -> None:
         postgres.pool("postgresql://127.0.0.1:1/nowhere", "countroom_reader", size=1) as pool,
         Redis.from_url("redis://127.0.0.1:1") as redis,
     ):
-        (route,) = router(metrics, ReadSide(pool, redis, *[unset] * 5), unset).routes
+        (route,) = router(metrics, ReadSide(pool, redis, *[unset] * 7), unset).routes
         text = (await route.endpoint()).body.decode()  # type: ignore[attr-defined]
     assert 'countroom_commands_total{endpoint="/v1/players",outcome="ok"} 3.0' in text
     assert 'countroom_server_up{server="postgres"} 0.0' in text

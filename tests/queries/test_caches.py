@@ -33,7 +33,7 @@ async def test_the_dashboard_counts_settled_deposits_by_day_and_currency(house: 
 
 
 async def test_an_empty_cache_says_that_it_stands_nowhere(house: House) -> None:
-    assert await dashboard.dashboard(house.context) == Dashboard([], [], 0, {}, None)
+    assert await dashboard.dashboard(house.context) == Dashboard([], [], 0, {}, None, None)
     assert (await segments.deposited_at_least(house.context, Money(1, "EUR"))).positions == {}
 
 

@@ -36,6 +36,7 @@ class Finding(NamedTuple):
     leaf: str
     shown: dict[str, Any]
     words: str = ""  # what is known of the signatures
+    entries: str = ""  # how many, and of what
 
 
 class Verification(NamedTuple):
@@ -44,10 +45,11 @@ class Verification(NamedTuple):
     findings: list[Finding]
     errors: list[str]
     differences: list[str]
+    altered: Sequence[str] = ()
 
     @property
     def status(self) -> int:
-        if self.differences or not all(finding.shown["intact"] for finding in self.findings):
+        if self.differences or self.altered or not all(finding.shown["intact"] for finding in self.findings):
             return NOT_INTACT
         return NOT_CHECKED if self.errors or not self.findings else INTACT
 
@@ -60,6 +62,7 @@ class Verification(NamedTuple):
             "targets": [{"target": target, "logs": logs} for target, logs in targets.items()],
             "errors": self.errors,
             "differences": self.differences,
+            "altered": list(self.altered),
         }
 
     def to_text(self) -> str:
@@ -68,9 +71,14 @@ class Verification(NamedTuple):
             fault = finding.shown["fault"]
             said = f"NOT INTACT at position {fault['position']}: {fault['detail']}" if fault else "intact"
             said += finding.words
-            lines.append(f"{finding.target}  {finding.log}  {finding.shown['entries']:>9,} entries  {said}")
+            lines.append(f"{finding.target}  {finding.log}  {finding.entries}  {said}")
         return "\n".join(
-            [*lines, *(f"DIFFERENT: {d}" for d in self.differences), *(f"could not check {e}" for e in self.errors)]
+            [
+                *lines,
+                *(f"NOT INTACT: {a}" for a in self.altered),
+                *(f"DIFFERENT: {d}" for d in self.differences),
+                *(f"could not check {e}" for e in self.errors),
+            ]
         )
 
 
@@ -78,11 +86,34 @@ def verify(
     targets: Sequence[str], token: str, log: str | None, progress: Progress, how: regions.How = regions.UNTRUSTING
 ) -> Verification:
     """Check URLs, DSNs and directories alike. `progress` goes before the one in `how`."""
+    return told(examine(targets, token, log, progress, how))
+
+
+def told(seen: regions.Findings) -> Verification:
+    """What was found, in words and for machines."""
+    return Verification(
+        [_finding(copy.source, copy.report) for copy in seen.copies if copy.report is not None],
+        [
+            f"{without_password(at) if is_dsn(at) else at}{f' {name}' if name else ''}: {what}"
+            for at, name, what in seen.errors
+        ],
+        [
+            f"{one.head.log} at position {fault.position}: {one.source.url} and {other.source.url} differ"
+            for one, other, fault in seen.differences
+        ],
+        [f"the export {path} was altered: {why}" for path, why in seen.altered],
+    )
+
+
+def examine(
+    targets: Sequence[str], token: str, log: str | None, progress: Progress, how: regions.How = regions.UNTRUSTING
+) -> regions.Findings:
+    """The same, with the keepers that were read, so that they can be read again; only databases are left."""
     databases: list[DatabaseSource] = []
     with ExitStack() as stack:
 
         def keeper(target: str, token: str | None) -> Keeper:
-            if _is_dsn(target):
+            if is_dsn(target):
                 databases.append(stack.enter_context(closing(DatabaseSource(target))))
                 return databases[-1]
             return keeper_of(target, token)
@@ -101,17 +132,7 @@ def verify(
                     database.compare_snapshots()
                 except CouldNotCheck as error:
                     seen.errors.append((database.url, None, str(error)))
-    return Verification(
-        [_finding(copy.source, copy.report) for copy in seen.copies if copy.report is not None],
-        [
-            f"{without_password(at) if _is_dsn(at) else at}{f' {name}' if name else ''}: {what}"
-            for at, name, what in seen.errors
-        ],
-        [
-            f"{one.head.log} at position {fault.position}: {one.source.url} and {other.source.url} differ"
-            for one, other, fault in seen.differences
-        ],
-    )
+    return seen
 
 
 def how(trust: Path | None, known: Sequence[Path] = (), *, merkle_only: bool, workers: int) -> regions.How:
@@ -134,10 +155,18 @@ def _finding(source: Keeper, report: Report) -> Finding:
     if report.intact and beside:
         fault = {"position": beside.position, "reason": "index_differs", "detail": beside.detail}
         shown |= {"intact": False, "fault": fault}
-    return Finding(source.url, report.log, report.position, report.leaf, shown, regions.signatures_in_words(report))
+    return Finding(
+        source.url,
+        report.log,
+        report.position,
+        report.leaf,
+        shown,
+        regions.signatures_in_words(report),
+        regions.taken_in_words(report).rjust(17),
+    )
 
 
-def _is_dsn(target: str) -> bool:
+def is_dsn(target: str) -> bool:
     """Whether it names a database: by a URL of PostgreSQL's, or by key=value."""
     return not _is_url(target) and ("=" in target or target.startswith(("postgres://", "postgresql://")))
 

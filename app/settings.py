@@ -142,6 +142,11 @@ def client_token() -> str | None:
     return os.environ.get("COUNTROOM_TOKEN")
 
 
+def policy_file() -> Path | None:
+    """The region's policy, for commands that run beside its services."""
+    return _path("COUNTROOM_POLICY")
+
+
 def wants_traces() -> bool:
     """Whether OpenTelemetry's own variables say where to send traces; they are read by its SDK (app.tracing)."""
     if os.environ.get("OTEL_TRACES_EXPORTER") == "none":

@@ -19,6 +19,8 @@ What the log's keeper signs is checked after the open C2SP documents, by parts t
 tree over a log, its root, proofs about it), `tiles` (that tree as static files), `note` (signed texts, tree heads,
 witnesses), `policy` (whose signatures are wanted), `proof` (all of it in one file), `encoding` (how they spell values).
 
+`export` opens what a regulator took home, and `exported` checks it.
+
 `witness` signs the heads of logs that only grow, so that nobody can be shown a second history; `witnessing` is the server
 around it that a regulator runs. They read no log, and write only into a folder of their own.
 """

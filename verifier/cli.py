@@ -17,13 +17,15 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verifier.body import region_of
+from verifier.export import ExportAltered, ExportSource
 from verifier.faults import CouldNotCheck, Fault, Found, Reason, quoted
 from verifier.log import Report, verify
 from verifier.parallel import cores
@@ -74,10 +76,15 @@ class Findings:
     copies: list[Copy] = field(default_factory=list)
     errors: list[tuple[str, str | None, str]] = field(default_factory=list)
     differences: list[tuple[Copy, Copy, Fault]] = field(default_factory=list)
+    altered: list[tuple[str, str]] = field(default_factory=list)  # exports that are not as they were written, and why
 
     @property
     def status(self) -> int:
-        if self.differences or any(copy.report is not None and not copy.report.intact for copy in self.copies):
+        if (
+            self.differences
+            or self.altered
+            or any(copy.report is not None and not copy.report.intact for copy in self.copies)
+        ):
             return NOT_INTACT
         return NOT_CHECKED if self.errors else INTACT
 
@@ -93,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from verifier import proving  # noqa: PLC0415 - needs cryptography, which checking a chain does not
 
         return proving.main(given[1:])
+    if given[:1] == ["verify"]:  # what the program does anyway; said for who is used to `countroom verify`
+        given = given[1:]
     options = _parser().parse_args(given)
     urls = list(dict.fromkeys(url.rstrip("/") or url for url in options.urls))
     token = options.token or os.environ.get("COUNTROOM_TOKEN")
@@ -160,19 +169,13 @@ def check(
     """
     findings = Findings()
     for url in urls:
-        try:
+        with _told(findings, url, None):
             source = keeper(url, token)
             heads = [head for head in source.heads() if log in (None, head.log)]
             if not heads:
-                raise CouldNotCheck(f"it holds no log {log!r}" if log else "it holds no log")  # noqa: TRY301
-        except CouldNotCheck as error:
-            findings.errors.append((url, None, str(error)))
-            continue
-        for head in heads:
-            if head.position == 0:
-                findings.errors.append((url, head.log, "the log has no entry yet"))
-            else:
-                findings.copies.append(Copy(source, head))
+                raise CouldNotCheck(f"it holds no log {log!r}" if log else "it holds no log")
+            findings.errors += ((url, head.log, "the log has no entry yet") for head in heads if not head.position)
+            findings.copies += (Copy(source, head) for head in heads if head.position)
 
     copies_of_log: dict[str, list[Copy]] = defaultdict(list)
     for copy in findings.copies:
@@ -180,10 +183,8 @@ def check(
     for copies in copies_of_log.values():
         ends = {copy.head.position for copy in copies}
         for copy in copies:
-            try:
+            with _told(findings, copy.source.url, copy.head.log):
                 _check_copy(copy, ends, how)
-            except CouldNotCheck as error:
-                findings.errors.append((copy.source.url, copy.head.log, str(error)))
         longest = max(copies, key=lambda copy: max(copy.leaves, default=0))  # what agrees with it agrees with all
         findings.differences += (
             (longest, other, fault)
@@ -193,9 +194,33 @@ def check(
     return findings
 
 
+@contextmanager
+def _told(findings: Findings, url: str, log: str | None) -> Iterator[None]:
+    """What cannot be checked, and that an export was altered, becomes a finding."""
+    try:
+        yield
+    except CouldNotCheck as error:
+        findings.errors.append((url, log, str(error)))
+    except ExportAltered as error:
+        findings.altered.append((url, str(error)))
+
+
 def _check_copy(copy: Copy, ends: set[int], how: How) -> None:
     """Fill in the report, and the leaves where copies end. Raises CouldNotCheck."""
     head = copy.head
+    if isinstance(copy.source, ExportSource):
+        if how.merkle_only:
+            raise CouldNotCheck("--merkle-only is for other people's logs, not for an export of ours")
+        copy.report = copy.source.report(
+            head,
+            how.trust,
+            ends=ends,
+            workers=how.workers,
+            progress=partial(how.progress, head) if how.progress else lambda _: None,
+            known=how.known.get(head.origin, {}),
+        )
+        copy.leaves = copy.report.leaves
+        return
     if not how.merkle_only and region_of(head.origin) is None:
         raise CouldNotCheck(f"{quoted(head.origin)} is not one of our logs: check it with --merkle-only")
     pages = copy.source.pages(head)
@@ -258,6 +283,7 @@ def to_json(urls: Sequence[str], findings: Findings) -> dict[str, object]:
                     if copy.source.url == url and copy.report is not None
                 },
                 "errors": [{"log": log, "detail": detail} for at, log, detail in findings.errors if at == url],
+                **({"altered": why} if (why := dict(findings.altered).get(url)) else {}),
             }
             for url in urls
         ],
@@ -275,7 +301,7 @@ def to_text(findings: Findings) -> str:
         report = copy.report
         if report is None:
             continue
-        line = f"{copy.source.url}  {report.log}  {report.entries:,} entries  "
+        line = f"{copy.source.url}  {report.log}  {taken_in_words(report)}  "
         if report.fault is None:
             line += "intact"
         else:
@@ -283,13 +309,30 @@ def to_text(findings: Findings) -> str:
         if report.not_counted:
             line += f" ({report.not_counted:,} entries do not count: the log did not own their partition and epoch)"
         lines.append(f"{line}{signatures_in_words(report)}")
+    lines += (f"{url}  NOT INTACT: the export was altered: {why}" for url, why in findings.altered)
     lines += (f"{one.head.log}  {_not_intact(fault)}" for one, _, fault in findings.differences)
     lines += (f"{url}  {log + '  ' if log else ''}could not check: {detail}" for url, log, detail in findings.errors)
     return "\n".join(lines)
 
 
+def taken_in_words(report: Report) -> str:
+    """How many entries were found in order, and of what."""
+    entries, taken = f"{report.entries:,} entries", report.taken
+    if taken is None or taken.kind == "whole":
+        return entries
+    if taken.kind == "range":
+        return f"{entries} from position {taken.first:,} to {taken.last:,} of {taken.size:,}"
+    return f"{entries} chosen from positions {taken.first:,} to {taken.last:,} of {taken.size:,}"
+
+
 def signatures_in_words(report: Report) -> str:
     """What is known of a log's signed heads; nothing where there is none, and none was expected."""
+    enclosed = report.taken is not None and report.taken.keys == "enclosed"
+    warning = "; these keys CAME WITH THE EXPORT: give --trust with keys that you got elsewhere" if enclosed else ""
+    return _signatures(report) + warning
+
+
+def _signatures(report: Report) -> str:
     signed = report.signed
     if signed is None or (not signed.heads and not report.trusted):
         return ""
@@ -323,7 +366,7 @@ def _parser() -> argparse.ArgumentParser:
         "urls",
         metavar="URL",
         nargs="+",
-        help="the address of a region, such as https://eu.example.com, or of a log in tiles; or a directory of tiles",
+        help="the address of a region, such as https://eu.example.com, or of a log in tiles; or a directory: an export, or tiles",
     )
     parser.add_argument(
         "--trust", metavar="FILE", help="a policy (tlog-policy): verify signatures of these logs and witnesses"

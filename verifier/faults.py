@@ -70,6 +70,9 @@ class Reason(StrEnum):
     # Files of a log (C2SP tlog-tiles).
     TILE_MALFORMED = "tile_malformed"  # a tile, or a bundle of entries, has another form than its path says
 
+    # Entries that were chosen out of a log.
+    PROOF_FALSE = "proof_false"  # an entry does not lead to the root that was signed
+
     # What is kept beside a log. The log may be in order then, but what readers are shown is not it.
     TILE_DIFFERS = "tile_differs"  # a tile of hashes is not that of the log's tree
     SUBTREE_DIFFERS = "subtree_differs"  # the same in a database

@@ -49,12 +49,32 @@ _header = struct.Struct(">32sQQ").unpack_from
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """
+    What an export holds of a log of `size` entries: "whole", a "range" or a "selection" of those from `first` to `last`.
+
+    `keys` is where the keys come from by which signatures were checked: "given", or "enclosed" in the export; None where
+    none was checked.
+    """
+
+    kind: str
+    first: int
+    last: int
+    size: int
+    keys: str | None
+
+    def to_json(self) -> dict[str, object]:
+        return {"kind": self.kind, "first": self.first, "last": self.last, "size": self.size, "keys": self.keys}
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """
     What a check found. Up to `position`, whose leaf is `leaf`, the log is in order; times are µs since 1970 UTC.
 
     `signed` is None when the source shows no heads, as a mere sequence of entries does; `trusted` says that signatures
-    were verified. `leaves` are those of the positions that were asked for, as far as the log is in order.
+    were verified. `leaves` are those of the positions that were asked for, as far as the log is in order. `taken` is None
+    unless the log stands in an export.
     """
 
     log: str
@@ -70,6 +90,7 @@ class Report:
     signed: "Signed | None" = None
     trusted: bool = False
     leaves: dict[int, bytes] = field(default_factory=dict)
+    taken: Taken | None = None
 
     @property
     def unwitnessed_entries(self) -> int:
@@ -93,6 +114,7 @@ class Report:
             "signed": None if self.signed is None else self.signed.to_json(),
             "witnessed": None if self.signed is None else self.signed.witnessed_to_json(),
             "unwitnessed_entries": self.unwitnessed_entries,
+            **({} if self.taken is None else {"export": self.taken.to_json()}),
         }
 
 

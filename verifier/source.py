@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -44,8 +44,11 @@ BUNDLE = 256  # entries
 BUNDLE_BYTES_MAX = BUNDLE * (2 + 0xFFFF)
 HEADS_A_PAGE = 200
 
-Entries = Generator[tuple[int, bytes, bytes], None, None]
-"""Position, entry and leaf. Whoever stops early closes it."""
+Entry = tuple[int, bytes, bytes]
+"""Position, entry and leaf."""
+
+Entries = Generator[Entry, None, None]
+"""Whoever stops early closes it."""
 
 _LEAF = re.compile(rf"[0-9a-f]{{{2 * HASH_BYTES}}}")
 _WORTH_RETRYING = {429, 500, 502, 503, 504}
@@ -88,9 +91,11 @@ class Keeper(Protocol):
 
 
 def keeper_of(target: str, token: str | None = None) -> "Keeper":
-    """The keeper that a target names: a directory of tiles, or an address. Raises CouldNotCheck."""
+    """The keeper that a target names: an export, a directory of tiles, or an address. Raises CouldNotCheck."""
     if "://" not in target and os.path.isdir(target):  # noqa: PTH112
-        return FolderSource(target)
+        from verifier.export import ExportSource, is_export  # noqa: PLC0415 - which rests on this module
+
+        return ExportSource(target) if is_export(target) else FolderSource(target)
     return UrlSource(target, token)
 
 
@@ -184,12 +189,14 @@ class UrlSource:
                 return heads
         raise CouldNotCheck(f"the list of logs of {self.url} does not end")
 
-    def entries(self, head: Head, *, after: int = 0) -> Entries:
+    def entries(self, head: Head, *, after: int = 0, read: Callable[[bytes], Entry] | None = None) -> Entries:
         """
         The entries of a log behind position `after`, up to the announced head, read as they are asked for.
 
-        A connection that breaks is made anew and goes on behind the last entry.
+        A connection that breaks is made anew and goes on behind the last entry. `read` makes an entry of its line, if not
+        this module's careful reader is to do it.
         """
+        read = read or self._entry
         position = after
         tries_left = TRIES_MAX
         while position < head.position:
@@ -197,7 +204,7 @@ class UrlSource:
             try:
                 for lines in self._chunks_of_lines(head.log, after=position):
                     for line in lines:
-                        entry = self._entry(line)
+                        entry = read(line)
                         yield entry
                         position, tries_left = entry[0], TRIES_MAX
                         if position >= head.position:
@@ -221,7 +228,7 @@ class UrlSource:
             raise CouldNotCheck(f"{self.url} does not give the entry at position {position} of log {head.log}")
         return leaf_hash(entry)
 
-    def _entry(self, line: bytes) -> tuple[int, bytes, bytes]:
+    def _entry(self, line: bytes) -> Entry:
         try:
             item = json.loads(line)
             position, leaf, entry = item["position"], item["leaf"], item["entry"]

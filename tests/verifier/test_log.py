@@ -174,12 +174,12 @@ def test_a_planted_fault_is_found(reason: Reason, position: int, plant: Callable
 
 
 def test_every_reason_has_been_planted() -> None:
-    elsewhere = {  # below, in test_cli, test_tiled, test_signed, and tests/app/test_verify
+    elsewhere = {  # below, in test_cli, test_tiled, test_signed, test_export, and tests/app/test_verify
         *(Reason.HEAD_MISMATCH, Reason.COPIES_DIFFER),
         *(Reason.TILE_MALFORMED, Reason.TILE_DIFFERS, Reason.SUBTREE_DIFFERS, Reason.INDEX_DIFFERS),
         *(Reason.HEAD_MALFORMED, Reason.HEAD_FOREIGN, Reason.HEAD_BEYOND_LOG, Reason.ROOT_MISMATCH),
         *(Reason.SIGNATURE_FALSE, Reason.HEAD_UNSIGNED, Reason.KEY_RETIRED, Reason.ROTATION_INVALID),
-        Reason.RECORDED_IMPLAUSIBLE,
+        *(Reason.RECORDED_IMPLAUSIBLE, Reason.PROOF_FALSE),
     }
     assert {reason for reason, _, _ in PLANTED} == set(Reason) - elsewhere
 

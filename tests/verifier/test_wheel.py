@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.app.exports import make, region_of, small_book, trust_file
+
 REPOSITORY = Path(__file__).parents[2]
 
 # Imports the program from the wheel and prints every module that then is neither Python's nor the wheel's.
@@ -73,3 +75,30 @@ def test_signatures_need_cryptography_and_nothing_else(wheel: Path, tmp_path: Pa
     assert set(ast.literal_eval(done.stdout)) >= {"cryptography"}
     foreign = {name for name in ast.literal_eval(done.stdout) if not name.startswith(("_", "cryptography"))}
     assert foreign <= {"cffi"}, foreign
+
+
+# Verifies an export from the wheel, and prints every module that then is neither Python's nor the wheel's.
+VERIFIES = FOREIGN_IMPORTS.replace(
+    "names = ", "status = verifier.cli.main(sys.argv[2:])\nassert status == 0, status\nnames = "
+)
+
+
+def test_an_export_of_a_player_verifies_where_only_the_wheel_is(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "wheel")
+    book = small_book()
+    with region_of(book) as region:
+        make(region.url, tmp_path / "usb", player=book.players[1])
+    command = [sys.executable, "-I", "-c", VERIFIES, str(tmp_path / "wheel"), "verify", "usb", "--trust"]
+    done = subprocess.run(
+        [*command, str(trust_file(tmp_path))], cwd=tmp_path, env={}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said, foreign = done.stdout.splitlines()
+    assert "entries chosen from positions 1 to" in said
+    assert "intact; 1 heads, 1 signatures" in said
+    names = {name for name in ast.literal_eval(foreign) if not name.startswith(("_", "cryptography"))}
+    assert names <= {"cffi"}, names

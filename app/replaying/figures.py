@@ -1,0 +1,102 @@
+"""
+Read models made again from verified logs: as of a moment, or at exactly the positions at which live ones stand.
+
+Invariant: a batch holds whole commands, so a read model is only ever made up to the end of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+
+import msgspec
+
+from app.replaying.verified import Verified
+from eventstore.record import Entry, Recorded, UnknownEvent, decode_body
+from projections import catalog
+from projections.memory import MemoryStore
+from projections.projection import START, Batch, Events, OutOfOrder, Position
+from replay.moment import Moment
+from verifier.faults import CouldNotCheck
+
+BATCH_ENTRIES = 5_000
+
+Stops = Mapping[str, Mapping[str, int]]
+"""By read model and log: the last position that is to be applied."""
+
+
+def as_of(logs: Verified, moment: Moment, names: Collection[str] = catalog.NAMES) -> dict[str, MemoryStore]:
+    """Read models as of a moment, or rather of the last command that had ended by then. Raises CouldNotCheck."""
+    stores = {name: store for name, store in catalog.in_memory().items() if name in names}
+    for log in logs.logs:
+        for batch in batches(logs, log, lambda entry: moment.covers(entry.log, entry.position, entry.recorded)):
+            for store in stores.values():
+                _apply(store, batch)
+    return stores
+
+
+def at(logs: Verified, stops: Stops) -> dict[str, MemoryStore]:
+    """
+    Read models at exactly these positions. Raises CouldNotCheck, also if that is impossible: a position that the logs
+    do not reach, or inside a command.
+    """
+    stores = {name: store for name, store in catalog.in_memory().items() if name in stops}
+    for log in {log for where in stops.values() for log in where} - logs.logs.keys():
+        raise CouldNotCheck(f"a read model has applied the log {log}, which is not at {logs.target}")
+    for log in logs.logs:
+        ends = {name: where.get(log, 0) for name, where in stops.items()}
+        last = max(ends.values(), default=0)
+        for batch in batches(logs, log, lambda entry, last=last: entry.position <= last, set(ends.values())):  # type: ignore[misc]
+            for name, store in stores.items():
+                if batch.after.position <= ends[name]:
+                    _apply(store, batch)
+        for name, end in ends.items():
+            if stores[name].at(log).position != end:
+                raise CouldNotCheck(
+                    f"{name} stands at {log}/{end}, which is beyond what was verified at {logs.target} or inside a command"
+                )
+    return stores
+
+
+def batches(logs: Verified, log: str, covers: Callable[[Entry], bool], stops: Collection[int] = ()) -> Iterator[Batch]:
+    """The events that count of the log's first entries, as far as `covers` says; some batch ends at each of `stops`."""
+    if logs.logs[log].kind != "whole":
+        raise CouldNotCheck(
+            f"figures are made of whole logs, and {logs.shown} holds a {logs.logs[log].kind} of log {log}"
+        )
+    events: list[Recorded] = []
+    before, after, whole = START, START, 0
+    covered = True
+    for entry in logs.entries(log):  # to the end, which proves the rest
+        covered = covered and covers(entry)
+        if not covered:
+            continue
+        recorded = _event(logs, entry)
+        if recorded is not None:
+            events.append(recorded)
+        if recorded is None or recorded.body.command.i == recorded.body.command.n:
+            after, whole = Position(entry.position, entry.leaf), len(events)
+            if whole >= BATCH_ENTRIES or after.position in stops:
+                yield Batch(log, before, after, Events(events[:whole]))
+                before, events, whole = after, events[whole:], 0
+    if after != before:
+        yield Batch(log, before, after, Events(events[:whole]))
+
+
+def _event(logs: Verified, entry: Entry) -> Recorded | None:
+    """The event of an entry that counts. Raises CouldNotCheck."""
+    try:
+        recorded = logs.codec.decode(entry)
+        return recorded if logs.ownership.counts(entry.log, entry.position, recorded.body) else None
+    except (UnknownEvent, msgspec.MsgspecError) as error:
+        with suppress(msgspec.MsgspecError):
+            if not logs.ownership.counts(entry.log, entry.position, decode_body(entry.body)):
+                return None
+        raise CouldNotCheck(f"{entry.log}/{entry.position} cannot be replayed by this release: {error}") from None
+
+
+def _apply(store: MemoryStore, batch: Batch) -> None:
+    try:
+        store.apply(batch)
+    except OutOfOrder as error:
+        raise CouldNotCheck(f"{store.name} cannot be made from these logs: {error}") from None

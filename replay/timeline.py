@@ -1,0 +1,153 @@
+"""
+What happened to a player, row by row: when, who did it, what, how much, and what was left.
+
+Invariants:
+    - a row is made from the bytes of its entry alone, also of a kind that this release does not know;
+    - a sealed field stays sealed unless its key was given, and then is marked as opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from domain.kernel import Money, Sealed, instant
+from eventstore.record import Body
+from policies.currencies import EXPONENTS
+from replay.account import Concerned
+
+Reveal = Callable[[str, str, Sealed], str | None]
+"""(event id, dotted path, sealed field) → in the clear, or None if its key was not given."""
+
+WORDS: Mapping[str, str] = {
+    "player.registered": "account opened: {brand}, {country}, {currency}",
+    "player.blocked": "blocked: {reason}",
+    "limits.deposit_limit_set": "deposit limit of a {period} set",
+    "limits.headroom_consumed": "counted against the deposit limit",
+    "limits.headroom_released": "given back to the deposit limit of {day}",
+    "transaction.deposit_requested": "deposit requested from {provider} {reference}",
+    "transaction.deposit_settled": "deposit settled",
+    "transaction.deposit_failed": "deposit failed: {reason}",
+    "wallet.credited": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
+    "wallet.reserved": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
+    "wallet.debited": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
+    "keys.disclosed": "keys disclosed to {recipient}: {reason}",
+    "reads.recorded": "looked at",
+}
+"""How events read; any other is told by its tag and its fields."""
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A personal field whose key was given."""
+
+    opened: str
+
+
+class Row(msgspec.Struct, frozen=True):
+    """
+    An entry. `leaf` in hex; `counts` is false for a stranded one; `occurred` only where that was not when it was recorded.
+
+    `money` is what the event is about, `balance` (minor units of its currency) what the wallet held after it.
+    """
+
+    log: str
+    position: int
+    leaf: str
+    recorded: datetime
+    occurred: str | None
+    counts: bool
+    type: str
+    what: str
+    actor: str
+    money: Money | None
+    balance: dict[str, int] | None
+    stream: str
+    version: int
+    id: str
+    command: str
+    cause: str | None
+    data: Any
+
+
+def rows(concerned: Iterable[Concerned], reveal: Reveal = lambda *_: None) -> list[Row]:
+    return [_row(each, reveal) for each in concerned]
+
+
+def _row(concerned: Concerned, reveal: Reveal) -> Row:
+    entry, body, counts = concerned
+    data = _opened(body, "data", msgspec.json.decode(body.data), reveal)
+    money, balance = _money(data)
+    return Row(
+        log=entry.log,
+        position=entry.position,
+        leaf=entry.leaf.hex(),
+        recorded=instant(entry.recorded),
+        occurred=body.occurred,
+        counts=counts,
+        type=body.type,
+        what=in_words(body.type, data),
+        actor=body.actor,
+        money=money,
+        balance=balance,
+        stream=body.stream,
+        version=body.version,
+        id=body.id,
+        command=body.command.id,
+        cause=body.cause,
+        data=data,
+    )
+
+
+def in_words(tag: str, data: Any) -> str:
+    """What an event says, in a line."""
+    words = WORDS.get(tag)
+    if words is not None and isinstance(data, dict):
+        try:
+            return words.format_map(_Missing(data)).strip()
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError):
+            pass  # of an unexpected shape: told like an event that is not known
+    fields = data.items() if isinstance(data, dict) else ()
+    said = ", ".join(f"{name} {value}" for name, value in fields if isinstance(value, str | int))
+    return f"{tag}: {said}" if said else tag
+
+
+def amount(minor: int, currency: str) -> str:
+    """Minor units as people write them: 1234 EUR → 12.34."""
+    digits = EXPONENTS.get(currency, 0)
+    whole, rest = divmod(abs(minor), 10**digits)
+    return f"{'-' if minor < 0 else ''}{whole:,}" + (f".{rest:0{digits}}" if digits else "")
+
+
+class _Missing(dict[str, Any]):
+    def __missing__(self, _key: str) -> str:
+        return ""
+
+
+def _money(data: Any) -> tuple[Money | None, dict[str, int] | None]:
+    if not isinstance(data, dict):
+        return None, None
+    transfer = data.get("transfer")
+    given = next(
+        (m for m in (data.get("money"), data.get("limit"), transfer and transfer.get("money")) if m is not None), None
+    )
+    try:
+        money = None if given is None else msgspec.convert(given, Money)
+        balance = msgspec.convert(data["balance"], dict[str, int]) if transfer is not None else None
+    except (msgspec.ValidationError, KeyError):
+        return None, None
+    return money, None if balance is None else {"cash": 0, "reserved": 0, **balance}
+
+
+def _opened(body: Body, path: str, value: Any, reveal: Reveal) -> Any:
+    """The data, with those of its sealed fields opened whose keys were given."""
+    if isinstance(value, list):
+        return [_opened(body, f"{path}.{place}", part, reveal) for place, part in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"sealed", "key"}:
+        text = reveal(body.id, path, msgspec.convert(value, Sealed))
+        return value if text is None else {"opened": text}
+    return {name: _opened(body, f"{path}.{name}", part, reveal) for name, part in value.items()}

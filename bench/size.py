@@ -9,6 +9,7 @@ being large is in the figures, and what an application saves by serving the same
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import subprocess
 import sys
@@ -31,11 +32,14 @@ from bench.peers.raw import Raw
 from bench.peers.stock import Stock
 from bench.peers.uma import Uma
 from bench.servers import Missing, Servers
+from eventstore import postgres
+from eventstore.heads import LogTree
 
 PEERS: tuple[Peer, ...] = (Stock(tuned=True), MessageDb(8, 8), Uma(), Raw())
 EMPTY = Load(players=2_000, events=1)
 _CHECKOUT = Path(__file__).parent.parent
 _EMPTY_MINUTES = 3
+_PROOFS = 1_000
 _CHECKPOINTS = 4
 """About so many in the minutes that are measured, if PostgreSQL's least checkpoint_timeout of 30 s allows it."""
 
@@ -75,7 +79,7 @@ def run(
     `held`: minutes with a snapshot held open, of our log only. `minute`: its length in seconds, to try the program out.
     --no-peers measures ours alone, --no-verified does not read the whole log again at the end.
 
-    {"entries", "streams", "contenders": {name: {…}}, "ratios", "held", "verified", "left_out"}; see docs/reference/benchmarks.md.
+    {"entries", "streams", "contenders": {name: {…}}, "ratios", "held", "proof", "verified", "left_out"}; see docs/reference/benchmarks.md.
     """
     players = streams // 2  # each has a stream of their own and one of limits
     plan = Plan(Load(players, entries // players - 1), minutes, held, minute, verified)
@@ -99,6 +103,7 @@ def _measured(contender: Peer, plan: Plan, found: dict[str, Any]) -> dict[str, A
         full = uvloop.run(_minutes(contender, here, plan._replace(held=plan.held if contender.name == OURS else 0)))
         if contender.name == OURS:
             found["held"] = full.pop("held", None)
+            found["proof"] = uvloop.run(_proved(here.at("ours")))
             found["verified"] = _verified(here.at("ours")) if plan.verified else None
     return {"empty": empty["median"], **full, "to_empty": round(full["median"] / empty["median"], 2)}
 
@@ -164,6 +169,26 @@ def _snapshot(dsn: str) -> Iterator[None]:
         yield
 
 
+async def _proved(dsn: str) -> dict[str, Any]:
+    """How long the stored hashes take to be made, and then the proof of one entry (reading and computing), of a random one each time."""
+    async with await postgres.connect(dsn, "countroom_heads") as connection:
+        tree = LogTree(connection, 1)
+        began = time.perf_counter()
+        size = await tree.extend()
+        extended_s = time.perf_counter() - began
+        taken = []
+        for _ in range(_PROOFS):
+            began = time.perf_counter()
+            await tree.inclusion_proof(random.randrange(size), size)
+            taken.append(1e3 * (time.perf_counter() - began))
+    return {
+        "size": size,
+        "extended_s": round(extended_s, 1),
+        "median_ms": round(statistics.median(taken), 2),
+        "p99_ms": round(statistics.quantiles(taken, n=100)[98], 2),
+    }
+
+
 def _verified(dsn: str) -> dict[str, Any]:
     """What `countroom verify` says of the whole log, filled and appended."""
     began = time.monotonic()
@@ -193,6 +218,11 @@ def show(found: dict[str, Any]) -> str:
             f"median {held['median']:,}/s, worst {held['worst']:,}/s, last third ÷ first third {held['last_to_first']}"
         )
         lines += ["", f"With a snapshot held open for {len(held['minutes'])} minutes: {speeds}."]
+    if proof := found.get("proof"):
+        lines.append(
+            f"A proof of one of {proof['size']:,} entries, from the database: median {proof['median_ms']} ms, p99 {proof['p99_ms']} ms;"
+            f" the stored hashes of the whole log were made in {proof['extended_s']} s."
+        )
     if verified := found.get("verified"):
         state = f"intact, in {verified['seconds']} s" if verified["intact"] else f"NOT intact: {verified['said']}"
         lines.append(f"The log of {verified['entries']:,} entries verifies: {state}.")

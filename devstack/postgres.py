@@ -48,7 +48,7 @@ SETTINGS = {
     "max_wal_size": "2GB",  # under load, checkpoints come by time and not every few seconds
     "checkpoint_timeout": "15min",
     "wal_buffers": "8MB",
-    "max_connections": "60",
+    "max_connections": "100",
     "shared_buffers": "64MB",
     "maintenance_work_mem": "32MB",
     "huge_pages": "off",

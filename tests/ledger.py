@@ -137,8 +137,12 @@ class Ledger:
 
     @cached_property
     def admin(self) -> psycopg.Connection[Any]:
-        """The administrator's connection, which goes away with the servers."""
+        """The administrator's connection, which goes away with the servers, or by `close`."""
         return psycopg.connect(self.dsn, autocommit=True)
+
+    def close(self) -> None:
+        """For a ledger of one test, of which there may be many."""
+        self.admin.close()
 
     def as_role(self, role: str) -> str:
         return postgres.acting_as(self.dsn, f"countroom_{role}")

@@ -95,9 +95,10 @@ async def region(ledger: Ledger, servers: Servers, region_key: RegionKey, *, gap
         pass
 
     async def opened() -> PostgresLog:
-        return await PostgresLog.open(await connect(ledger.dsn, "countroom_writer"), "eu")
+        return await PostgresLog.open(writing, "eu")
 
     async with (
+        await connect(ledger.dsn, "countroom_writer") as writing,
         pool(ledger.dsn, "countroom_reader", size=4) as readers,
         pool(ledger.dsn, "countroom_writer", size=2) as writers,
         Redis.from_url(servers.endpoints.redis) as redis,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,14 +23,15 @@ from tests.stack import Servers
 
 
 @pytest.fixture
-def projected(servers: Servers) -> Ledger:
+def projected(servers: Servers) -> Iterator[Ledger]:
     """A log of its own, in a database with read models."""
     dsn = servers.fresh_database("projected")
     schema.migrate(dsn, [("ledger", schema.HERE), ("read", Path(projections.__file__).parent / "schema")])
     ledger = Ledger(dsn)
     ledger.sql("SELECT ledger.register_log('eu', %s, true), ledger.register_log('us', %s, false)", EU, US)
     ledger.empty()
-    return ledger
+    yield ledger
+    ledger.close()
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ def test_no_proof_with_one_bit_changed_proves_anything_else() -> None:
     whole = verify_proof(data, LEAVES[7], POLICY)
     unsigned = range(data.index(b"extra "), data.index(b"index "))
     for at in range(len(data)):
-        for bit in range(8):
+        for bit in (at % 8, (at + 3) % 8):
             changed = data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
             try:
                 proven = verify_proof(changed, LEAVES[7], POLICY)

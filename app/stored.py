@@ -14,13 +14,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 import msgspec
 import psycopg
 
 from eventstore.postgres import acting_as
 from eventstore.record import decode_body
+from verifier.body import Columns
 from verifier.faults import CouldNotCheck, Reason
 from verifier.sheet import Entries
 from verifier.source import Head
@@ -113,7 +114,7 @@ class DatabasePages:
                     for prev_leaf, position, time, body in zip(prefixes, positions, times, bodies, strict=False)
                 ],
                 b"".join(leaves),
-                index.compare(positions, bodies, columns),
+                _Beside(index, positions, bodies, columns),
             )
             previous = leaves[-1]
 
@@ -162,6 +163,18 @@ class _Index:
             opened = msgspec.json.decode(decode_body(opening).data)
             self._epochs = {p: opened["epoch"] for first, last in opened["partitions"] for p in range(first, last + 1)}
 
+    def agrees(self, facts: Columns, columns: Sequence[Sequence[Any]]) -> bool:
+        """Whether the columns are these facts, of entries that count. Facts do not tell who claims another command's id."""
+        streams, versions, types, partitions, epochs, commands, nths, _ = facts
+        ids = tuple([command if i == 1 else None for command, i in zip(commands, nths, strict=True)])
+        return self._epochs.items() >= set(zip(partitions, epochs, strict=True)) and tuple(map(tuple, columns)) == (
+            tuple(streams),
+            tuple(versions),
+            tuple(types),
+            tuple(partitions),
+            ids,
+        )
+
     def compare(
         self, positions: Sequence[int], bodies: Sequence[bytes], columns: list[tuple[Any, ...]]
     ) -> tuple[int, str] | None:
@@ -184,3 +197,19 @@ class _Index:
         names = ("stream", "version", "type", "partition", "command_id")
         wrong = next(n for n, a, b in zip(names, found[place], expected[place], strict=True) if a != b)
         return positions[place], f"the index column {wrong} differs from the body"
+
+
+class _Beside(NamedTuple):
+    """The index columns of some entries (verifier.sheet.Index)."""
+
+    compared: _Index
+    positions: Sequence[int]
+    bodies: Sequence[bytes]
+    columns: list[tuple[Any, ...]]
+
+    def agrees(self, facts: Columns) -> bool:
+        claims = any(b'claims"' in body or b"\\u" in body for body in self.bodies)  # or may, in other letters
+        return not claims and self.compared.agrees(facts, self.columns)
+
+    def differing(self) -> tuple[int, str] | None:
+        return self.compared.compare(self.positions, self.bodies, self.columns)

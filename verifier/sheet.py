@@ -16,6 +16,7 @@ from hashlib import sha256
 from operator import lt
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from verifier.body import Columns
 from verifier.book import Stretch, Stretcher
 from verifier.faults import Broken, Found, Reason
 from verifier.merkle import HASH_BYTES
@@ -31,13 +32,25 @@ PAIR = 2 * HASH_BYTES
 _headers = struct.Struct(">32sQQ").iter_unpack
 
 
+class Index(Protocol):
+    """What somebody keeps beside entries, to find them by."""
+
+    def agrees(self, facts: Columns) -> bool:
+        """Whether it says what the entries say. False may also mean that it takes a closer look to know."""
+        ...
+
+    def differing(self) -> tuple[int, str] | None:
+        """The position of the first entry of which it says something else, and what; None if it does not."""
+        ...
+
+
 class Entries(NamedTuple):
     """Consecutive entries as somebody shows them, with the leaves that are claimed for them, side by side."""
 
     positions: Sequence[int]
     entries: list[bytes]
     leaves: bytes
-    beside: tuple[int, str] | None = None  # the first of them of which an index says something else, and what
+    beside: Index | None = None
 
     def one_by_one(self) -> Iterator[tuple[int, bytes, bytes]]:
         """As `verifier.log.verify` takes them."""
@@ -116,11 +129,11 @@ class PageReader:
         sound, due, last_leaf, prev_leaf = True, task.first, b"", b""
         beside: tuple[int, str] | None = None
         opening: bytes | None = None
-        for positions, entries, claimed, beside_here in self._parts(task):
+        for positions, entries, claimed, index in self._parts(task):
             hashes = [sha256(b"\x00" + entry).digest() for entry in entries]
             after = due + len(entries)
             sound = sound and b"".join(hashes) == claimed and list(positions) == list(range(due, after))
-            beside = beside or beside_here
+            facts: Columns | None = None
             if region is not None and sound:
                 sound = min(map(len, entries)) >= HEADER_BYTES and self._in_chain(
                     entries, hashes, due, last_leaf, times
@@ -128,8 +141,11 @@ class PageReader:
                 prev_leaf = prev_leaf or entries[0][:HASH_BYTES]
                 if sound and due == 1:
                     opening = entries[0]
-                if sound and stretcher is not None and not self._follow(stretcher, entries[due == 1 :]):
-                    stretcher = None
+                if sound and stretcher is not None and (rest := entries[due == 1 :]):
+                    facts = self._follow(stretcher, rest)
+                    stretcher = stretcher if facts else None
+            if index is not None and beside is None and not (facts and due > 1 and index.agrees(facts)):
+                beside = index.differing()
             leaves += hashes
             due, last_leaf = after, hashes[-1]
         whole = sound and due == task.last + 1
@@ -174,11 +190,13 @@ class PageReader:
             and all(map(lt, recorded, recorded[1:]))
         )
 
-    def _follow(self, stretcher: Stretcher, entries: list[bytes]) -> bool:
+    def _follow(self, stretcher: Stretcher, entries: list[bytes]) -> Columns | None:
+        """What the entries say, if they are in order."""
         try:
-            return not entries or stretcher.follow(self._bodies.read_all([entry[HEADER_BYTES:] for entry in entries]))
+            facts = self._bodies.read_all([entry[HEADER_BYTES:] for entry in entries])
+            return facts if stretcher.follow(facts) else None
         except Broken:
-            return False
+            return None
 
 
 def _levels(leaves: list[bytes]) -> list[list[bytes]]:

@@ -6,8 +6,9 @@ import psycopg
 import pytest
 
 from app import checking
+from eventstore.log import Command
 from tamper.shown import loosen
-from tests.ledger import EU, Ledger, command, opening
+from tests.ledger import EU, Ledger, body, command, new_id, opening, stream
 from tests.stack import Servers
 from tests.verifier.region import TOKEN
 
@@ -97,3 +98,19 @@ def test_leaves_of_other_lengths_are_found_even_if_they_make_up_for_one_another(
 def test_a_longer_leaf_at_the_end_is_found(origin: Ledger) -> None:
     origin.sql("UPDATE ledger.entry SET leaf = leaf || leaf WHERE position = 30")
     assert fault(origin) == ("leaf_mismatch", LENGTH)
+
+
+@pytest.mark.parametrize("spelled", ["claims", r"cl\u0061ims"])
+def test_an_id_in_the_place_of_the_one_that_is_claimed_is_found_on_later_pages_too(
+    origin: Ledger, spelled: str
+) -> None:
+    origin.sql("SET session_replication_role = origin")
+    for first in range(1, 1_201, 200):
+        assert origin.append(command(*(("wallet 30", version) for version in range(first, first + 200)))) == [0]
+    id_, claimed = new_id(), new_id()
+    claiming = body("wallet 2", 2, id_, claims=claimed.hex()).replace(b'"claims"', f'"{spelled}"'.encode())
+    assert origin.append(Command(id_, [claiming], (), frozenset([stream("wallet 2")]))) == [0]
+    origin.sql("SET session_replication_role = replica")
+    assert checking.verify([origin.dsn], TOKEN, None, lambda *_: None).status == checking.INTACT
+    origin.sql("UPDATE ledger.entry SET command_id = encode(%s, 'hex')::uuid WHERE position = 1231", id_)
+    assert fault(origin) == ("index_differs", 1_231)

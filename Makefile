@@ -18,7 +18,7 @@ demo: setup
 up: setup
 	@.venv/bin/countroom up $(ARGS)
 
-PYTEST := $(RUN) -m pytest -q -n 4 --dist loadfile
+PYTEST := $(RUN) -m pytest -q -n 3 --dist loadfile
 
 test: setup
 	@$(PYTEST) -m "not fault" $(ARGS)

@@ -313,7 +313,7 @@ def assert_nothing_new(note: bytes, vkeys: list[str], original: tuple[str, list[
     assert set(names) <= set(original[1])
 
 
-CHANGES: list[Callable[[int], list[int]]] = [
+CHANGES: list[Callable[[int, int], list[int]]] = [
     lambda at, byte: [byte ^ 1 << (at + bit) % 8 for bit in (0, 3)],
     lambda _at, _byte: [0x0A, 0x20, 0x2B, 0x3D, 0x41],
 ]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -29,25 +27,12 @@ from eventstore.postgres import PostgresLog, PostgresStreams, connect, pool
 from eventstore.record import Codec, Recorded
 from eventstore.vault import RegionKey, Vault
 from eventstore.writer import Writer
+from tests.asking import Answer, send
 from tests.ledger import OWNED, Ledger
 from tests.stack import Servers
 
 TOKENS = Tokens([record(role, f"{role}:test", [role]) for role in ROLES])
 CODEC = Codec(AGGREGATES)
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    raw: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.raw)
-
-    def problem(self) -> tuple[int, str]:
-        assert self.headers["content-type"] == "application/problem+json"
-        return self.status, self.json["code"]
 
 
 class Client:
@@ -66,12 +51,7 @@ class Client:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if role:
             sent["Authorization"] = f"Bearer {role}"
-        request = urllib.request.Request(self.url + path, data=body, headers=sent)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return Answer(response.status, dict(response.headers), response.read())
-        except urllib.error.HTTPError as error:
-            return Answer(error.code, dict(error.headers), error.read())
+        return send("GET" if body is None else "POST", self.url + path, body, sent)
 
 
 class _Quiet(uvicorn.Server):

@@ -16,7 +16,8 @@ from pyrage import DecryptError, decrypt, x25519
 
 from app import commanding, disclosing
 from eventstore.vault import DataKey, RegionKey
-from tests.app.reading import Answer, Client, events, region, serving
+from tests.app.reading import Client, events, region, serving
+from tests.asking import Answer
 from tests.ledger import Ledger
 from tests.stack import Servers
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,18 +16,9 @@ import pytest
 from app import local
 from app.local import Local
 from eventstore.postgres import acting_as
+from tests.asking import Answer, send
 from tests.stack import free_port_base
 from tests.system.collector import Collector
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    raw: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.raw)
 
 
 class Client:
@@ -41,7 +30,7 @@ class Client:
         self.keys = 0
 
     def get(self, path: str, *, role: str = "operator", headers: dict[str, str] | None = None) -> Answer:
-        return self._send("GET", path, None, {"Authorization": f"Bearer {self.tokens[role]}", **(headers or {})})
+        return send("GET", self.url + path, None, {"Authorization": f"Bearer {self.tokens[role]}", **(headers or {})})
 
     def post(
         self,
@@ -61,15 +50,7 @@ class Client:
             key = f"test-{self.keys}-{time.monotonic_ns()}"
         if key is not None:
             headers["Idempotency-Key"] = key
-        return self._send("POST", path, raw if raw is not None else json.dumps(body).encode(), headers)
-
-    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        request = urllib.request.Request(self.url + path, data=body, headers=headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return Answer(response.status, dict(response.headers), response.read())
-        except urllib.error.HTTPError as error:
-            return Answer(error.code, dict(error.headers), error.read())
+        return send("POST", self.url + path, raw if raw is not None else json.dumps(body).encode(), headers)
 
     def register(self, **more: Any) -> str:
         answer = self.post("/v1/players", {"country": "DE", "currency": "EUR", **more})

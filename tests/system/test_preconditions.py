@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.system.conftest import Answer, Client, Deployment
+from tests.asking import Answer
+from tests.system.conftest import Client, Deployment
 
 LIMIT = {"limit": {"amount": 1000, "currency": "EUR"}}
 

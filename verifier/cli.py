@@ -307,7 +307,8 @@ def to_text(findings: Findings) -> str:
         else:
             line += _not_intact(report.fault)
         if report.not_counted:
-            line += f" ({report.not_counted:,} entries do not count: the log did not own their partition and epoch)"
+            do = "does" if report.not_counted == 1 else "do"
+            line += f" ({_entries(report.not_counted)} {do} not count: not of a partition and epoch that the log owned)"
         lines.append(f"{line}{signatures_in_words(report)}")
     lines += (f"{url}  NOT INTACT: the export was altered: {why}" for url, why in findings.altered)
     lines += (f"{one.head.log}  {_not_intact(fault)}" for one, _, fault in findings.differences)
@@ -317,7 +318,7 @@ def to_text(findings: Findings) -> str:
 
 def taken_in_words(report: Report) -> str:
     """How many entries were found in order, and of what."""
-    entries, taken = f"{report.entries:,} entries", report.taken
+    entries, taken = _entries(report.entries), report.taken
     if taken is None or taken.kind == "whole":
         return entries
     if taken.kind == "range":
@@ -337,18 +338,26 @@ def _signatures(report: Report) -> str:
     if signed is None or (not signed.heads and not report.trusted):
         return ""
     if not report.trusted:
-        return f"; {signed.heads:,} signed heads fit the tree, but NO signature was checked (give --trust)"
-    said = (
-        f"; {signed.heads:,} heads, {signed.signatures:,} signatures and {signed.cosignatures:,} cosignatures are true"
-    )
+        fit = "fits" if signed.heads == 1 else "fit"
+        return f"; {_counted(signed.heads, 'signed head')} {fit} the tree, but NO signature was checked (give --trust)"
+    heads, signatures = _counted(signed.heads, "head"), _counted(signed.signatures, "signature")
+    said = f"; {heads}, {signatures} and {_counted(signed.cosignatures, 'cosignature')} are true"
     if signed.unknown_signatures:
         said += f" ({signed.unknown_signatures:,} more are of unknown keys)"
     if signed.witnessed_size is None:
         return f"{said}; no entry is witnessed yet"
     names = ", ".join(quoted(name) for name in sorted(signed.witnessed_by)) or "nobody, which the policy allows"
     return (
-        f"{said}; witnessed up to {signed.witnessed_size:,} by {names}; {report.unwitnessed_entries:,} entries not yet"
+        f"{said}; witnessed up to {signed.witnessed_size:,} by {names}; {_entries(report.unwitnessed_entries)} not yet"
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _entries(number: int) -> str:
+    return "1 entry" if number == 1 else f"{number:,} entries"
 
 
 def _not_intact(fault: Fault) -> str:

@@ -77,7 +77,7 @@ def test_entries_that_do_not_count_are_told(run: Callable[..., tuple[int, str]])
     with serving(Region({"eu": chain([opening(partitions=[]), event(2, 1)])})) as region:
         status, out = run(region.url)
     assert status == 0
-    assert "intact (1 entries do not count" in out
+    assert "intact (1 entry does not count" in out
 
 
 def test_a_head_announced_with_another_leaf_is_not_intact(run: Callable[..., tuple[int, str]]) -> None:

@@ -99,6 +99,6 @@ def test_an_export_of_a_player_verifies_where_only_the_wheel_is(
     assert (done.returncode, done.stderr) == (0, "")
     said, foreign = done.stdout.splitlines()
     assert "entries chosen from positions 1 to" in said
-    assert "intact; 1 heads, 1 signatures" in said
+    assert "intact; 1 head, 1 signature" in said
     names = {name for name in ast.literal_eval(foreign) if not name.startswith(("_", "cryptography"))}
     assert names <= {"cffi"}, names

@@ -103,7 +103,7 @@ def test_an_import_survives_kill_9_of_every_process(killed: Killed) -> None:
 @pytest.mark.fault
 @pytest.mark.timeout(400)
 def test_a_second_import_changes_nothing(killed: Killed) -> None:
-    heads = killed.deployment.heads("eu")
+    position = killed.deployment.heads("eu")["eu"]
     counts = killed.deployment.types("eu")
     starts, reads = counts.pop("service.started"), counts.pop("reads.recorded")
     assert counts == {
@@ -122,7 +122,7 @@ def test_a_second_import_changes_nothing(killed: Killed) -> None:
     again.join()
     assert again.result is not None, again.error
     assert again.result == replace(killed.imported, repeated=2357 + 6911, seconds=again.result.seconds)
-    assert killed.deployment.heads("eu") == heads
+    assert killed.deployment.heads("eu")["eu"] == position  # the copy of us may still receive what was read there
     assert _rows(killed.deployment, "SELECT count(*) FROM vault.data_key") == keys
     everything_holds(killed.deployment)
 

@@ -31,6 +31,7 @@ from app.settings import Settings
 from app.starting import Start
 from domain.errors import Invalid, NotFound, Rejected
 from eventstore.log import Command, TooLarge
+from eventstore.record import UnknownEvent
 from eventstore.writer import Unavailable
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def explain_errors(app: FastAPI) -> None:
         )
 
     app.add_exception_handler(psycopg.OperationalError, away)
-    for kind in (Rejected, Unavailable, TooLarge):
+    for kind in (Rejected, Unavailable, TooLarge, UnknownEvent):
         app.add_exception_handler(kind, refused)
     app.add_exception_handler(HTTPException, not_served)
     app.add_exception_handler(RequestValidationError, invalid)

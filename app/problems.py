@@ -15,6 +15,7 @@ from commands.decider import PreconditionFailed, WrongRegion
 from commands.reads import TooManyReads
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, Rejected, RuleRefused
 from eventstore.log import TooLarge
+from eventstore.record import UnknownEvent
 from eventstore.writer import Unavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -102,7 +103,7 @@ def rejected(error: Exception) -> Rejected:
             return error
         case TooLarge():
             return BodyTooLarge(str(error))
-        case Unavailable():
+        case Unavailable() | UnknownEvent():  # what a later release wrote is for its services to answer
             return Busy(str(error))
         case _:
             raise error

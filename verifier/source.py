@@ -36,6 +36,7 @@ from verifier.tiles import NOTHING_THERE
 
 TRIES_MAX = 5  # without a single new entry in between
 PAUSE_S = 0.05  # before another try; doubled each time
+PATIENCE_S = 30.0  # with a region that says when to ask again (Retry-After), without a single new entry in between
 ANSWER_BYTES_MAX = 1 << 20  # of a list, and of a line of entries: the longest legal line is about 82,000 bytes
 PAGES_MAX = 1000
 ANSWER_SHOWN_BYTES = 60
@@ -65,7 +66,37 @@ class _NotThere(CouldNotCheck, LookupError):
 
 
 class _Interrupted(Exception):
-    """The region cannot be reached at the moment; another try may help."""
+    """The region cannot be reached at the moment; another try may help, after `retry_after_s` if it says so."""
+
+    def __init__(self, cause: str, retry_after_s: float | None = None) -> None:
+        super().__init__(cause)
+        self.retry_after_s = retry_after_s
+
+
+class _Patience:
+    """What is left of it: so many tries, and so long a wait for a region that says when to ask again (RFC 9110, 10.2.3)."""
+
+    def __init__(self, tries: int) -> None:
+        self._tries = tries
+        self.renew()
+
+    def renew(self) -> None:
+        self._left, self._wait_s = self._tries, PATIENCE_S
+
+    def wait(self, retry_after_s: float | None = None) -> bool:
+        """Wait before another try. False, at once, if there is to be none."""
+        if retry_after_s is None:
+            self._left -= 1
+            if not self._left:
+                return False
+            pause = PAUSE_S * 2 ** (self._tries - self._left)
+        else:
+            pause = max(retry_after_s, PAUSE_S)
+            self._wait_s -= pause
+            if self._wait_s < 0:
+                return False
+        time.sleep(pause)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,25 +229,24 @@ class UrlSource:
         """
         read = read or self._entry
         position = after
-        tries_left = TRIES_MAX
+        patience = _Patience(TRIES_MAX)
         while position < head.position:
-            cause = "the stream ended there"
+            cause, retry_after_s = "the stream ended there", None
             try:
                 for lines in self._chunks_of_lines(head.log, after=position):
                     for line in lines:
                         entry = read(line)
                         yield entry
-                        position, tries_left = entry[0], TRIES_MAX
+                        position = entry[0]
+                        patience.renew()
                         if position >= head.position:
                             return
             except _Interrupted as interrupted:
-                cause = str(interrupted)
-            tries_left -= 1
-            if not tries_left:
+                cause, retry_after_s = str(interrupted), interrupted.retry_after_s
+            if not patience.wait(retry_after_s):
                 raise CouldNotCheck(
                     f"{self.url} announced {head.position} entries of log {head.log}, but gave {position}: {cause}"
                 )
-            time.sleep(PAUSE_S * 2 ** (TRIES_MAX - tries_left))
 
     def leaf_at(self, head: Head, position: int) -> bytes:
         """The leaf at a position from 1 to the head's, recomputed from the entry."""
@@ -257,7 +287,8 @@ class UrlSource:
 
     def get(self, path: str, *, accept: str, bytes_max: int, tries: int = 1) -> bytes:
         """The whole answer. What is known not to be there is a LookupError, too."""
-        for tried in range(1, tries + 1):
+        patience = _Patience(tries)
+        while True:
             answer = bytearray()
             try:
                 with self._open(path, accept=accept) as response:
@@ -267,10 +298,8 @@ class UrlSource:
                             raise CouldNotCheck(f"the answer of {self.url}{path} does not end")
                 return bytes(answer)
             except _Interrupted as interrupted:
-                if tried == tries:
+                if not patience.wait(interrupted.retry_after_s):
                     raise CouldNotCheck(f"{self.url} cannot be reached: {interrupted}") from None
-            time.sleep(PAUSE_S * 2**tried)
-        raise CouldNotCheck(f"{self.url} is not asked")
 
     def _open(self, path: str, *, accept: str) -> http.client.HTTPResponse:
         try:
@@ -279,7 +308,9 @@ class UrlSource:
         except urllib.error.HTTPError as error:
             error.close()
             if error.code in _WORTH_RETRYING:
-                raise _Interrupted(f"it answers with status {error.code}") from None
+                seconds = error.headers.get("Retry-After", "")  # or a date, which no region of ours sends
+                after = float(seconds) if re.fullmatch(r"[0-9]{1,6}", seconds) else None
+                raise _Interrupted(f"it answers with status {error.code}", after) from None
             refusal = _REFUSALS.get(error.code, f"it answers with status {error.code}")
             raise (_NotThere if error.code == _NOT_FOUND else CouldNotCheck)(f"{self.url}{path}: {refusal}") from None
         except (OSError, http.client.HTTPException) as error:

@@ -8,50 +8,26 @@ Invariants:
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import msgspec
-
+from app.keyfile import Undisclosed, opened
 from domain.kernel import Sealed
 from domain.players import DataKey as Committed
 from eventstore.vault import CannotOpen, DataKey
 from replay.timeline import Reveal
 from verifier.faults import CouldNotCheck
 
-FORMAT = "countroom/data-keys/1"
-_KEY_BYTES = 32
-
-
-class _Key(msgspec.Struct, frozen=True):
-    player: str
-    key: str
-    secret: str
-
-
-class _File(msgspec.Struct, frozen=True):
-    format: str
-    keys: list[_Key]
-
 
 def read_keys(export: Path, identity: Path) -> dict[str, DataKey]:
     """The data keys of all `keys*.age` of an export, by their ids. Raises CouldNotCheck."""
-    import pyrage
-
     files = sorted(export.glob("keys*.age"))
     if not files:
         raise CouldNotCheck(f"no keys were disclosed with {export}: there is no keys.age")
     try:
-        lines = [line.strip() for line in identity.read_text().splitlines()]
-        identities = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
-        opened = [msgspec.json.decode(pyrage.decrypt(file.read_bytes(), identities), type=_File) for file in files]
-    except (OSError, ValueError, pyrage.IdentityError, pyrage.DecryptError) as error:
-        raise CouldNotCheck(f"the keys of {export} do not open with the identity {identity}: {error}") from None
-    if any(file.format != FORMAT for file in opened):
-        raise CouldNotCheck(f"the keys of {export} are of another format than {FORMAT}")
-    return {given.key: _key(given) for file in opened for given in file.keys}
+        return {key.id: key for key in opened(files, identity)}
+    except Undisclosed as undisclosed:
+        raise CouldNotCheck(f"{export}: {undisclosed}") from None
 
 
 def revealing(keys: Mapping[str, DataKey], registered: Iterable[Committed]) -> Reveal:
@@ -72,13 +48,3 @@ def revealing(keys: Mapping[str, DataKey], registered: Iterable[Committed]) -> R
             raise CouldNotCheck(str(error)) from None
 
     return reveal
-
-
-def _key(given: _Key) -> DataKey:
-    try:
-        secret = base64.b64decode(given.secret + "=" * (-len(given.secret) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        secret = b""
-    if len(secret) != _KEY_BYTES:
-        raise CouldNotCheck(f"the disclosed key {given.key} has not {_KEY_BYTES} bytes")
-    return DataKey(given.key, secret)

@@ -11,12 +11,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from app import auditing, commanding, tiling
+from domain.kernel import partition_of
+from eventstore.log import Command
+from eventstore.record import Body, CommandPart, encode_body
 from eventstore.vault import RegionKey
 from tests.app.reading import Client, events, region, serving
-from tests.ledger import Ledger
+from tests.ledger import Ledger, new_id
 from tests.published import leaves, publish, trusting
 from tests.stack import Servers
 from verifier import merkle
@@ -239,3 +243,36 @@ async def test_the_interface_describes_itself(house: House) -> None:
         assert "HTTPValidationError" not in json.dumps(responses)
     parameters = {each["name"] for each in document["paths"]["/v1/audit"]["get"]["parameters"]}
     assert parameters >= {"player", "operator", "type", "log", "from", "to", "after", "limit", "cursor", "proofs"}
+
+
+async def test_what_a_later_release_wrote_is_left_to_its_services(house: House) -> None:
+    """The card as it was before can still be read; nothing is decided from a state that is not understood."""
+    name = f"player-{house.player.partition('_')[2]}"
+    before = sum(json.loads(each.body)["actor"] == "operator:test" for each in house.ledger.entries())
+    later = new_id()
+    raw = encode_body(
+        Body(
+            stream=name,
+            version=2,
+            type="player.teleported",
+            id="019a8f00-0000-7000-8000-000000000001",
+            actor="service:later",
+            command=CommandPart(id=later.hex(), i=1, n=1),
+            data=msgspec.Raw(b"{}"),
+            partition=partition_of(name),
+            epoch=1,
+        )
+    )
+    assert house.ledger.append(Command(later, [raw], (), frozenset({name}))) == [0]
+    await house.json(f"/v1/audit/players/{house.player}?at=eu/3")
+    body = {"amount": {"amount": 500, "currency": "EUR"}}
+    client = house.client
+    asked = await client.get(f"/v1/audit/players/{house.player}")
+    path = f"/v1/players/{house.player}/limits/deposit"
+    sent = await client.post(path, {"period": "day", "limit": body["amount"]}, "operator", Idempotency_Key="c")
+    for answer in (asked, sent):
+        assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer
+        assert "player.teleported" in answer.json["detail"]
+        assert answer.headers["retry-after"] == "1"
+    written = [each.body for each in house.ledger.entries() if json.loads(each.body)["actor"] == "operator:test"]
+    assert len(written) == before

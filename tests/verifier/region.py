@@ -24,6 +24,7 @@ class Region:
     break_after: int | None = None  # entries of a stream, in the middle of the next line
     end_after: int | None = None  # entries of a stream, which then ends properly
     busy: int = 0  # how many requests for entries are answered with 503
+    retry_after: str | None = None  # said with every 503
     status: int | None = None  # answers everything with it
     answer: bytes | None = None  # answers everything with it
     files: dict[str, bytes] = field(default_factory=dict)  # tiles, checkpoints and so on, by path
@@ -59,7 +60,8 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = parse_qs(url.query)
         if region.status is not None:
-            self.reply(region.status, b"", {"Location": "https://elsewhere.example/"})
+            said = {} if region.retry_after is None else {"Retry-After": region.retry_after}
+            self.reply(region.status, b"", {"Location": "https://elsewhere.example/", **said})
         elif region.answer is not None:
             self.reply(200, region.answer)
         elif self.headers["Authorization"] != f"Bearer {TOKEN}":
@@ -74,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(404, b"")
         elif region.busy:
             region.busy -= 1
-            self.reply(503, b"")
+            self.reply(503, b"", {} if region.retry_after is None else {"Retry-After": region.retry_after})
         else:
             _, _, _, log, _ = url.path.split("/")
             assert self.headers["Accept"] == "application/x-ndjson"

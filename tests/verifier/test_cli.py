@@ -106,6 +106,22 @@ def test_a_stream_that_breaks_off_is_resumed(run: Callable[..., tuple[int, str]]
         assert region.asked_for_entries == [0, 3, 6, 9]
 
 
+def test_a_region_that_says_when_to_ask_again_is_asked_again(run: Callable[..., tuple[int, str]]) -> None:
+    with serving(Region({"eu": small_log()}, busy=4 * source.TRIES_MAX, retry_after="0")) as region:
+        assert run(region.url) == (0, f"{region.url}  eu  12 entries  intact\n")
+
+
+@pytest.mark.parametrize("what", [{"busy": 99}, {"status": 503}])
+def test_a_region_that_asks_for_more_patience_than_there_is_could_not_be_checked(
+    run: Callable[..., tuple[int, str]], what: dict[str, int]
+) -> None:
+    with serving(Region({"eu": small_log()}, retry_after=f"{source.PATIENCE_S + 1:.0f}", **what)) as region:
+        status, out = run(region.url)
+    assert status == 2
+    assert "status 503" in out
+    assert "intact" not in out
+
+
 @pytest.mark.parametrize(
     ("trouble", "cause"),
     [

@@ -17,13 +17,33 @@ from domain.errors import Forbidden
 
 class Action(StrEnum):
     PLAYER_REGISTER = "player.register"
+    PLAYER_MANAGE = "player.manage"
     PLAYER_BLOCK = "player.block"
     PLAYER_READ = "player.read"
     PERSONAL_READ = "player.read_personal"
+    CONSENT_SET = "consent.set"
+    LOGIN_RECORD = "login.record"
+    KYC_REQUEST = "kyc.request"
+    KYC_DECIDE = "kyc.decide"
     LIMIT_SET = "limit.set"
     DEPOSIT_REQUEST = "deposit.request"
+    DEPOSIT_AUTHORISE = "deposit.authorise"
     DEPOSIT_SETTLE = "deposit.settle"
     DEPOSIT_FAIL = "deposit.fail"
+    DEPOSIT_DISPUTE = "deposit.dispute"
+    DEPOSIT_REFUND = "deposit.refund"
+    WITHDRAWAL_REQUEST = "withdrawal.request"
+    WITHDRAWAL_CANCEL = "withdrawal.cancel"
+    WITHDRAWAL_REVIEW = "withdrawal.review"
+    WITHDRAWAL_SEND = "withdrawal.send"
+    WITHDRAWAL_SETTLE = "withdrawal.settle"
+    MONEY_ADJUST = "money.adjust"
+    APPROVAL_DECIDE = "approval.decide"
+    APPROVAL_READ = "approval.read"
+    TICKET_OPEN = "ticket.open"
+    TICKET_WORK = "ticket.work"
+    TICKET_READ = "ticket.read"
+    TIMER_FIRE = "timer.fire"
     HISTORY_IMPORT = "history.import"
     DASHBOARD_READ = "dashboard.read"
     SEGMENT_READ = "segment.read"
@@ -33,22 +53,69 @@ class Action(StrEnum):
 
 _VIEW = frozenset({Action.DASHBOARD_READ})
 _READ = _VIEW | {Action.PLAYER_READ, Action.SEGMENT_READ}
-_OPERATE = _READ | {
+_SUPPORT = _READ | {
     Action.PERSONAL_READ,
+    Action.CONSENT_SET,
+    Action.KYC_REQUEST,
+    Action.WITHDRAWAL_CANCEL,
+    Action.TICKET_OPEN,
+    Action.TICKET_WORK,
+    Action.TICKET_READ,
+}
+_OPERATE = _SUPPORT | {
     Action.PLAYER_REGISTER,
+    Action.PLAYER_MANAGE,
     Action.PLAYER_BLOCK,
+    Action.LOGIN_RECORD,
     Action.LIMIT_SET,
     Action.DEPOSIT_REQUEST,
+    Action.WITHDRAWAL_REQUEST,
 }
+_PROVIDER = frozenset(
+    {
+        Action.DEPOSIT_AUTHORISE,
+        Action.DEPOSIT_SETTLE,
+        Action.DEPOSIT_FAIL,
+        Action.DEPOSIT_DISPUTE,
+        Action.DEPOSIT_REFUND,
+        Action.WITHDRAWAL_SETTLE,
+    }
+)
+_CASHIER = (
+    _READ
+    | _PROVIDER
+    | {
+        Action.PERSONAL_READ,
+        Action.WITHDRAWAL_REVIEW,
+        Action.WITHDRAWAL_CANCEL,
+        Action.MONEY_ADJUST,
+        Action.APPROVAL_READ,
+    }
+    | {Action.TICKET_READ}
+)
 
 ROLES: Mapping[str, frozenset[Action]] = {
     "viewer": _VIEW,
+    "support": _SUPPORT,
     "operator": _OPERATE,
-    "payments": _READ | {Action.DEPOSIT_SETTLE, Action.DEPOSIT_FAIL},
+    "payments": _READ | _PROVIDER,
+    "cashier": _CASHIER,
+    "supervisor": _OPERATE | _CASHIER | {Action.APPROVAL_DECIDE},
     "importer": _READ | {Action.PLAYER_REGISTER, Action.DEPOSIT_REQUEST, Action.HISTORY_IMPORT},
-    "auditor": _READ | {Action.AUDIT_READ},
-    "compliance": _READ | {Action.AUDIT_READ, Action.KEYS_DISCLOSE},
+    "auditor": _READ | {Action.AUDIT_READ, Action.APPROVAL_READ},
+    "compliance": _READ
+    | {Action.PERSONAL_READ, Action.AUDIT_READ, Action.KEYS_DISCLOSE, Action.KYC_REQUEST, Action.KYC_DECIDE}
+    | {Action.PLAYER_BLOCK, Action.PLAYER_MANAGE, Action.APPROVAL_READ},
 }
+"""What people, and programs outside, may be granted."""
+
+SERVICES: Mapping[str, frozenset[Action]] = {
+    "provider": _PROVIDER | {Action.KYC_DECIDE},
+    "reaction": frozenset({Action.TIMER_FIRE, Action.WITHDRAWAL_SEND, Action.WITHDRAWAL_SETTLE}),
+}
+"""What our own processes act as; no token has these."""
+
+_MACHINES = ("service:", "provider:", "reaction:", "payments:", "importer:", "system")
 
 
 class Principal(NamedTuple):
@@ -56,6 +123,11 @@ class Principal(NamedTuple):
 
     actor: str
     granted: frozenset[Action]
+
+    @property
+    def human(self) -> bool:
+        """Whether a person acts here, who says why when money or games are concerned."""
+        return not self.actor.startswith(_MACHINES)
 
     def may(self, action: Action) -> bool:
         return action in self.granted
@@ -70,3 +142,8 @@ class Principal(NamedTuple):
 def principal(actor: str, roles: Iterable[str]) -> Principal:
     """What an actor's roles add up to. An unknown role grants nothing."""
     return Principal(actor, frozenset().union(*(ROLES.get(role, frozenset()) for role in roles)))
+
+
+def service(actor: str, kind: str) -> Principal:
+    """One of our own processes, by the name that stands in its events. Raises KeyError for an unknown kind."""
+    return Principal(actor, SERVICES[kind])

@@ -21,10 +21,12 @@ from access.tokens import Tokens
 from app import openapi, problems
 from app.openapi import Schemas
 from app.starting import Start
-from commands import batch, disclosures, identity, limits, players, transactions
+from commands import batch, identity
 from commands.batch import Batch
-from commands.decider import Context, Decider, Plan, PreconditionFailed, Receipt, Seen, WrongRegion
+from commands.catalog import ENDPOINTS
+from commands.decider import Decider
 from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
+from commands.plan import Context, Plan, PreconditionFailed, Receipt, Seen, WrongRegion
 from domain.errors import Forbidden, InvalidId, KeyReused, NotFound
 from domain.kernel import Stream
 from eventstore.vault import Vault
@@ -33,12 +35,6 @@ BODY_BYTES_MAX = 60 * 1024
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 KEY_CHARACTERS_MAX = 200
 
-ENDPOINTS: tuple[Endpoint, ...] = (
-    *players.ENDPOINTS,
-    *limits.ENDPOINTS,
-    *transactions.ENDPOINTS,
-    *disclosures.ENDPOINTS,
-)
 _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 _TAGS = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from commands.batch import DependencyFailed
-from commands.decider import PreconditionFailed, WrongRegion
+from commands.plan import PreconditionFailed, WrongRegion
 from commands.reads import TooManyReads
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, Rejected, RuleRefused
 from eventstore.log import TooLarge

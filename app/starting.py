@@ -17,7 +17,8 @@ from psycopg_pool import AsyncConnectionPool
 
 from app.problems import Busy
 from commands import services
-from commands.decider import Decider, Plan, Receipt
+from commands.decider import Decider
+from commands.plan import Plan, Receipt
 from commands.reads import Recorder
 from eventstore.writer import Unavailable
 

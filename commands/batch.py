@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from commands.decider import Plan, Receipt
+from commands.plan import Plan, Receipt
 from domain.errors import Rejected
 
 ITEMS_MAX = 1000

@@ -14,21 +14,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from access.policy import Action, Principal
 from commands.gathering import Gathering, Results
+from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion
+from commands.sealing import personal, seal
 from domain.errors import KeyReused, Rejected
-from domain.kernel import EPOCH, Aggregate, AnyStream, Event, at_versions, instant, personal_fields, uuid7_texts
+from domain.kernel import EPOCH, Aggregate, AnyStream, Event, instant, uuid7_texts
 from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, Streams
 from eventstore.record import Body, Codec, CommandPart, Entry, encode_body
-from eventstore.vault import DataKey, Owed, Vault
+from eventstore.vault import DataKey, Vault
 from eventstore.writer import Unavailable, Writer
 
 SNAPSHOT_EVERY = 500
@@ -37,94 +38,6 @@ _ATTEMPTS = 12
 _LEAF_PREFIX_BYTES = 8
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Context(msgspec.Struct, frozen=True):
-    """Who asks what, and when: all that a decision may know beside the folded states.
-
-    `fingerprint`: of the request; None where nobody asked, and the service itself has something to record.
-    """
-
-    principal: Principal
-    now: datetime
-    command_id: bytes
-    fingerprint: str | None
-    trace: str | None = None
-
-
-class Fact(msgspec.Struct, frozen=True):
-    """An event of a command, on its stream. `id` names the event."""
-
-    stream: str
-    event: Event
-    id: str
-
-
-class RefusedFact(NamedTuple):
-    """A refusal that a regulator must see: `events` are appended, then `error` is raised."""
-
-    error: Rejected
-    events: Sequence[Event]
-
-
-class PreconditionFailed(Rejected):
-    code = "precondition_failed"
-    title = "This has changed since it was read; read it again"
-
-
-class Seen(NamedTuple):
-    """The states in which the caller wants something changed (If-Match): `tags`, of all that its `streams` are together.
-
-    The first stream is its own. If that one is empty there is nothing to be seen, which the decision says better.
-    """
-
-    streams: Mapping[str, AnyStream[Any]] = MappingProxyType({})
-    tags: frozenset[str] = frozenset()
-
-    def require(self, versions: Mapping[str, int]) -> None:
-        """Raises PreconditionFailed."""
-        now = [versions[name] for name in self.streams]
-        if now and now[0] and at_versions(*now) not in self.tags:
-            raise PreconditionFailed
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """A command, described. Nothing has happened yet.
-
-    `decision(at, **states)` gets the folded states under the names of `writes` and `reads`, and `at`, the later of now and
-    the newest entry loaded. Its events belong to the written stream of their aggregate; these streams are all of one
-    partition, or all the region's own. `answer(facts)` must follow from the command's own events; it gets none if nothing
-    was recorded, and raises where they record a refusal. `fresh` names streams whose id was minted just now.
-    `follow(**states)` gives further written streams, known only from these states. What `seen` names is a condition too, of
-    which the decision hears nothing.
-    """
-
-    context: Context
-    require: tuple[Action, ...]
-    writes: Mapping[str, AnyStream[Any]]
-    decision: Callable[..., Sequence[Event] | RefusedFact]
-    answer: Callable[[Sequence[Fact]], msgspec.Struct]
-    reads: Mapping[str, AnyStream[Any]] = MappingProxyType({})
-    follow: Callable[..., Mapping[str, AnyStream[Any]]] | None = None
-    fresh: frozenset[str] = frozenset()
-    owed: Owed | None = None
-    occurred: datetime | None = None
-    seen: Seen = Seen()
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """The answer to a command; `position` (log/position/leaf prefix) is where its last event stands, if it has any."""
-
-    answer: msgspec.Struct
-    position: str | None
-    repeated: bool
-
-
-class WrongRegion(Rejected):
-    """Facts: partition."""
-
-    code = "wrong_region"
-    title = "Another region owns this player"
 
 
 class _Folded(msgspec.Struct, frozen=True):
@@ -169,6 +82,16 @@ class Decider:
         await self._run(list(plans), results)
         return [results[place] for place in range(len(plans))]
 
+    async def rehearse(self, plans: Sequence[Plan]) -> list[Receipt | Exception]:
+        """What each plan would come to by itself, or why it would be refused. Nothing is recorded, and no key is kept."""
+        results: Results[Receipt] = Results()
+        for place, decided in await self._decide_all(list(plans), range(len(plans)), results):
+            if decided.error is None:
+                results.put(place, lambda each: Receipt(each.plan.answer(each.facts), None, repeated=False), decided)
+            else:
+                results[place] = decided.error
+        return [results[place] for place in range(len(plans))]
+
     async def _run(self, plans: list[Plan], results: Results[Receipt]) -> None:
         await self._keep_keys(plans, results)
         for _ in range(_ATTEMPTS):
@@ -190,13 +113,30 @@ class Decider:
         states = await self._load([plans[place] for place in pending])
         if followed := self._follow(plans, pending, states):
             states |= await self._load(followed)
+        keys = await self._keys([plans[place] for place in pending], states)
+        alike = await self._alike([plans[place] for place in pending])
         sent = []
         for place in pending:
             try:
-                sent.append((place, self._decide(plans[place], states)))
+                sent.append((place, self._decide(plans[place], states, keys, alike)))
             except Exception as error:  # noqa: BLE001 — its own caller's, and nobody else's
                 results[place] = error
         return sent
+
+    async def _keys(self, plans: Sequence[Plan], states: Mapping[str, _Folded]) -> Mapping[str, DataKey]:
+        """The data keys that these plans name, by id, as far as they are held here."""
+        named: dict[str, str] = {}
+        for plan in plans:
+            if plan.key is not None:
+                with suppress(Rejected):  # the decision will say so
+                    id_, commitment = plan.key(**_states_of(plan, states))
+                    named[id_] = commitment
+        return await self._vault.keys(named) if named else {}
+
+    async def _alike(self, plans: Sequence[Plan]) -> Mapping[tuple[str, str], Sequence[str]]:
+        """Who else is found by what these plans ask for. Their own words are kept by now, so of two at once one sees the other."""
+        words = [word for plan in plans if plan.owed for word in plan.owed.found_by if word[0] in plan.alike]
+        return await self._vault.find_all(words) if words else {}
 
     def _take_up(
         self, sent: Sequence[tuple[int, _Decided]], outcomes: Sequence[Outcome | Malformed], results: Results[Receipt]
@@ -216,7 +156,7 @@ class Decider:
 
     async def _keep_keys(self, plans: Sequence[Plan], results: Results[Receipt]) -> None:
         """Commit the data keys that plans need. A repeated command needs none: it is answered at once."""
-        owing = [place for place, plan in enumerate(plans) if plan.owed]
+        owing = [place for place, plan in enumerate(plans) if plan.owed is not None]
         if not owing:
             return
         known = await self._streams.find([plans[place].context.command_id for place in owing])
@@ -291,8 +231,14 @@ class Decider:
 
     # Deciding
 
-    def _decide(self, plan: Plan, states: Mapping[str, _Folded]) -> _Decided:
-        """Raises WrongRegion. Any other refusal is to be confirmed, with the versions that it was decided from."""
+    def _decide(
+        self,
+        plan: Plan,
+        states: Mapping[str, _Folded],
+        keys: Mapping[str, DataKey],
+        alike: Mapping[tuple[str, str], Sequence[str]],
+    ) -> _Decided:
+        """Raises WrongRegion, KeyNotHeld. Any other refusal is to be confirmed, with the versions that it was decided from."""
         context = plan.context
         at = context.now
         known: dict[str, Any] = {}
@@ -315,13 +261,15 @@ class Decider:
                 plan.seen.require(versions)
             if plan.follow:
                 plan.follow(**known)
-            decision = plan.decision(at, **known)
+            heard = {**known, "alike": _heard(plan, alike)} if plan.alike else known
+            decision = plan.decision(at, **heard)
             error, events = decision if isinstance(decision, RefusedFact) else (None, decision)
         except Rejected as refused:
             error = refused
         if not events:
             return _Decided(plan, Command(context.command_id, (), tuple(versions.items())), versions, (), (), error)
-        facts, written, bodies = self._encode(plan, events, versions)
+        key = plan.owed.key if plan.owed and plan.owed.key else plan.key and keys.get(plan.key(**known)[0])
+        facts, written, bodies = self._encode(plan, events, versions, key)
         reads = versions.copy()
         for each in written:
             reads.pop(each.name, None)
@@ -330,7 +278,7 @@ class Decider:
         return _Decided(plan, command, versions, facts, written, error)
 
     def _encode(
-        self, plan: Plan, events: Sequence[Event], versions: dict[str, int]
+        self, plan: Plan, events: Sequence[Event], versions: dict[str, int], key: DataKey | None
     ) -> tuple[list[Fact], list[AnyStream[Any]], list[bytes]]:
         context = plan.context
         homes = {stream.aggregate.name: stream for stream in plan.writes.values()}
@@ -342,8 +290,8 @@ class Decider:
         for i, event in enumerate(events, 1):
             stream = homes[event.tag.partition(".")[0]]
             name, partition, event_id = stream.name, stream.partition, new_ids[i - 1]
-            if _personal(type(event)):
-                event = seal(event, plan.owed.key if plan.owed else None, event_id)  # noqa: PLW2901 — never the plain one
+            if personal(type(event)):
+                event = seal(event, key, event_id)  # noqa: PLW2901 — never the plain one
             next_version[name] = version = next_version[name] + 1
             body = Body(
                 stream=name,
@@ -434,6 +382,23 @@ def _partition(plan: Plan) -> int | None:
     raise ValueError("a plan writes a stream")
 
 
+def _states_of(plan: Plan, states: Mapping[str, _Folded]) -> dict[str, Any]:
+    """By the plan's own names."""
+    return {
+        role: states[stream.name].state for streams in (plan.writes, plan.reads) for role, stream in streams.items()
+    }
+
+
+def _heard(plan: Plan, alike: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, list[str]]:
+    """Other subjects by the field in which they are alike."""
+    heard: dict[str, list[str]] = {}
+    for field, value in plan.owed.found_by if plan.owed else ():
+        for subject in alike.get((field, value), ()) if field in plan.alike else ():
+            if plan.owed and subject != plan.owed.subject and subject not in heard.setdefault(field, []):
+                heard[field].append(subject)
+    return {field: subjects for field, subjects in heard.items() if subjects}
+
+
 def ledger_position(log: str, position: int, leaf: bytes) -> str:
     """Where an event stands, with enough of its leaf to notice that it was stranded since."""
     return f"{log}/{position}/{leaf[:_LEAF_PREFIX_BYTES].hex()}"
@@ -444,23 +409,6 @@ def state_schema(aggregate: Aggregate[Any]) -> str:
     """Names the shape of an aggregate's state; a snapshot of another shape is ignored."""
     shape = msgspec.json.encode(msgspec.json.schema(aggregate.state), order="sorted")
     return f"{aggregate.name}/{hashlib.sha256(shape).hexdigest()[:12]}"
-
-
-_personal = cache(personal_fields)
-
-
-def seal(event: Event, key: DataKey | None, event_id: str) -> Event:
-    """The event with its personal fields sealed. Raises ValueError rather than let one be stored in the clear."""
-    clear = {name: value for name in _personal(type(event)) if isinstance(value := getattr(event, name), str)}
-    if not clear:
-        return event
-    if key is None:
-        raise ValueError(f"{event.tag} has personal fields and no key to seal them with")
-    sealed = {
-        name: key.seal(text, event_id=event_id, path=f"data.{name}", nonce=os.urandom(12))
-        for name, text in clear.items()
-    }
-    return msgspec.structs.replace(event, **sealed)
 
 
 def _rfc3339(at: datetime) -> str:

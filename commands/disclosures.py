@@ -8,8 +8,8 @@ import msgspec
 from pyrage import RecipientError, x25519
 
 from access.policy import Action
-from commands.decider import Plan, WrongRegion
 from commands.edge import Edge, Endpoint, Text
+from commands.plan import Plan, WrongRegion
 from domain import disclosures, players
 from domain.disclosures import PLAYERS_MAX
 from domain.errors import Invalid, NotFound

@@ -16,13 +16,14 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from commands.decider import Context, Fact, Plan
 from commands.identity import partition_for
+from commands.plan import Context, Fact, Plan
 from domain import limits, players, transactions, wallets
 from domain.errors import Invalid, InvalidAmount, Rejected, UnknownCurrency
-from domain.kernel import AMOUNT_MAX, Money, Stream, suffix, uuid7
+from domain.kernel import AMOUNT_MAX, Intervention, Money, Stream, suffix, uuid7
 from eventstore.vault import DataKey, Vault
 from policies.currencies import EXPONENTS
+from policies.interventions import Kind
 
 Word = Annotated[
     str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,39}$", description="A short name, e.g. of a provider.")
@@ -47,6 +48,18 @@ class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     amount: Annotated[int, msgspec.Meta(description=f"Minor units; 1 to {AMOUNT_MAX}.")]
     currency: Annotated[str, msgspec.Meta(description="ISO 4217 code, e.g. EUR.", max_length=10)]
+
+
+class Why(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a person acts on money or games by hand."""
+
+    kind: Kind
+    reason: Text
+
+
+class InterventionMissing(Invalid):
+    code = "intervention_missing"
+    title = "A person who acts on money or games says why: {kind, reason}"
 
 
 class Edge(msgspec.Struct, frozen=True):
@@ -85,6 +98,15 @@ READ_TOGETHER: Mapping[str, tuple[Callable[[Any], Stream[Any]], ...]] = {
     "transaction_id": (transactions.stream,),
 }
 """By the identifier in a path, the streams whose versions are the ETag of what is read there (queries/players.py)."""
+
+
+def intervention(why: Why | None, context: Context) -> Intervention | None:
+    """What a person has to say about it, and a program need not. Raises InterventionMissing."""
+    if why is None:
+        if context.principal.human:
+            raise InterventionMissing(pointer="/intervention")
+        return None
+    return Intervention(why.kind, why.reason)
 
 
 def money(value: Amount, pointer: str) -> Money:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from access.policy import Action
-from commands.decider import Plan
 from commands.edge import Amount, Edge, Endpoint, money
+from commands.plan import Plan
 from domain import limits, players
 from domain.errors import CurrencyMismatch, InvalidAmount, LimitRaise, NotFound, UnknownCurrency
 from domain.kernel import Money, PlayerId

@@ -7,8 +7,8 @@ from datetime import date
 import msgspec
 
 from access.policy import Action
-from commands.decider import Plan
 from commands.edge import Country, Edge, Endpoint, Occurred, PersonalText, Text, Word, currency, occurred, suffix_in
+from commands.plan import Plan
 from domain import players
 from domain.errors import AlreadyRegistered, NotFound, UnknownCurrency
 from domain.kernel import PlayerId

@@ -23,8 +23,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from access.policy import Principal
-from commands.decider import Context, Plan, Receipt
 from commands.identity import command_id
+from commands.plan import Context, Plan, Receipt
 from domain import reads
 from domain.errors import Invalid, Rejected
 from domain.kernel import uuid7_texts

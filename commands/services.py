@@ -9,8 +9,8 @@ from datetime import datetime
 import msgspec
 
 from access.policy import ROLES, Principal
-from commands.decider import Context, Plan
 from commands.identity import command_id
+from commands.plan import Context, Plan
 from domain import services
 from domain.kernel import uuid7_texts
 from policies.currencies import EXPONENTS

@@ -8,8 +8,8 @@ from typing import Annotated
 import msgspec
 
 from access.policy import Action
-from commands.decider import Fact, Plan
 from commands.edge import Amount, Edge, Endpoint, Occurred, Text, Word, money, occurred, suffix_in
+from commands.plan import Fact, Plan
 from domain import limits, players, transactions, wallets
 from domain.errors import (
     CurrencyMismatch,

@@ -80,10 +80,19 @@ class Money(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     currency: str
 
 
+class Intervention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a person has acted on money or games by hand. `kind`: a word of policies.interventions; `reason`: text, in the clear."""
+
+    kind: str
+    reason: str
+
+
 # Identifiers: TypeIDs, i.e. a prefix and a UUIDv7 in Crockford's base32 (github.com/jetify-com/typeid, spec/README.md)
 
 PlayerId = NewType("PlayerId", str)
 TransactionId = NewType("TransactionId", str)
+ApprovalId = NewType("ApprovalId", str)
+TicketId = NewType("TicketId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {character: value for value, character in enumerate(_ALPHABET)}

@@ -114,17 +114,15 @@ class RegionKey:
 
 
 class Owed(NamedTuple):
-    """What must be in the vault before a subject's first entry: its key, and (field, value) to be found by."""
+    """What must be in the vault before an entry of a subject: a new key (none if it has one), and (field, value) to be found by."""
 
     subject: str
-    key: DataKey
+    key: DataKey | None
     found_by: Sequence[tuple[str, str]]
 
 
-_KEEP = """
-    INSERT INTO vault.data_key (id, subject, wrapped)
-        SELECT * FROM unnest(%b, %b, %b)
-         WHERE NOT EXISTS (SELECT FROM ledger.log AS l WHERE l.own AND NOT ledger.may_write(l.id))"""
+_WRITABLE = "SELECT NOT EXISTS (SELECT FROM ledger.log AS l WHERE l.own AND NOT ledger.may_write(l.id))"
+_KEEP = "INSERT INTO vault.data_key (id, subject, wrapped) SELECT * FROM unnest(%b, %b, %b)"
 
 
 class Vault:
@@ -152,17 +150,20 @@ class Vault:
         Raises Unavailable while the log is read-only: its entries would not come, and the keys would lie there for nothing.
         """
         words = [(field, self._region_key.digest(field, value), o.subject) for o in owed for field, value in o.found_by]
+        keys = [(o.subject, o.key) for o in owed if o.key is not None]
         async with self._pool.connection() as connection, connection.transaction():
-            kept = await connection.execute(
-                _KEEP,
-                (
-                    packing.uuid_array([uuid.UUID(o.key.id).bytes for o in owed]),
-                    packing.text_array([o.subject for o in owed]),
-                    packing.bytea_array([self._region_key.wrap(o.key, self._random(12)) for o in owed]),
-                ),
-            )
-            if kept.rowcount < len(owed):
+            (writable,) = await (await connection.execute(_WRITABLE)).fetchone() or (False,)
+            if not writable:
                 raise Unavailable("the log is read-only until it was compared with its signed head and its copies")
+            if keys:
+                await connection.execute(
+                    _KEEP,
+                    (
+                        packing.uuid_array([uuid.UUID(key.id).bytes for _, key in keys]),
+                        packing.text_array([subject for subject, _ in keys]),
+                        packing.bytea_array([self._region_key.wrap(key, self._random(12)) for _, key in keys]),
+                    ),
+                )
             if words:
                 await connection.execute(
                     "INSERT INTO vault.blind_index (field, digest, subject) SELECT * FROM unnest(%b, %b, %b) ON CONFLICT DO NOTHING",
@@ -207,3 +208,25 @@ class Vault:
                 (field, self._region_key.digest(field, value)),
             )
             return [row[0] for row in await cursor.fetchall()]
+
+    async def find_all(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+        """The same for many (field, value) at once; what is found by none is left out."""
+        digests = {(field, self._region_key.digest(field, value)): (field, value) for field, value in words}
+        async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+            await cursor.execute(
+                """SELECT i.field, i.digest, i.subject
+                     FROM unnest(%b, %b) AS q (field, digest) JOIN vault.blind_index AS i USING (field, digest)
+                    ORDER BY i.subject""",
+                (
+                    packing.text_array([field for field, _ in digests]),
+                    packing.bytea_array([digest for _, digest in digests]),
+                ),
+            )
+            found: dict[tuple[str, str], list[str]] = {}
+            for field, digest, subject in await cursor.fetchall():
+                found.setdefault(digests[field, bytes(digest)], []).append(subject)
+        return {
+            (field, value): found[given]
+            for field, value in words
+            if (given := digests[field, self._region_key.digest(field, value)]) in found
+        }

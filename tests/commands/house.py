@@ -17,10 +17,12 @@ from typing import Any
 import msgspec
 
 from access.policy import principal
-from commands import batch, disclosures, identity, limits, players, transactions
+from commands import batch, identity
 from commands.batch import Batch, BatchItem
-from commands.decider import Context, Decider, Plan, Receipt, Seen
+from commands.catalog import ENDPOINTS
+from commands.decider import Decider
 from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
+from commands.plan import Context, Plan, Receipt, Seen
 from domain.catalog import AGGREGATES
 from domain.kernel import Event, partition_of
 from eventstore.log import Command, Log, Outcome
@@ -30,14 +32,8 @@ from eventstore.vault import DataKey, Owed, RegionKey, Vault
 from eventstore.writer import Writer
 from tests.ledger import EU, OWNED, Clock
 
-ENDPOINTS: tuple[Endpoint, ...] = (
-    *players.ENDPOINTS,
-    *limits.ENDPOINTS,
-    *transactions.ENDPOINTS,
-    *disclosures.ENDPOINTS,
-)
 SECRET = b"fingerprint key"
-EVERYTHING = ("operator", "payments", "importer", "compliance")
+EVERYTHING = ("supervisor", "payments", "importer", "compliance")
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CODEC = Codec(AGGREGATES)
 
@@ -58,12 +54,19 @@ class MemoryVault:
     async def keep(self, owed: Sequence[Owed]) -> None:
         for each in owed:
             self.before_keeping.append(len(self.log.entries) if self.log else 0)
-            self.kept[each.key.id] = each.key
+            if each.key is not None:
+                self.kept[each.key.id] = each.key
             for field, value in each.found_by:
                 self._words.setdefault((field, self._region_key.digest(field, value)), []).append(each.subject)
 
     async def find(self, field: str, value: str) -> list[str]:
         return self._words.get((field, self._region_key.digest(field, value)), [])
+
+    async def find_all(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+        return {word: found for word in words if (found := await self.find(*word))}
+
+    async def keys(self, commitments: Mapping[str, str]) -> dict[str, DataKey]:
+        return {key: self.kept[key] for key in commitments if key in self.kept}
 
 
 class SpiedLog(MemoryLog):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from commands.batch import DependencyFailed
-from commands.decider import Receipt
+from commands.plan import Receipt
 from domain.errors import Invalid, InvalidAmount, KeyReused, LimitExceeded, NotFound, PlayerBlocked
 from domain.kernel import Money
 from domain.transactions import DepositFailed, DepositRequested, DepositSettled

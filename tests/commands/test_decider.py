@@ -11,7 +11,8 @@ import pytest
 
 from access.policy import Action
 from commands import decider as decider_module
-from commands.decider import Fact, Plan, Receipt, RefusedFact, WrongRegion, ledger_position, state_schema
+from commands.decider import ledger_position, state_schema
+from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion
 from commands.transactions import Deposit
 from domain import players
 from domain.errors import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pyrage import x25519
 
-from commands.decider import WrongRegion
 from commands.disclosures import Disclosure
+from commands.plan import WrongRegion
 from domain.disclosures import KeysDisclosed, NamedKey
 from domain.errors import Forbidden, Invalid, InvalidId, NotFound
 from domain.kernel import PlayerId, suffix, uuid7

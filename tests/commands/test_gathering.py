@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import pytest
 
-from commands.decider import Receipt
 from commands.gathering import Gathering, Results
+from commands.plan import Receipt
 from tests.commands.house import House, deposit_of
 
 

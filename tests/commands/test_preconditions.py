@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from commands.decider import PreconditionFailed, Receipt
+from commands.plan import PreconditionFailed, Receipt
 from domain.errors import Forbidden, NotFound
 from tests.commands.house import House, deposit_of, euros
 

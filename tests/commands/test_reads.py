@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from access.policy import Principal
 from commands import reads
-from commands.decider import Plan, Receipt
+from commands.plan import Plan, Receipt
 from commands.reads import COVERS_SECONDS, GAP_SECONDS, Recorder, TooManyReads, read_of
 from domain.errors import Invalid
 from domain.kernel import EPOCH

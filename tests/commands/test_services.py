@@ -12,7 +12,8 @@ import pytest
 
 from access.policy import ROLES, Principal
 from commands import services
-from commands.decider import Context, Decider, Plan
+from commands.decider import Decider
+from commands.plan import Context, Plan
 from commands.players import PlayerBlocked
 from domain import players
 from domain.kernel import PlayerId

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands.decider import seal
+from commands.sealing import KeyNotHeld, seal
 from domain.catalog import AGGREGATES
 from domain.kernel import Event, Personal, Sealed, personal_fields, uuid7
 from domain.players import DataKey as KeyCommitment
@@ -295,7 +295,7 @@ def test_personal_fields_are_sealed_or_nothing_is_stored() -> None:
         **dict.fromkeys(personal_fields(Registered), "Anna"),
     )
     assert set(personal_fields(Registered)) == {"name", "email", "phone", "birth_date", "external_id"}
-    with pytest.raises(ValueError, match="no key"):
+    with pytest.raises(KeyNotHeld):
         seal(registered, None, EVENT)
     stored = seal(registered, KEY, EVENT)
     for name in personal_fields(Registered):

@@ -1,0 +1,112 @@
+"""
+A command, described: what it reads and writes, what is decided from that, and what its answer is. Nothing has happened yet.
+
+Invariant: an answer follows from the command's own events, so that a repeat can be answered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import msgspec
+
+from access.policy import Action, Principal
+from domain.errors import Rejected
+from domain.kernel import AnyStream, Event, at_versions
+from eventstore.vault import Owed
+
+
+class Context(msgspec.Struct, frozen=True):
+    """Who asks what, and when: all that a decision may know beside the folded states.
+
+    `fingerprint`: of the request; None where nobody asked, and the service itself has something to record.
+    """
+
+    principal: Principal
+    now: datetime
+    command_id: bytes
+    fingerprint: str | None
+    trace: str | None = None
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """An event of a command, on its stream. `id` names the event."""
+
+    stream: str
+    event: Event
+    id: str
+
+
+class RefusedFact(NamedTuple):
+    """A refusal that a regulator must see: `events` are appended, then `error` is raised."""
+
+    error: Rejected
+    events: Sequence[Event]
+
+
+class PreconditionFailed(Rejected):
+    code = "precondition_failed"
+    title = "This has changed since it was read; read it again"
+
+
+class Seen(NamedTuple):
+    """The states in which the caller wants something changed (If-Match): `tags`, of all that its `streams` are together.
+
+    The first stream is its own. If that one is empty there is nothing to be seen, which the decision says better.
+    """
+
+    streams: Mapping[str, AnyStream[Any]] = MappingProxyType({})
+    tags: frozenset[str] = frozenset()
+
+    def require(self, versions: Mapping[str, int]) -> None:
+        """Raises PreconditionFailed."""
+        now = [versions[name] for name in self.streams]
+        if now and now[0] and at_versions(*now) not in self.tags:
+            raise PreconditionFailed
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A command, described. Nothing has happened yet.
+
+    `decision(at, **states)` gets the folded states under the names of `writes` and `reads`, and `at`, the later of now and
+    the newest entry loaded. Its events belong to the written stream of their aggregate; these streams are all of one
+    partition, or all the region's own. `answer(facts)` must follow from the command's own events; it gets none if nothing
+    was recorded, and raises where they record a refusal. `fresh` names streams whose id was minted just now.
+    `follow(**states)` gives further written streams, known only from these states. What `seen` names is a condition too, of
+    which the decision hears nothing.
+
+    Personal fields are sealed under the key that is `owed`, or under the one that `key(**states)` names: (id, commitment).
+    `alike` are fields of `owed.found_by`: the decision gets, as `alike`, which other subjects have the same values.
+    """
+
+    context: Context
+    require: tuple[Action, ...]
+    writes: Mapping[str, AnyStream[Any]]
+    decision: Callable[..., Sequence[Event] | RefusedFact]
+    answer: Callable[[Sequence[Fact]], msgspec.Struct]
+    reads: Mapping[str, AnyStream[Any]] = MappingProxyType({})
+    follow: Callable[..., Mapping[str, AnyStream[Any]]] | None = None
+    fresh: frozenset[str] = frozenset()
+    owed: Owed | None = None
+    key: Callable[..., tuple[str, str]] | None = None
+    alike: frozenset[str] = frozenset()
+    occurred: datetime | None = None
+    seen: Seen = Seen()
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The answer to a command; `position` (log/position/leaf prefix) is where its last event stands, if it has any."""
+
+    answer: msgspec.Struct
+    position: str | None
+    repeated: bool
+
+
+class WrongRegion(Rejected):
+    """Facts: partition."""
+
+    code = "wrong_region"
+    title = "Another region owns this player"

@@ -28,7 +28,12 @@ class Tokens:
     """The tokens that a service accepts."""
 
     def __init__(self, records: Iterable[TokenRecord]) -> None:
-        self._principals = {record.sha256: principal(record.actor, record.roles) for record in records}
+        self._principals: dict[str, Principal] = {}
+        self._known: dict[str, Principal] = {}
+        for each in records:
+            found = self._principals[each.sha256] = principal(each.actor, each.roles)
+            before = self._known.get(each.actor, found)
+            self._known[each.actor] = Principal(each.actor, before.granted | found.granted)
 
     @classmethod
     def from_file(cls, path: Path) -> Tokens:
@@ -40,6 +45,10 @@ class Tokens:
         if scheme.lower() != "bearer":
             return None
         return self._principals.get(hashlib.sha256(token.strip().encode()).hexdigest())
+
+    def known(self, actor: str) -> Principal | None:
+        """What an actor may do with all of their tokens together; None if they have none."""
+        return self._known.get(actor)
 
 
 def new_token() -> str:

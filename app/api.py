@@ -22,9 +22,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from app import auditing, commanding, disclosing, metrics, problems, querying, tiling
+from app import auditing, callbacks, commanding, disclosing, metrics, problems, querying, tiling
 from app.bootstrap import stop_if_dead, write_side
 from app.commanding import Services
+from app.lane import Lane
 from app.metrics import Metrics, Timed
 from app.openapi import Schemas
 from app.settings import Settings
@@ -33,6 +34,7 @@ from domain.errors import Invalid, NotFound, Rejected
 from eventstore.log import Command, TooLarge
 from eventstore.record import UnknownEvent
 from eventstore.writer import Unavailable
+from providers import known as providers
 
 if TYPE_CHECKING:
     from app.tracing import Tracing
@@ -69,12 +71,15 @@ async def build(
     )
     schemas = Schemas()
     services = Services(write.decider, write.vault, write.tokens, write.group, write.fingerprint_key)
-    app.include_router(commanding.router(services, start, schemas, counted.commands))
+    commands = commanding.router(services, start, schemas, counted.commands)
+    app.include_router(commands)
+    app.include_router(callbacks.router(services, start, schemas, counted.commands, providers.load(settings.providers)))
     app.include_router(querying.router(read, schemas))
     app.include_router(tiling.router(read, schemas))
     app.include_router(disclosing.router(read, schemas))
     app.include_router(auditing.router(read, schemas))
     app.include_router(metrics.router(counted, read, settings))
+    app.router.routes.insert(0, Lane(commands.routes))
     schemas.install(app)
     explain_errors(app)
     app.add_middleware(

@@ -127,7 +127,7 @@ def status(*, data: _Data = DATA, json: _Json = False) -> None:
 
 @app.command
 def serve(
-    *roles: Annotated[str, Parameter(help="api, projector, relay, applier, checkpointer, witness, or all.")],
+    *roles: Annotated[str, Parameter(help="api, projector, reactor, relay, applier, checkpointer, witness, or all.")],
 ) -> None:
     """Play roles of one region, as the environment's COUNTROOM_… settings say."""
     from app import settings, workers
@@ -151,20 +151,27 @@ def migrate() -> None:
 
 @app.command(name="import")
 def import_(
-    what: Annotated[str, Parameter(help="The kind of file: cdnow.")],
-    file: Annotated[str, Parameter(help="A file, or `sample` or `master` for those that come with a public package.")],
+    what: Annotated[str, Parameter(help="The kind of file: cdnow, or players.")],
+    file: Annotated[
+        str, Parameter(help="A file; for cdnow also `sample` or `master`, which come with a public package.")
+    ],
     *,
+    dry_run: Annotated[
+        bool, Parameter(help="players: tell what each row would come to; record nothing.", negative="")
+    ] = False,
     url: Annotated[str, Parameter(help="The region's API.")] = f"http://127.0.0.1:{PORT_BASE}",
     token: _Token = None,
     json: _Json = False,
 ) -> None:
-    """Turn a purchase history into players and settled deposits, through the public API; safe to repeat."""
+    """Turn a purchase history into players and settled deposits, or a table into players; safe to repeat. 1: rows were refused."""
     import asyncio
 
     from app import cdnow, report
 
-    if what != "cdnow":
-        _fail(f"cannot import {what}; only cdnow")
+    if what == "players":
+        _import_players(Path(file), url, _token(token, "importer"), dry_run=dry_run, json=json)
+    if what != "cdnow" or dry_run:
+        _fail(f"cannot import {what}; only cdnow and players, and only players can be tried with --dry-run")
     path = _understood(lambda: cdnow.locate(file))
     show = report.Report(quiet=json)
     bearer = _token(token, "importer")
@@ -173,6 +180,44 @@ def import_(
         _print_json(imported)
     else:
         show.imported(imported)
+
+
+def _import_players(file: Path, url: str, bearer: str, *, dry_run: bool, json: bool) -> NoReturn:
+    from app import importing, report
+
+    progress = report.Report(quiet=json).progress()
+    done = _understood(lambda: importing.import_players(file, url, bearer, dry_run=dry_run, progress=progress))
+    if json:
+        _print_json(done)
+    else:
+        sys.stdout.write(importing.in_words(done) + "\n")
+    sys.exit(done.status)
+
+
+@app.command
+def reconcile(
+    file: Annotated[Path, Parameter(help="The provider's statement, as CSV: docs/reference/cli.md names its columns.")],
+    *,
+    provider: Annotated[str, Parameter(help="Whose statement it is.")],
+    first: Annotated[str | None, Parameter(name="--from", help="What was settled then or later (RFC 3339).")] = None,
+    last: Annotated[str | None, Parameter(name="--to", help="What was settled before (RFC 3339).")] = None,
+    url: Annotated[str, Parameter(help="The region's API.")] = f"http://127.0.0.1:{PORT_BASE}",
+    token: _Token = None,
+    json: _Json = False,
+) -> None:
+    """A provider's statement against the ledger: 0 all matches, 1 something differs, 2 could not compare. Changes nothing."""
+    from app import reconciling
+
+    def compared() -> reconciling.Reconciled:
+        period = reconciling.Period.of(first, last)
+        return reconciling.run(file, provider, url, _token(token, "payments"), period)
+
+    result = _understood(compared)
+    if json:
+        _print_json(result)
+    else:
+        sys.stdout.write(reconciling.in_words(result) + "\n")
+    sys.exit(result.status)
 
 
 @app.command

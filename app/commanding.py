@@ -34,6 +34,7 @@ from eventstore.vault import Vault
 BODY_BYTES_MAX = 60 * 1024
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 KEY_CHARACTERS_MAX = 200
+ACCEPTED = 202
 
 _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 _TAGS = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
@@ -107,7 +108,7 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count) -> 
         principal = authenticate(services.tokens, request)
         start.require()
         wanted: Batch = read_body(_batch_decoder, await body_of(request, BATCH_BYTES_MAX))
-        trace = _trace(request)
+        trace = trace_of(request)
 
         endpoints: dict[int, Endpoint] = {}
 
@@ -120,7 +121,8 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count) -> 
             endpoints[place] = route.endpoint
             return plan(services, principal, route, arguments, item.key, path, raw, trace, item.if_match)
 
-        results = await batch.run(wanted, plan=plan_item, decide=services.decider.run, made=_made)
+        decide = services.decider.rehearse if wanted.dry_run else services.decider.run
+        results = await batch.run(wanted, plan=plan_item, decide=decide, made=_made)
         answers = [_result(result, endpoints.get(place)) for place, result in enumerate(results)]
         count(Counter([(_name(endpoints.get(place)), outcome(result)) for place, result in enumerate(results)]))
         return Response(_encode(BatchAnswer(answers)), media_type="application/json")
@@ -150,7 +152,7 @@ def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, co
         key = request.headers.get("Idempotency-Key", "")
         arguments = tuple(request.path_params.values())
         if_match = ", ".join(request.headers.getlist("If-Match")) if "If-Match" in request.headers else None
-        planned = plan(services, principal, route, arguments, key, target, raw, _trace(request), if_match)
+        planned = plan(services, principal, route, arguments, key, target, raw, trace_of(request), if_match)
         return await services.decider.decide(planned)
 
     async def post(request: Request) -> Response:
@@ -163,7 +165,8 @@ def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, co
         headers = {"Ledger-Position": receipt.position} if receipt.position else {}
         if receipt.repeated:
             headers["Idempotency-Replayed"] = "true"
-        return Response(_encode(receipt.answer), endpoint.status, headers, media_type="application/json")
+        status = _status(endpoint, receipt)
+        return Response(_encode(receipt.answer), status, headers, media_type="application/json")
 
     conditional, unmet = ([openapi.IF_MATCH], _UNMET) if route.read_together else ([], ())
     made.add_api_route(
@@ -179,16 +182,26 @@ def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, co
             "requestBody": {"required": True, "content": schemas.json(endpoint.body)},
             "responses": schemas.refusals((*_ALWAYS, InvalidId, KeyReused, WrongRegion, *unmet, *endpoint.errors)),
         },
-        responses={
-            endpoint.status: {
-                "description": "Done, or done before",
-                "content": schemas.json(endpoint.answer),
-                "headers": {
-                    "Ledger-Position": {"schema": {"type": "string"}, "description": "log/position/leaf prefix"}
-                },
-            }
-        },
+        responses=_answers(endpoint, schemas),
     )
+
+
+def _answers(endpoint: Endpoint, schemas: Schemas) -> dict[int | str, dict[str, Any]]:
+    position = {"schema": {"type": "string"}, "description": "log/position/leaf prefix"}
+    answers: dict[int | str, dict[str, Any]] = {
+        endpoint.status: {
+            "description": "Done, or done before",
+            "content": schemas.json(endpoint.answer),
+            "headers": {"Ledger-Position": position},
+        }
+    }
+    if endpoint.accepted is not None:
+        answers[ACCEPTED] = {
+            "description": "Recorded; another person decides",
+            "content": schemas.json(endpoint.accepted),
+            "headers": {"Ledger-Position": position},
+        }
+    return answers
 
 
 def plan(
@@ -213,13 +226,25 @@ def plan(
         identity.fingerprint(services.fingerprint_key, "POST", target, raw),
         trace,
     )
-    made = route.endpoint.handler(
-        *arguments, command, Edge(context, services.vault, services.group, services.decider.log)
-    )
+    edge = edge_of(services, context, target.partition("?")[0], raw.decode() or "{}")
+    made = route.endpoint.handler(*arguments, command, edge)
     if if_match is None or not route.read_together or (tags := entity_tags(if_match)) is None:
         return made
     streams = [stream(*arguments) for stream in route.read_together]
     return msgspec.structs.replace(made, seen=Seen({stream.name: stream for stream in streams}, tags))
+
+
+def edge_of(services: Services, context: Context, path: str = "", body: str = "{}") -> Edge:
+    """What a handler may use; `path` and `body` as they were sent."""
+    return Edge(
+        context,
+        services.vault,
+        services.group,
+        services.decider.log,
+        path=path,
+        body=body,
+        known=services.tokens.known,
+    )
 
 
 def entity_tags(if_match: str) -> frozenset[str] | None:
@@ -247,9 +272,15 @@ def _made(receipt: Receipt) -> str:
 
 def _result(result: Receipt | Exception, endpoint: Endpoint | None) -> BatchResult:
     if isinstance(result, Receipt) and endpoint is not None:
-        return BatchResult(endpoint.status, msgspec.Raw(_encode(result.answer)), result.position, result.repeated)
+        status = _status(endpoint, result)
+        return BatchResult(status, msgspec.Raw(_encode(result.answer)), result.position, result.repeated)
     refused = problems.rejected(result)  # type: ignore[arg-type]
     return BatchResult(problems.status_of(type(refused)), msgspec.Raw(problems.document(refused)))
+
+
+def _status(endpoint: Endpoint, receipt: Receipt) -> int:
+    is_accepted = endpoint.accepted is not None and isinstance(receipt.answer, endpoint.accepted)
+    return ACCEPTED if is_accepted else endpoint.status
 
 
 def outcome(result: Receipt | Exception) -> str:
@@ -290,7 +321,7 @@ async def body_of(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _trace(request: Request) -> str | None:
+def trace_of(request: Request) -> str | None:
     """The caller's W3C traceparent, if it is one."""
     given = request.headers.get("traceparent", "")
     return given if _TRACE.fullmatch(given) else None

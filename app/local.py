@@ -33,6 +33,7 @@ DEPLOYMENT = "demo"
 PROCESSES = {
     ("api",): "countroom_writer",
     ("projector",): "countroom_projector",
+    ("reactor",): "countroom_writer",
     ("relay", "applier"): "countroom_applier",
     ("checkpointer", "witness"): "countroom_heads",
 }
@@ -93,6 +94,7 @@ def _start(stack: Stack, settings: Settings) -> None:
             postgres=_login(stack, settings, f"service_{roles[0]}", acts_as),
             signer=settings.signer if "checkpointer" in roles else None,
             witness=settings.witness if "witness" in roles else None,
+            providers=settings.providers if {"api", "reactor"} & set(roles) else None,
         )
         stack.start_process(
             region=settings.region,
@@ -140,7 +142,12 @@ def _settings(stack: Stack, region: str, regions: Sequence[str]) -> Settings:
         signer=stack.data / region / "signer",
         witness=stack.data / region / "witness",
         policy=stack.data / "trust.policy",
+        providers=_if_there(stack.data / "providers.json"),
     )
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.exists() else None
 
 
 def _secret(path: Path) -> Path:

@@ -23,7 +23,8 @@ from starlette.types import Receive, Scope, Send
 import console
 from access.policy import Action, Principal
 from access.tokens import Tokens
-from app import openapi, problems
+from app import approving, openapi, paying, problems, ticketing
+from app import players as people
 from app.bootstrap import WriteSide
 from app.commanding import authenticate
 from app.openapi import Schemas
@@ -31,14 +32,13 @@ from app.settings import Settings
 from app.starting import Start, recorder, refuse_unwritable
 from app.watching import Verification, Watch
 from commands.edge import Amount, money
-from commands.players import index_words
 from commands.reads import Recorder, TooManyReads, read_of
-from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
-from domain.kernel import PlayerId, Sealed
+from domain.errors import Forbidden, Invalid, NotFound, Rejected
+from domain.kernel import Sealed
 from domain.players import DataKey
 from eventstore import postgres
 from eventstore.vault import CannotOpen, Vault
-from queries import audit, dashboard, players, projections, segments, transactions, wallets
+from queries import audit, dashboard, projections, segments, wallets
 from queries.context import Context
 from queries.tiles import POSITION_MAX
 
@@ -211,6 +211,8 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     """All query routes, health and the live page."""
     routes = _Routes(read, schemas)
     _add_players(routes, read)
+    approving.add(routes.get, [_CURSOR, _LIMIT])
+    ticketing.add(routes.get, [_CURSOR, _LIMIT])
     _add_overviews(routes, read, schemas)
     _add_audit(routes, read, schemas)
     _add_projections(routes, read, schemas)
@@ -219,43 +221,8 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
 
 
 def _add_players(routes: _Routes, read: ReadSide) -> None:
-    found_by = ("email", "phone", "name", "external_id")
-
-    async def page(context: Context, **given: Any) -> players.PlayerPage:
-        """Players, the newest first, or those with exactly this e-mail, phone, name or external id."""
-        wanted = {field: given.pop(field) for field in found_by if field in given}
-        if not wanted:
-            return await players.page(context, **given)
-        words = [(field, word) for field, value in wanted.items() for word in index_words(field, value)]
-        subjects = [set(await read.vault.find(field, word)) for field, word in words]
-        return await players.summaries(context, [PlayerId(f"player_{s}") for s in sorted(set.intersection(*subjects))])
-
-    look_up = [
-        openapi.query_parameter(field, {"type": "string"}, "Exact look-up by blind index.") for field in found_by
-    ]
-    routes.get("/v1/players", players.PlayerPage, Action.PLAYER_READ, page, parameters=[*look_up, _CURSOR, _LIMIT])
-    routes.get(
-        "/v1/players/{player_id}",
-        players.PlayerCard,
-        Action.PLAYER_READ,
-        players.card,
-        errors=(NotFound, InvalidId, problems.Unopenable),
-    )
-    routes.get(
-        "/v1/players/{player_id}/transactions",
-        transactions.TransactionPage,
-        Action.PLAYER_READ,
-        transactions.of_player,
-        parameters=[_CURSOR, _LIMIT],
-        errors=(NotFound, InvalidId),
-    )
-    routes.get(
-        "/v1/transactions/{transaction_id}",
-        transactions.Transaction,
-        Action.PLAYER_READ,
-        transactions.get,
-        errors=(NotFound, InvalidId),
-    )
+    people.add(routes.get, read.vault, [_CURSOR, _LIMIT])
+    paying.add(routes.get, [_CURSOR, _LIMIT])
 
 
 def _add_overviews(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:

@@ -20,7 +20,7 @@ class Settings(NamedTuple):
     """One region's services. `regions` are all regions of the deployment, in the order that shares out the partitions.
 
     `signer` (a folder) is told to the checkpointer alone, `witness` (a folder) and `policy` (C2SP tlog-policy: keys of all
-    logs and witnesses) to whoever plays those roles.
+    logs and witnesses) to whoever plays those roles. `providers` (a file: providers.known) to the api and the reactor.
     """
 
     deployment: str
@@ -39,6 +39,7 @@ class Settings(NamedTuple):
     signer: Path | None = None
     witness: Path | None = None
     policy: Path | None = None
+    providers: Path | None = None
 
     @property
     def origin(self) -> str:
@@ -72,7 +73,12 @@ class Settings(NamedTuple):
         }
 
     def _folders(self) -> dict[str, Path | None]:
-        return {"COUNTROOM_SIGNER": self.signer, "COUNTROOM_WITNESS": self.witness, "COUNTROOM_POLICY": self.policy}
+        return {
+            "COUNTROOM_SIGNER": self.signer,
+            "COUNTROOM_WITNESS": self.witness,
+            "COUNTROOM_POLICY": self.policy,
+            "COUNTROOM_PROVIDERS": self.providers,
+        }
 
     def needed(self, role: str, *names: str) -> list[Path]:
         """Paths that a role cannot do without. Raises SettingsError."""
@@ -108,6 +114,7 @@ def from_environment() -> Settings:
         signer=_path("COUNTROOM_SIGNER"),
         witness=_path("COUNTROOM_WITNESS"),
         policy=_path("COUNTROOM_POLICY"),
+        providers=_path("COUNTROOM_PROVIDERS"),
     )
 
 

@@ -1,5 +1,5 @@
 """
-The start of an api process: recorded in the log before the process takes its first command.
+The start of a process that runs commands: recorded in the log before the first of them.
 
 Invariant: nothing is appended for a caller before `service.started` stands in the log.
 """
@@ -42,11 +42,11 @@ class Start:
         if self._receipt is None:
             raise Busy("the service is starting: it takes commands once its start is recorded")
 
-    async def record(self, decider: Decider, pool: Pool) -> None:
+    async def record(self, decider: Decider, pool: Pool, service: str = "api") -> None:
         """Append `service.started`. While the log cannot be written, wait and try again."""
         from projections.version import CODE
 
-        plan = services.start(decider.log, "api", CODE.partition("+")[0], CODE, datetime.now(UTC))
+        plan = services.start(decider.log, service, CODE.partition("+")[0], CODE, datetime.now(UTC))
         said = ""
         while self._receipt is None:
             try:

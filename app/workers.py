@@ -24,7 +24,7 @@ from replication.config import Config
 if TYPE_CHECKING:
     from app.tracing import Tracing
 
-ROLES = ("api", "projector", "relay", "applier", "checkpointer", "witness")
+ROLES = ("api", "projector", "reactor", "relay", "applier", "checkpointer", "witness")
 
 
 def run(settings: Settings, roles: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ def _tracing(settings: Settings, roles: Sequence[str]) -> Tracing | None:
     return Tracing(settings, roles)
 
 
-def _work(
+def _work(  # noqa: PLR0911 — one return a role
     settings: Settings, role: str, stop: asyncio.Event, tracing: Tracing | None
 ) -> list[Coroutine[None, None, None]]:
     match role:
@@ -81,6 +81,10 @@ def _work(
             return [api.serve(settings, stop, tracing)]
         case "projector":
             return [_until(stop, lambda: _project(settings, tracing))]
+        case "reactor":
+            from app import reacting
+
+            return [_until(stop, lambda: reacting.react(settings))]
         case "relay":
             from replication.relay import run_relay
 

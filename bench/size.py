@@ -35,7 +35,7 @@ from bench.servers import Missing, Servers
 from eventstore import postgres
 from eventstore.heads import LogTree
 
-PEERS: tuple[Peer, ...] = (Stock(tuned=True), MessageDb(8, 8), Uma(), Raw())
+CONTENDERS: tuple[Peer, ...] = (Ours(), Stock(tuned=True), MessageDb(8, 8), Uma(), Raw())
 EMPTY = Load(players=2_000, events=1)
 _CHECKOUT = Path(__file__).parent.parent
 _EMPTY_MINUTES = 3
@@ -72,26 +72,30 @@ def run(
     minutes: int = 10,
     held: int = 10,
     minute: float = 60.0,
-    peers: bool = True,
+    only: Sequence[str] = (),
     verified: bool = True,
 ) -> dict[str, Any]:
     """
     `held`: minutes with a snapshot held open, of our log only. `minute`: its length in seconds, to try the program out.
-    --no-peers measures ours alone, --no-verified does not read the whole log again at the end.
+    `only`: contenders whose names begin so, e.g. --only ours --only raw. --no-verified does not read the whole log again at the end.
 
     {"entries", "streams", "contenders": {name: {…}}, "ratios", "held", "proof", "verified", "left_out"}; see docs/reference/benchmarks.md.
     """
     players = streams // 2  # each has a stream of their own and one of limits
     plan = Plan(Load(players, entries // players - 1), minutes, held, minute, verified)
     found: dict[str, Any] = {"entries": entries, "streams": streams, "contenders": {}, "left_out": {}}
-    for contender in (Ours(), *(PEERS if peers else ())):
+    for contender in CONTENDERS:
+        if only and not contender.name.startswith(tuple(only)):
+            continue
         try:
             found["contenders"][contender.name] = _measured(contender, plan, found)
         except Missing as missing:
             found["left_out"][contender.name] = str(missing)
-    ours = found["contenders"][OURS]["median"]
+    ours = found["contenders"].get(OURS)
     found["ratios"] = {
-        name: round(ours / each["median"], 2) for name, each in found["contenders"].items() if name != OURS
+        name: round(ours["median"] / each["median"], 2)
+        for name, each in found["contenders"].items()
+        if ours and name != OURS
     }
     return found
 

@@ -4,7 +4,8 @@ Many commands in one request, each with its own key and its own result.
 Invariants:
     - items that share a stream run in the order given, the others together: a wave is one append;
     - an item counts as if it had been sent alone: same command id, same fingerprint, same answer;
-    - an item may name the player or transaction of an earlier item n as `$n`; if that one was refused, it is not run.
+    - an item may name the player or transaction of an earlier item n as `$n`; if that one was refused, it is not run;
+    - in a dry run nothing is recorded, so nothing is there that `$n` could name.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class BatchItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`dry_run`: tell what each item would come to by itself, and record nothing."""
+
     items: Annotated[list[BatchItem], msgspec.Meta(min_length=1, max_length=ITEMS_MAX)]
+    dry_run: bool = False
 
 
 class DependencyFailed(Rejected):
@@ -86,6 +90,10 @@ async def run(
         for place, item in waiting:
             if place not in plans:
                 try:
+                    if batch.dry_run and _named(item.path):
+                        raise DependencyFailed(
+                            "in a dry run no earlier item has made anything", item=_named(item.path)[0]
+                        )
                     path = resolve(item.path, place, results, made)
                     if path is None:
                         named[place] = frozenset().union(*(named.get(n, ()) for n in _named(item.path)))

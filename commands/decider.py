@@ -111,7 +111,7 @@ class Decider:
     ) -> list[tuple[int, _Decided]]:
         """What the pending plans come to. An error that is to be confirmed by nobody is a result at once."""
         states = await self._load([plans[place] for place in pending])
-        if followed := self._follow(plans, pending, states):
+        while followed := self._follow(plans, pending, states):
             states |= await self._load(followed)
         keys = await self._keys([plans[place] for place in pending], states)
         alike = await self._alike([plans[place] for place in pending])
@@ -206,7 +206,7 @@ class Decider:
                 further = plan.follow(**{name: states[stream.name].state for name, stream in streams.items()})
             except Exception:  # noqa: BLE001, S112 — there is nothing to follow: the decision will say so
                 continue
-            plans[place] = msgspec.structs.replace(plan, writes={**plan.writes, **further}, follow=None)
+            plans[place] = msgspec.structs.replace(plan, writes={**plan.writes, **further}, follow=plan.then, then=None)
             followed.append(plans[place])
         return followed
 
@@ -303,6 +303,7 @@ class Decider:
                 id=event_id,
                 actor=actor,
                 occurred=occurred,
+                cause=context.cause,
                 trace=context.trace,
                 data=msgspec.Raw(_encode(event)),
             )

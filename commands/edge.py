@@ -16,9 +16,10 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from access.policy import Principal
 from commands.identity import partition_for
 from commands.plan import Context, Fact, Plan
-from domain import limits, players, transactions, wallets
+from domain import approvals, kyc, limits, players, tickets, transactions, wallets
 from domain.errors import Invalid, InvalidAmount, Rejected, UnknownCurrency
 from domain.kernel import AMOUNT_MAX, Intervention, Money, Stream, suffix, uuid7
 from eventstore.vault import DataKey, Vault
@@ -31,6 +32,12 @@ Word = Annotated[
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 PersonalText = Annotated[
     str, msgspec.Meta(min_length=1, max_length=500, description="Sealed under the player's own key.")
+]
+Label = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=100, description="A name, in the clear: nothing personal.")
+]
+Jurisdiction = Annotated[
+    str, msgspec.Meta(pattern="^[A-Z]{2}(-[A-Z0-9]{1,3})?$", description="ISO 3166-1 alpha-2 or ISO 3166-2.")
 ]
 Country = Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2.")]
 
@@ -63,12 +70,18 @@ class InterventionMissing(Invalid):
 
 
 class Edge(msgspec.Struct, frozen=True):
-    """What a handler may use: its context, and where new things come from. `log`: the one that is written here."""
+    """What a handler may use: its context, and where new things come from. `log`: the one that is written here.
+
+    `path` and `body` are what was asked, as it was sent. `known(actor)`: what somebody may do now, if they are known.
+    """
 
     context: Context
     vault: Vault
     group: Sequence[int]
     log: str
+    path: str = ""
+    body: str = "{}"
+    known: Callable[[str], Principal | None] = lambda _actor: None
 
     def new_player(self) -> str:
         """The suffix of a new player, in a partition of this residency."""
@@ -83,7 +96,10 @@ class Edge(msgspec.Struct, frozen=True):
 
 
 class Endpoint(NamedTuple):
-    """A command of the public interface. `path` has `{name}` for each of the handler's identifiers."""
+    """A command of the public interface. `path` has `{name}` for each of the handler's identifiers.
+
+    `accepted`: a further answer, where something else has to happen first; HTTP says 202 then.
+    """
 
     path: str
     handler: Callable[..., Plan]
@@ -91,11 +107,14 @@ class Endpoint(NamedTuple):
     answer: type[msgspec.Struct]
     status: int
     errors: tuple[type[Rejected], ...]
+    accepted: type[msgspec.Struct] | None = None
 
 
 READ_TOGETHER: Mapping[str, tuple[Callable[[Any], Stream[Any]], ...]] = {
-    "player_id": (players.stream, wallets.stream, limits.stream),
+    "player_id": (players.stream, wallets.stream, limits.stream, kyc.stream),
     "transaction_id": (transactions.stream,),
+    "ticket_id": (tickets.stream,),
+    "approval_id": (approvals.stream,),
 }
 """By the identifier in a path, the streams whose versions are the ETag of what is read there (queries/players.py)."""
 

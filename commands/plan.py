@@ -22,7 +22,8 @@ from eventstore.vault import Owed
 class Context(msgspec.Struct, frozen=True):
     """Who asks what, and when: all that a decision may know beside the folded states.
 
-    `fingerprint`: of the request; None where nobody asked, and the service itself has something to record.
+    `fingerprint`: of the request; None where nobody asked, and the service itself has something to record. `cause`: the id of
+    the event to which it reacts.
     """
 
     principal: Principal
@@ -30,6 +31,7 @@ class Context(msgspec.Struct, frozen=True):
     command_id: bytes
     fingerprint: str | None
     trace: str | None = None
+    cause: str | None = None
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -75,7 +77,8 @@ class Plan(msgspec.Struct, frozen=True):
     the newest entry loaded. Its events belong to the written stream of their aggregate; these streams are all of one
     partition, or all the region's own. `answer(facts)` must follow from the command's own events; it gets none if nothing
     was recorded, and raises where they record a refusal. `fresh` names streams whose id was minted just now.
-    `follow(**states)` gives further written streams, known only from these states. What `seen` names is a condition too, of
+    `follow(**states)` gives further written streams, known only from these states, and `then(**states)` those that are known
+    only from what was followed. What `seen` names is a condition too, of
     which the decision hears nothing.
 
     Personal fields are sealed under the key that is `owed`, or under the one that `key(**states)` names: (id, commitment).
@@ -89,6 +92,7 @@ class Plan(msgspec.Struct, frozen=True):
     answer: Callable[[Sequence[Fact]], msgspec.Struct]
     reads: Mapping[str, AnyStream[Any]] = MappingProxyType({})
     follow: Callable[..., Mapping[str, AnyStream[Any]]] | None = None
+    then: Callable[..., Mapping[str, AnyStream[Any]]] | None = None
     fresh: frozenset[str] = frozenset()
     owed: Owed | None = None
     key: Callable[..., tuple[str, str]] | None = None

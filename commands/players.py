@@ -1,41 +1,111 @@
-"""Commands on players: register one, block one."""
+"""Commands on players: register, record what is known of them, block, close, tag, note."""
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Annotated
 
 import msgspec
 
 from access.policy import Action
-from commands.edge import Country, Edge, Endpoint, Occurred, PersonalText, Text, Word, currency, occurred, suffix_in
-from commands.plan import Plan
-from domain import players
-from domain.errors import AlreadyRegistered, NotFound, UnknownCurrency
+from commands.edge import (
+    Country,
+    Edge,
+    Endpoint,
+    Jurisdiction,
+    Label,
+    Occurred,
+    PersonalText,
+    Text,
+    Word,
+    currency,
+    occurred,
+    suffix_in,
+)
+from commands.plan import Fact, Plan
+from commands.sealing import KeyNotHeld
+from domain import kyc, players
+from domain.errors import AlreadyRegistered, GateClosed, Invalid, NotFound, UnknownCurrency
+from domain.errors import PlayerBlocked as Blocked
 from domain.kernel import PlayerId
+from domain.players import Channel, PlayerClosed, TooManyTags, Underage
 from eventstore.vault import Owed
+from policies import gates
+from policies.gates import Level
+
+ALIKE = frozenset({"email", "phone", "person"})
+"""What two accounts of one person are found by; person: name and birth date together."""
+
+Language = Annotated[str, msgspec.Meta(pattern="^[a-z]{2,3}(-[A-Z]{2})?$", description="BCP 47, e.g. de-AT.")]
+LongPersonalText = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=5_000, description="Sealed under the player's own key.")
+]
 
 
-class RegisterPlayer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be known of a player. `jurisdiction`: whose rules hold, if not simply the country's."""
+
+    name: PersonalText | None = None
+    email: PersonalText | None = None
+    phone: PersonalText | None = None
+    birth_date: date | None = None
+    street: PersonalText | None = None
+    city: PersonalText | None = None
+    postcode: PersonalText | None = None
+    address_country: Country | None = None
+    language: Language | None = None
+    jurisdiction: Jurisdiction | None = None
+    acquisition_source: Label | None = None
+    device: Label | None = None
+
+
+class RegisterPlayer(Known, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new player. `occurred` (history only, needs the import permission): when they registered elsewhere."""
 
     country: Country
     currency: str
     brand: Word = "main"
-    name: PersonalText | None = None
-    email: PersonalText | None = None
-    phone: PersonalText | None = None
-    birth_date: date | None = None
     external_id: PersonalText | None = None
+    consents: Annotated[list[Channel], msgspec.Meta(max_length=len(Channel))] = []
     occurred: Occurred | None = None
 
 
 class PlayerRegistered(msgspec.Struct, frozen=True):
+    """`status`: active, or pending until the identity is verified or a person has looked at possible duplicates."""
+
     player: str
-    status: str
+    status: players.Status
+
+
+class Consents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    channels: Annotated[list[Channel], msgspec.Meta(min_length=1, max_length=len(Channel))]
 
 
 class BlockPlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`reason`: a word; fraud and aml also hold withdrawals."""
+
+    reason: Word
+
+
+class UnblockPlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Text
+
+
+class ClosePlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: Word
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to say."""
+
+
+class TagPlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    tag: Word
+
+
+class NotePlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    text: LongPersonalText
 
 
 class PlayerBlocked(msgspec.Struct, frozen=True):
@@ -43,13 +113,32 @@ class PlayerBlocked(msgspec.Struct, frozen=True):
     status: str
 
 
+class PlayerStatus(msgspec.Struct, frozen=True):
+    player: str
+    status: players.Status
+
+
+class PlayerChanged(msgspec.Struct, frozen=True):
+    player: str
+
+
+class NoteWritten(msgspec.Struct, frozen=True):
+    """`note`: the id of its event."""
+
+    note: str
+    player: str
+
+
+class NothingGiven(Invalid):
+    code = "nothing_given"
+    title = "The request tells nothing of the player"
+
+
 def register(command: RegisterPlayer, edge: Edge) -> Plan:
-    """Register a player, with personal fields sealed under a new key. Raises AlreadyRegistered, UnknownCurrency, Forbidden."""
+    """Register a player, with personal fields sealed under a new key. Raises AlreadyRegistered, UnknownCurrency, Underage, Forbidden."""
     context = edge.context
     suffix = edge.new_player()
     key = edge.new_key()
-    given = {"name": command.name, "email": command.email, "phone": command.phone, "external_id": command.external_id}
-    found_by = [(field, word) for field, value in given.items() if value for word in index_words(field, value)]
     registered = players.Registered(
         brand=command.brand,
         country=command.country,
@@ -58,20 +147,41 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
         name=command.name,
         email=command.email,
         phone=command.phone,
-        birth_date=command.birth_date.isoformat() if command.birth_date else None,
+        birth_date=_iso(command.birth_date),
         external_id=command.external_id,
     )
     happened = occurred(command.occurred, context.now)
+    profile = _profile(command, of_registration=True)
+
+    def decide(
+        at: datetime, player: players.Player, alike: dict[str, list[str]] | None = None
+    ) -> list[players.PlayerEvent]:
+        jurisdiction = command.jurisdiction or command.country
+        awaiting: tuple[str, ...] = ()
+        if not happened:
+            players.refuse_underage(jurisdiction, command.birth_date, at)
+            awaiting = ("kyc",) if gates.awaits_identity(jurisdiction, at) else ()
+        return players.register(
+            player, registered=registered, profile=profile, consents=command.consents, alike=alike, awaiting=awaiting
+        )
+
     return Plan(
         context,
         require=(Action.PLAYER_REGISTER, Action.HISTORY_IMPORT) if happened else (Action.PLAYER_REGISTER,),
         writes={"player": players.stream(PlayerId(f"player_{suffix}"))},
         fresh=frozenset({"player"}),
-        decision=lambda _at, player: players.register(player, registered=registered),
-        answer=lambda facts: PlayerRegistered(f"player_{suffix_in(facts, 'player')}", "active"),
-        owed=Owed(suffix, key, found_by),
+        decision=decide,
+        answer=_registered,
+        owed=Owed(suffix, key, _found_by(command, command.external_id)),
+        alike=frozenset() if happened else ALIKE,
         occurred=happened,
     )
+
+
+def _registered(facts: Sequence[Fact]) -> PlayerRegistered:
+    waits = any(isinstance(fact.event, players.ActivationAwaited) for fact in facts)
+    status = players.Status.PENDING if waits else players.Status.ACTIVE
+    return PlayerRegistered(f"player_{suffix_in(facts, 'player')}", status)
 
 
 def index_words(field: str, value: str) -> list[str]:
@@ -79,8 +189,98 @@ def index_words(field: str, value: str) -> list[str]:
     return value.split() if field == "name" else [value]
 
 
+def _found_by(known: Known, external_id: str | None = None) -> list[tuple[str, str]]:
+    given = {"name": known.name, "email": known.email, "phone": known.phone, "external_id": external_id}
+    found_by = [(field, word) for field, value in given.items() if value for word in index_words(field, value)]
+    if known.name and known.birth_date:
+        found_by.append(("person", f"{' '.join(known.name.split())}\n{known.birth_date}"))
+    return found_by
+
+
+def _profile(known: Known, *, of_registration: bool) -> players.ProfileRecorded | None:
+    """What there is to record; a registration's own event holds some of it. None if there is nothing."""
+    profile = players.ProfileRecorded(
+        language=known.language or "",
+        jurisdiction=known.jurisdiction or "",
+        acquisition_source=known.acquisition_source or "",
+        device=known.device or "",
+        address_country=known.address_country or "",
+        street=known.street,
+        city=known.city,
+        postcode=known.postcode,
+        name=None if of_registration else known.name,
+        email=None if of_registration else known.email,
+        phone=None if of_registration else known.phone,
+        birth_date=None if of_registration else _iso(known.birth_date),
+    )
+    return None if profile == players.ProfileRecorded() else profile
+
+
+def _iso(day: date | None) -> str | None:
+    return day.isoformat() if day else None
+
+
+def record_profile(player_id: str, command: Known, edge: Edge) -> Plan:
+    """Record what is known of a player from now on; what is not given stays. Raises NotFound, PlayerClosed, Underage, KeyNotHeld."""
+    stream = players.stream(PlayerId(player_id))
+    profile = _profile(command, of_registration=False)
+    if profile is None:
+        raise NothingGiven(pointer="")
+    found_by = _found_by(command)
+
+    def decide(
+        at: datetime, player: players.Player, alike: dict[str, list[str]] | None = None
+    ) -> list[players.PlayerEvent]:
+        return players.record_profile(player, profile=profile, birth_date=command.birth_date, at=at, alike=alike)
+
+    return Plan(
+        edge.context,
+        require=(Action.PLAYER_MANAGE,),
+        writes={"player": stream},
+        decision=decide,
+        answer=lambda _facts: PlayerChanged(player_id),
+        owed=Owed(player_id.rpartition("_")[2], None, found_by) if found_by else None,
+        key=lambda player: player.sealing_key(),
+        alike=ALIKE if found_by else frozenset(),
+    )
+
+
+def give_consent(player_id: str, command: Consents, edge: Edge) -> Plan:
+    """Record that a player wants to hear of offers. Raises NotFound, PlayerClosed."""
+    return Plan(
+        edge.context,
+        require=(Action.CONSENT_SET,),
+        writes={"player": players.stream(PlayerId(player_id))},
+        decision=lambda _at, player: players.give_consent(player, channels=command.channels),
+        answer=lambda _facts: PlayerChanged(player_id),
+    )
+
+
+def withdraw_consent(player_id: str, command: Consents, edge: Edge) -> Plan:
+    """Record that a player does not want to hear of offers; it acts at once. Raises NotFound."""
+    return Plan(
+        edge.context,
+        require=(Action.CONSENT_SET,),
+        writes={"player": players.stream(PlayerId(player_id))},
+        decision=lambda _at, player: players.withdraw_consent(player, channels=command.channels),
+        answer=lambda _facts: PlayerChanged(player_id),
+    )
+
+
+def activate(player_id: str, _command: Nothing, edge: Edge) -> Plan:
+    """Let an account that waits or sleeps be used. Raises NotFound, PlayerBlocked, PlayerClosed, GateClosed."""
+    return Plan(
+        edge.context,
+        require=(Action.PLAYER_MANAGE,),
+        writes={"player": players.stream(PlayerId(player_id))},
+        reads={"kyc": kyc.stream(PlayerId(player_id))},
+        decision=lambda at, player, kyc: players.activate(player, identified=kyc.level_at(at).reaches(Level.IDENTITY)),
+        answer=lambda _facts: PlayerStatus(player_id, players.Status.ACTIVE),
+    )
+
+
 def block(player_id: str, command: BlockPlayer, edge: Edge) -> Plan:
-    """Block a player: deposits stop at once. Raises NotFound, Forbidden."""
+    """Block a player: deposits stop at once. Raises NotFound, PlayerClosed, Forbidden."""
     return Plan(
         edge.context,
         require=(Action.PLAYER_BLOCK,),
@@ -90,7 +290,88 @@ def block(player_id: str, command: BlockPlayer, edge: Edge) -> Plan:
     )
 
 
+def unblock(player_id: str, command: UnblockPlayer, edge: Edge) -> Plan:
+    """End a block; an account that was waiting waits on. Raises NotFound."""
+    return Plan(
+        edge.context,
+        require=(Action.PLAYER_BLOCK,),
+        writes={"player": players.stream(PlayerId(player_id))},
+        decision=lambda _at, player: players.unblock(player, reason=command.reason),
+        answer=lambda _facts: PlayerChanged(player_id),
+    )
+
+
+def make_dormant(player_id: str, _command: Nothing, edge: Edge) -> Plan:
+    """Let an active account that nobody uses sleep, until its player logs in. Raises NotFound."""
+    return Plan(
+        edge.context,
+        require=(Action.PLAYER_MANAGE,),
+        writes={"player": players.stream(PlayerId(player_id))},
+        decision=lambda _at, player: players.make_dormant(player),
+        answer=lambda _facts: PlayerChanged(player_id),
+    )
+
+
+def close(player_id: str, command: ClosePlayer, edge: Edge) -> Plan:
+    """Close an account for good; what is in it may still be paid out. Raises NotFound."""
+    return Plan(
+        edge.context,
+        require=(Action.PLAYER_MANAGE,),
+        writes={"player": players.stream(PlayerId(player_id))},
+        decision=lambda _at, player: players.close(player, reason=command.reason),
+        answer=lambda _facts: PlayerStatus(player_id, players.Status.CLOSED),
+    )
+
+
+def tag(player_id: str, command: TagPlayer, edge: Edge) -> Plan:
+    """Tag a player. Raises NotFound, TooManyTags."""
+    return Plan(
+        edge.context,
+        require=(Action.PLAYER_MANAGE,),
+        writes={"player": players.stream(PlayerId(player_id))},
+        decision=lambda _at, player: players.tag(player, tag=command.tag),
+        answer=lambda _facts: PlayerChanged(player_id),
+    )
+
+
+def untag(player_id: str, command: TagPlayer, edge: Edge) -> Plan:
+    """Take a tag from a player. Raises NotFound."""
+    return Plan(
+        edge.context,
+        require=(Action.PLAYER_MANAGE,),
+        writes={"player": players.stream(PlayerId(player_id))},
+        decision=lambda _at, player: players.untag(player, tag=command.tag),
+        answer=lambda _facts: PlayerChanged(player_id),
+    )
+
+
+def note(player_id: str, command: NotePlayer, edge: Edge) -> Plan:
+    """Write something down about a player, sealed under their key. Raises NotFound, KeyNotHeld."""
+    return Plan(
+        edge.context,
+        require=(Action.PLAYER_MANAGE,),
+        writes={"player": players.stream(PlayerId(player_id))},
+        decision=lambda _at, player: players.note(player, text=command.text),
+        answer=lambda facts: NoteWritten(facts[0].id, player_id),
+        key=lambda player: player.sealing_key(),
+    )
+
+
+_ONE = "/v1/players/{player_id}"
+_REGISTER = (AlreadyRegistered, UnknownCurrency, Underage)
+_PROFILE = (NotFound, PlayerClosed, Underage, KeyNotHeld)
+
 ENDPOINTS = (
-    Endpoint("/v1/players", register, RegisterPlayer, PlayerRegistered, 201, (AlreadyRegistered, UnknownCurrency)),
-    Endpoint("/v1/players/{player_id}/block", block, BlockPlayer, PlayerBlocked, 200, (NotFound,)),
+    Endpoint("/v1/players", register, RegisterPlayer, PlayerRegistered, 201, _REGISTER),
+    Endpoint(f"{_ONE}/profile", record_profile, Known, PlayerChanged, 200, _PROFILE),
+    Endpoint(f"{_ONE}/consents", give_consent, Consents, PlayerChanged, 200, (NotFound, PlayerClosed)),
+    Endpoint(f"{_ONE}/consents/withdraw", withdraw_consent, Consents, PlayerChanged, 200, (NotFound,)),
+    Endpoint(f"{_ONE}/activate", activate, Nothing, PlayerStatus, 200, (NotFound, Blocked, PlayerClosed, GateClosed)),
+    Endpoint(f"{_ONE}/block", block, BlockPlayer, PlayerBlocked, 200, (NotFound, PlayerClosed)),
+    Endpoint(f"{_ONE}/unblock", unblock, UnblockPlayer, PlayerChanged, 200, (NotFound,)),
+    Endpoint(f"{_ONE}/dormant", make_dormant, Nothing, PlayerChanged, 200, (NotFound,)),
+    Endpoint(f"{_ONE}/close", close, ClosePlayer, PlayerStatus, 200, (NotFound,)),
+    Endpoint(f"{_ONE}/tags", tag, TagPlayer, PlayerChanged, 200, (NotFound, TooManyTags)),
+    Endpoint(f"{_ONE}/tags/remove", untag, TagPlayer, PlayerChanged, 200, (NotFound,)),
+    Endpoint(f"{_ONE}/notes", note, NotePlayer, NoteWritten, 201, (NotFound, KeyNotHeld)),
 )

@@ -13,7 +13,9 @@ from commands.identity import command_id
 from commands.plan import Context, Plan
 from domain import services
 from domain.kernel import uuid7_texts
+from policies import approvals, gates, payments, sla, spending
 from policies.currencies import EXPONENTS
+from policies.rules import RULES
 
 SYSTEM = Principal("system", frozenset())
 """Who acts when nobody asked."""
@@ -29,7 +31,13 @@ def policies_in_force() -> dict[str, str]:
     """SHA-256, in hex, of each set of rules that decisions follow, by name. A file of rules joins here when it is loaded."""
     return {
         "access": _digest({role: sorted(actions) for role, actions in ROLES.items()}),
+        "approvals": _digest(approvals.RULES),
         "currencies": _digest(EXPONENTS),
+        "rules": RULES.digest,
+        "gates": _digest(gates.POLICY),
+        "payments": _digest(payments.rules()),
+        "sla": _digest(sla.rules()),
+        "spending": _digest(spending.rules()),
     }
 
 

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
+from domain.adjustments import ADJUSTMENTS
+from domain.approvals import APPROVALS
 from domain.disclosures import DISCLOSURES
 from domain.kernel import Aggregate
+from domain.kyc import KYC
 from domain.limits import LIMITS
+from domain.logins import LOGINS
 from domain.logs import LOGS
+from domain.payouts import PAYOUTS
 from domain.players import PLAYERS
 from domain.reads import READS
 from domain.services import SERVICES
+from domain.tickets import TICKETS
 from domain.transactions import TRANSACTIONS
 from domain.wallets import WALLETS
 
 AGGREGATES: tuple[Aggregate[Any], ...] = (
     LOGS,
     PLAYERS,
+    KYC,
+    LOGINS,
     LIMITS,
     WALLETS,
     TRANSACTIONS,
+    PAYOUTS,
+    TICKETS,
     SERVICES,
     READS,
     DISCLOSURES,
+    ADJUSTMENTS,
+    APPROVALS,
 )
 _BY_NAME = {aggregate.name: aggregate for aggregate in AGGREGATES if aggregate.kind is None}
 _BY_KIND = {aggregate.kind: aggregate for aggregate in AGGREGATES if aggregate.kind is not None}

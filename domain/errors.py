@@ -8,10 +8,10 @@ Why a command was refused. The domain knows stable codes and facts; only app/pro
     ├── NotFound           nothing is there
     ├── Forbidden          the caller may not
     ├── Conflict           it does not fit what has happened
-    │   ├── PlayerBlocked · AlreadyRegistered · TransactionClosed · KeyReused
+    │   ├── PlayerBlocked · PlayerNotActive · AlreadyRegistered · TransactionClosed · KeyReused
     │   └── CurrencyMismatch
     └── Refused by a rule
-        └── LimitExceeded · LimitRaise
+        └── LimitExceeded · LimitRaise · GateClosed
 """
 
 from __future__ import annotations
@@ -76,6 +76,13 @@ class PlayerBlocked(Conflict):
     title = "The player is blocked"
 
 
+class PlayerNotActive(Conflict):
+    """Facts: status."""
+
+    code = "player_not_active"
+    title = "The player's account is not active"
+
+
 class CurrencyMismatch(Conflict):
     code = "currency_mismatch"
     title = "The player's account is in another currency"
@@ -106,3 +113,10 @@ class LimitExceeded(RuleRefused):
 class LimitRaise(RuleRefused):
     code = "limit_raise"
     title = "A limit is raised only after a cooling-off period and a second confirmation"
+
+
+class GateClosed(RuleRefused):
+    """Facts: action, level (what would open it), reason (the rule that says so)."""
+
+    code = "kyc_required"
+    title = "The player must be known better before this"

@@ -58,11 +58,14 @@ LimitsEvent = DepositLimitSet | HeadroomConsumed | HeadroomReleased
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """`used`: minor units consumed on `day`, of the player's one currency."""
+    """`used`: minor units consumed on `day`, of the player's one currency. `requested`: over the player's life, those of
+    deposits that have not failed since.
+    """
 
     daily_deposit: Money | None = None
     day: date = date.min
     used: int = 0
+    requested: int = 0
 
     def used_on(self, day: date) -> int:
         return self.used if day == self.day else 0
@@ -86,13 +89,14 @@ def evolve(limits: Limits, event: LimitsEvent, at: datetime) -> Limits:
     match event:
         case HeadroomConsumed():
             day = max(at.date(), limits.day)
-            return Limits(limits.daily_deposit, day, limits.used_on(day) + event.money.amount)
+            amount = event.money.amount
+            return Limits(limits.daily_deposit, day, limits.used_on(day) + amount, limits.requested + amount)
         case HeadroomReleased():
-            if event.day != limits.day:
-                return limits
-            return Limits(limits.daily_deposit, limits.day, limits.used - event.money.amount)
+            amount = event.money.amount
+            used = limits.used - amount if event.day == limits.day else limits.used
+            return Limits(limits.daily_deposit, limits.day, used, limits.requested - amount)
         case DepositLimitSet():
-            return Limits(event.limit, limits.day, limits.used)
+            return Limits(event.limit, limits.day, limits.used, limits.requested)
 
 
 LIMITS = Aggregate(

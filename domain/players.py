@@ -1,21 +1,38 @@
 """
-Players: who has an account, and whether they may use it.
+Players: who has an account, what we know of them, and whether they may use it.
 
 Invariants:
-    - what identifies a person (name, e-mail, phone, …) is sealed under the player's own data key;
-    - a blocked player can neither deposit nor be registered anew; money that is on its way still arrives.
+    - what identifies a person (name, e-mail, address, …) is sealed under the player's own data key;
+    - only an active player may deposit or play; money that is on its way still arrives;
+    - whoever is not active, or has not consented to a channel, gets no marketing there.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
-from domain.errors import AlreadyRegistered, NotFound
-from domain.kernel import STREAMS_CACHED, Aggregate, Event, Personal, PlayerId, Stream, parse_id
+from domain.errors import AlreadyRegistered, Conflict, GateClosed, NotFound, PlayerBlocked, PlayerNotActive, RuleRefused
+from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, Event, Personal, PlayerId, Stream, parse_id
+from policies import gates
+
+TAGS_MAX = 50
+DUPLICATES_MAX = 20
+"""How many other players a finding names."""
+
+
+class Channel(StrEnum):
+    EMAIL = "email"
+    SMS = "sms"
+    PUSH = "push"
+    PHONE = "phone"
+    POST = "post"
+
 
 # Events: the tags and fields are the storage format.
 
@@ -43,13 +60,115 @@ class Registered(Event, frozen=True, kw_only=True, tag="player.registered"):
     external_id: Personal | None = None
 
 
+class ProfileRecorded(Event, frozen=True, kw_only=True, tag="player.profile_recorded"):
+    """What is known of the player from now on; a field that is not there stays as it was. `jurisdiction`: whose rules
+    hold, ISO 3166-1 or 3166-2 (until one is recorded: the country). `device`: on which they registered.
+    """
+
+    language: str = ""
+    jurisdiction: str = ""
+    acquisition_source: str = ""
+    device: str = ""
+    address_country: str = ""
+    street: Personal | None = None
+    city: Personal | None = None
+    postcode: Personal | None = None
+    name: Personal | None = None
+    email: Personal | None = None
+    phone: Personal | None = None
+    birth_date: Personal | None = None
+
+
+class ConsentGiven(Event, frozen=True, tag="player.consent_given"):
+    """The player wants to hear of offers through `channel`."""
+
+    channel: Channel
+
+
+class ConsentWithdrawn(Event, frozen=True, tag="player.consent_withdrawn"):
+    """The player does not want to hear of offers through `channel` any more."""
+
+    channel: Channel
+
+
+class DuplicatesFound(Event, frozen=True, tag="player.duplicates_found"):
+    """`players` have the same values in some of the fields `by`; person: name and birth date together."""
+
+    by: tuple[str, ...]
+    players: tuple[PlayerId, ...]
+
+
+class ActivationAwaited(Event, frozen=True, tag="player.activation_awaited"):
+    """The account is not active until what `reasons` name is settled: kyc, duplicates."""
+
+    reasons: tuple[str, ...]
+
+
+class Activated(Event, frozen=True, tag="player.activated"):
+    """The account that waited may be used."""
+
+
 class Blocked(Event, frozen=True, tag="player.blocked"):
-    """The player may not deposit any more. `reason`: text, in the clear."""
+    """The player may not deposit any more. `reason`: a word, in the clear; text in entries of the first release."""
 
     reason: str
 
 
-PlayerEvent = Registered | Blocked
+class Unblocked(Event, frozen=True, tag="player.unblocked"):
+    """The block is over. `reason`: text, in the clear."""
+
+    reason: str
+
+
+class MadeDormant(Event, frozen=True, tag="player.made_dormant"):
+    """The account has not been used for long, and sleeps."""
+
+
+class Reactivated(Event, frozen=True, tag="player.reactivated"):
+    """The sleeping account is used again."""
+
+
+class Closed(Event, frozen=True, tag="player.closed"):
+    """The account has ended for good; what is in it may still be paid out. `reason`: a word, in the clear."""
+
+    reason: str
+
+
+class Tagged(Event, frozen=True, tag="player.tagged"):
+    """The player is one of those whom the house calls `label`."""
+
+    label: str
+
+
+class Untagged(Event, frozen=True, tag="player.untagged"):
+    """The player is none of those any more."""
+
+    label: str
+
+
+class Noted(Event, frozen=True, tag="player.noted"):
+    """Somebody of the house wrote something down about the player."""
+
+    text: Personal
+
+
+PlayerEvent = (
+    Registered
+    | ProfileRecorded
+    | ConsentGiven
+    | ConsentWithdrawn
+    | DuplicatesFound
+    | ActivationAwaited
+    | Activated
+    | Blocked
+    | Unblocked
+    | MadeDormant
+    | Reactivated
+    | Closed
+    | Tagged
+    | Untagged
+    | Noted
+)
 
 
 # State
@@ -57,28 +176,128 @@ PlayerEvent = Registered | Blocked
 
 class Status(StrEnum):
     UNKNOWN = "unknown"
+    PENDING = "pending"
     ACTIVE = "active"
     BLOCKED = "blocked"
+    DORMANT = "dormant"
+    CLOSED = "closed"
+
+
+class Verdict(NamedTuple):
+    """Whether marketing may write. `reason`: why not, in a word."""
+
+    allowed: bool
+    reason: str | None = None
 
 
 class Player(msgspec.Struct, frozen=True):
-    """`key`: the id of the player's data key."""
+    """`key`, `commitment`: of the player's data key. `awaiting`: why the account is not active yet, also behind a block.
+    `registered_at`: when that was recorded here. `consents` and `tags` in order.
+    """
 
     status: Status = Status.UNKNOWN
     country: str = ""
     currency: str = ""
     key: str = ""
+    commitment: str = ""
+    brand: str = ""
+    jurisdiction: str = ""
+    registered_at: datetime = EPOCH
+    block_reason: str | None = None
+    awaiting: tuple[str, ...] = ()
+    consents: tuple[Channel, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    def require(self) -> None:
+        """Raises NotFound."""
+        if self.status is Status.UNKNOWN:
+            raise NotFound("no such player")
+
+    def sealing_key(self) -> tuple[str, str]:
+        """The data key under which what is personal of this player is sealed, for Plan.key. Raises NotFound."""
+        self.require()
+        return self.key, self.commitment
+
+    def require_active(self) -> None:
+        """What deposits, bets and bonuses need. Raises NotFound, PlayerBlocked, PlayerNotActive (status)."""
+        self.require()
+        if self.status is Status.BLOCKED:
+            raise PlayerBlocked
+        if self.status is not Status.ACTIVE:
+            raise PlayerNotActive(status=self.status)
+
+    def require_payable(self) -> None:
+        """What withdrawals need: their money is theirs, unless the block is of a kind that holds it. Raises NotFound, PlayerBlocked."""
+        self.require()
+        if self.status is Status.BLOCKED and self.block_reason in gates.BLOCKS_THAT_HOLD_MONEY:
+            raise PlayerBlocked
+
+    def may_contact(self, channel: Channel, _at: datetime) -> Verdict:
+        """Whether marketing may use the channel: the one place to ask."""
+        if self.status not in {Status.ACTIVE, Status.DORMANT}:
+            return Verdict(allowed=False, reason=self.status)
+        if channel not in self.consents:
+            return Verdict(allowed=False, reason="no_consent")
+        return Verdict(allowed=True)
 
 
-def evolve(player: Player, event: PlayerEvent, _at: datetime) -> Player:
+def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa: C901, PLR0911, PLR0912 — one case an event
+    change = msgspec.structs.replace
     match event:
-        case Registered():
-            return Player(Status.ACTIVE, event.country, event.currency, event.key.id)
-        case Blocked():
-            return Player(Status.BLOCKED, player.country, player.currency, player.key)
+        case Registered(brand=brand, country=country, currency=currency, key=key):
+            return Player(
+                Status.ACTIVE, country, currency, key.id, key.commitment, brand, jurisdiction=country, registered_at=at
+            )
+        case ProfileRecorded():
+            return change(player, jurisdiction=event.jurisdiction or player.jurisdiction)
+        case ConsentGiven(channel):
+            return change(player, consents=tuple(sorted({*player.consents, channel})))
+        case ConsentWithdrawn(channel):
+            return change(player, consents=tuple(each for each in player.consents if each is not channel))
+        case Tagged(label):
+            return change(player, tags=tuple(sorted({*player.tags, label})))
+        case Untagged(label):
+            return change(player, tags=tuple(each for each in player.tags if each != label))
+        case ActivationAwaited(reasons):
+            return change(player, status=Status.PENDING, awaiting=reasons)
+        case Activated():
+            return change(player, status=Status.ACTIVE, awaiting=())
+        case Blocked(reason):
+            return change(player, status=Status.BLOCKED, block_reason=reason)
+        case Unblocked():
+            return change(player, status=Status.PENDING if player.awaiting else Status.ACTIVE, block_reason=None)
+        case MadeDormant():
+            return change(player, status=Status.DORMANT)
+        case Reactivated():
+            return change(player, status=Status.ACTIVE)
+        case Closed():
+            return change(player, status=Status.CLOSED)
+        case DuplicatesFound() | Noted():
+            return player
 
 
-PLAYERS = Aggregate("player", initial=Player(), evolve=evolve, events=[Registered, Blocked])
+PLAYERS = Aggregate(
+    "player",
+    initial=Player(),
+    evolve=evolve,
+    events=[
+        Registered,
+        ProfileRecorded,
+        ConsentGiven,
+        ConsentWithdrawn,
+        DuplicatesFound,
+        ActivationAwaited,
+        Activated,
+        Blocked,
+        Unblocked,
+        MadeDormant,
+        Reactivated,
+        Closed,
+        Tagged,
+        Untagged,
+        Noted,
+    ],
+)
 
 
 @lru_cache(STREAMS_CACHED)
@@ -89,17 +308,152 @@ def stream(player_id: PlayerId) -> Stream[Player]:
 # Decisions
 
 
-def register(player: Player, *, registered: Registered) -> list[PlayerEvent]:
-    """Open an account. Country, currency and age are checked where the request enters."""
+class Underage(RuleRefused):
+    """Facts: minimum (years)."""
+
+    code = "underage"
+    title = "The person is too young to play there"
+
+
+class PlayerClosed(Conflict):
+    code = "player_closed"
+    title = "The player's account has been closed"
+
+
+class TooManyTags(Conflict):
+    code = "too_many_tags"
+    title = f"A player has at most {TAGS_MAX} tags"
+
+
+def register(
+    player: Player,
+    *,
+    registered: Registered,
+    profile: ProfileRecorded | None = None,
+    consents: Sequence[Channel] = (),
+    alike: Mapping[str, Sequence[str]] | None = None,
+    awaiting: Sequence[str] = (),
+) -> list[PlayerEvent]:
+    """Open an account. It waits for what `awaiting` names, and for a person to look at those who are `alike` (suffixes by field).
+
+    Country, currency and age are checked where the request enters.
+    """
     if player.status is not Status.UNKNOWN:
         raise AlreadyRegistered
-    return [registered]
+    events: list[PlayerEvent] = [registered]
+    if profile is not None:
+        events.append(profile)
+    events += [ConsentGiven(channel) for channel in sorted(set(consents))]
+    reasons = tuple(awaiting)
+    if alike:
+        events.append(_duplicates(alike))
+        reasons = (*reasons, "duplicates")
+    if reasons:
+        events.append(ActivationAwaited(reasons))
+    return events
+
+
+def record_profile(
+    player: Player,
+    *,
+    profile: ProfileRecorded,
+    birth_date: date | None,
+    at: datetime,
+    alike: Mapping[str, Sequence[str]] | None = None,
+) -> list[PlayerEvent]:
+    """Record what is known from now on. Whether it is new cannot be told, because what was known is sealed."""
+    player.require()
+    if player.status is Status.CLOSED:
+        raise PlayerClosed
+    refuse_underage(profile.jurisdiction or player.jurisdiction, birth_date, at)
+    return [profile, _duplicates(alike)] if alike else [profile]
+
+
+def _duplicates(alike: Mapping[str, Sequence[str]]) -> DuplicatesFound:
+    found = sorted({PlayerId(f"player_{suffix}") for suffixes in alike.values() for suffix in suffixes})
+    return DuplicatesFound(tuple(sorted(alike)), tuple(found[:DUPLICATES_MAX]))
+
+
+def refuse_underage(jurisdiction: str, birth_date: date | None, at: datetime) -> None:
+    """Raises Underage. Who does not say when they were born stays unverified, which gates (policies/gates.py) ask for."""
+    if birth_date is None:
+        return
+    minimum = gates.age_minimum(jurisdiction, at)
+    if gates.age(birth_date, at.date()) < minimum:
+        raise Underage(minimum=minimum)
+
+
+def give_consent(player: Player, *, channels: Sequence[Channel]) -> list[PlayerEvent]:
+    """Asking again records nothing."""
+    player.require()
+    if player.status is Status.CLOSED:
+        raise PlayerClosed
+    return [ConsentGiven(channel) for channel in sorted(set(channels) - set(player.consents))]
+
+
+def withdraw_consent(player: Player, *, channels: Sequence[Channel]) -> list[PlayerEvent]:
+    """Never refused to anyone who is there. Asking again records nothing."""
+    player.require()
+    return [ConsentWithdrawn(channel) for channel in sorted(set(channels) & set(player.consents))]
+
+
+def activate(player: Player, *, identified: bool) -> list[PlayerEvent]:
+    """Let a waiting account be used. Raises GateClosed if it waits for an identity that is not verified."""
+    player.require()
+    if player.status is Status.CLOSED:
+        raise PlayerClosed
+    if player.status is Status.BLOCKED:
+        raise PlayerBlocked
+    if "kyc" in player.awaiting and not identified:
+        raise GateClosed(action="activate", level=gates.Level.IDENTITY, reason="kyc.deadline")
+    if player.status is Status.PENDING:
+        return [Activated()]
+    return [Reactivated()] if player.status is Status.DORMANT else []
 
 
 def block(player: Player, *, reason: str) -> list[PlayerEvent]:
     """Stop deposits at once. Asking again records nothing."""
-    if player.status is Status.UNKNOWN:
-        raise NotFound("no such player")
+    player.require()
+    if player.status is Status.CLOSED:
+        raise PlayerClosed
     if player.status is Status.BLOCKED:
         return []
     return [Blocked(reason=reason)]
+
+
+def unblock(player: Player, *, reason: str) -> list[PlayerEvent]:
+    """End a block; an account that was waiting waits on."""
+    player.require()
+    return [Unblocked(reason=reason)] if player.status is Status.BLOCKED else []
+
+
+def make_dormant(player: Player) -> list[PlayerEvent]:
+    """Let an account that nobody uses sleep. Nobody else's changes by that."""
+    player.require()
+    return [MadeDormant()] if player.status is Status.ACTIVE else []
+
+
+def close(player: Player, *, reason: str) -> list[PlayerEvent]:
+    """End an account for good. Asking again records nothing."""
+    player.require()
+    return [] if player.status is Status.CLOSED else [Closed(reason=reason)]
+
+
+def tag(player: Player, *, tag: str) -> list[PlayerEvent]:
+    player.require()
+    if tag in player.tags:
+        return []
+    if len(player.tags) >= TAGS_MAX:
+        raise TooManyTags
+    return [Tagged(tag)]
+
+
+def untag(player: Player, *, tag: str) -> list[PlayerEvent]:
+    player.require()
+    return [Untagged(tag)] if tag in player.tags else []
+
+
+def note(player: Player, *, text: str) -> list[PlayerEvent]:
+    """Write something down; each time is one more."""
+    player.require()
+    return [Noted(text)]

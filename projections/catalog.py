@@ -12,7 +12,10 @@ from redis.asyncio import Redis
 from domain.catalog import AGGREGATES
 from eventstore.record import Codec
 from projections import redis
+from projections.approvals import Approvals
 from projections.dashboard import Dashboard
+from projections.due import Due
+from projections.funds import Funds
 from projections.memory import MemoryStore
 from projections.players import Players
 from projections.postgres import PostgresStore, TableProjection, exclusive
@@ -20,10 +23,19 @@ from projections.projection import Store
 from projections.redis import CacheProjection, RedisStore
 from projections.segments import Segments
 from projections.source import LogSource
+from projections.tickets import Tickets
 from projections.transactions import Transactions
 from projections.wallets import Wallets
 
-TABLES: tuple[TableProjection[Any], ...] = (Players(), Transactions(), Wallets())
+TABLES: tuple[TableProjection[Any], ...] = (
+    Players(),
+    Transactions(),
+    Wallets(),
+    Funds(),
+    Approvals(),
+    Due(),
+    Tickets(),
+)
 CACHES: tuple[CacheProjection, ...] = (Dashboard(), Segments())
 NAMES = (*(projection.name for projection in TABLES), *(projection.name for projection in CACHES))
 

@@ -1,7 +1,7 @@
 """
 Settled deposits, read off the two events of the command that settled them: the end of the transaction and the credit.
 
-`transaction.deposit_settled` says that and when, `wallet.credited` whose and how much. A batch holds whole commands, so both
+`transaction.deposit_settled` (or `…_settled_for`) says that and when, `wallet.credited` whose and how much. A batch holds whole commands, so both
 are always at hand and no projection needs to remember requests.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from domain.transactions import DepositSettled
+from domain.transactions import DepositSettled, DepositSettledFor
 from domain.wallets import Credited
 from projections.projection import Events
 from projections.times import occurred_us
@@ -33,7 +33,11 @@ def settled(events: Events) -> Sequence[Deposit]:
 
 
 def _settled(events: Events) -> Sequence[Deposit]:
-    ends = {recorded.body.stream[_TRANSACTION:]: recorded for recorded, _ in events.of(DepositSettled)}
+    ends = {
+        recorded.body.stream[_TRANSACTION:]: recorded
+        for kind in (DepositSettled, DepositSettledFor)
+        for recorded, _ in events.of(kind)
+    }
     found = []
     for recorded, event in events.of(Credited):
         end = ends.get(event.transfer.transaction[_TRANSACTION:])

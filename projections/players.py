@@ -1,21 +1,29 @@
-"""Players: the card that support and CRM look at. Who it is (sealed), whether they may play, what they own and may deposit."""
+"""
+Players: the card that support and CRM look at. Who it is (sealed), how well we know them, whether they may play, what they own
+and may deposit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from functools import reduce
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
 from domain import limits
 from domain.kernel import Money, Sealed, personal_fields
+from domain.kyc import KYC
 from domain.limits import DepositLimitSet, HeadroomConsumed, HeadroomReleased, Limits, LimitsEvent
-from domain.players import Blocked, Registered, Status
-from domain.wallets import Credited, Debited, Reserved, WalletEvent
+from domain.logins import LOGINS
+from domain.players import PLAYERS, Channel, Player, Registered, Status, Tagged, Untagged
 from eventstore.record import Recorded
-from projections import deposits
+from projections import balances, known
+from projections.balances import Balance
 from projections.columns import as_shown, bigint, shown, text, times
+from projections.folded import Changes as FoldedChanges
+from projections.folded import Folded, in_order
 from projections.memory import Rows, Tables
 from projections.postgres import Cursor
 from projections.projection import Events, OutOfOrder
@@ -24,7 +32,9 @@ from projections.times import occurred_us
 
 _PLAYER = "player_"
 _PERSONAL = personal_fields(Registered)
-_WALLET: tuple[type[WalletEvent], ...] = (Credited, Reserved, Debited)
+_LATER = tuple(kind for kind in PLAYERS.events.values() if kind is not Registered)
+_KYC = Folded("kyc", KYC)
+_LOGIN = Folded("login", LOGINS)
 _LIMITS: tuple[type[LimitsEvent], ...] = (DepositLimitSet, HeadroomConsumed, HeadroomReleased)
 
 
@@ -41,24 +51,24 @@ class Card(NamedTuple):
     registered_us: int
     sealed_by: str
     personal: str
+    state: str = "{}"
+    known: str = "{}"
 
+
+class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The column `state`: what of the player's state has no column. `jurisdiction`: if it is not the country."""
+
+    jurisdiction: str = ""
+    awaiting: tuple[str, ...] = ()
+    consents: tuple[Channel, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+_standing = msgspec.json.Decoder(Standing).decode
+_known = msgspec.json.Decoder(known.Known).decode
+_encode = msgspec.json.Encoder(order="deterministic").encode
 
 _PLAYER_COLUMNS = tuple("registered_at" if field == "registered_us" else field for field in Card._fields)
-
-
-class Block(NamedTuple):
-    version: int
-    reason: str
-
-
-class Balance(msgspec.Struct, gc=False):
-    """`deposits` and `deposited` are what the batch adds; the rest is how it ends."""
-
-    version: int = 0
-    cash: int = 0
-    reserved: int = 0
-    deposits: int = 0
-    deposited: int = 0
 
 
 class LimitsSince(msgspec.Struct):
@@ -69,10 +79,13 @@ class LimitsSince(msgspec.Struct):
 
 
 class Changes(msgspec.Struct):
-    """Players by suffix; balances by (suffix, currency)."""
+    """Players by suffix, `later` those registered in an earlier batch; tags by (tag, suffix); balances by (suffix, currency)."""
 
     registered: dict[str, Card] = {}
-    blocked: dict[str, Block] = {}
+    later: dict[str, list[Recorded]] = {}
+    tags: dict[tuple[str, str], bool] = {}
+    kyc: FoldedChanges = {}
+    login: FoldedChanges = {}
     balances: dict[tuple[str, str], Balance] = {}
     limits: dict[str, LimitsSince] = {}
 
@@ -81,7 +94,10 @@ class Players:
     name = "players"
     tables: ClassVar[Sequence[Table]] = (
         Table("player", _PLAYER_COLUMNS, player="id"),
-        Table("balance", ("player", "currency", *Balance.__struct_fields__), key=2, player="player"),
+        Table("player_tag", ("tag", "player"), key=2, player="player"),
+        _KYC.table,
+        _LOGIN.table,
+        balances.TABLE,
         Table("deposit_limit", ("player", "version", "daily", "currency", "day", "used"), player="player"),
     )
 
@@ -89,31 +105,32 @@ class Players:
         changes = Changes()
         for recorded, registered in events.of(Registered):
             changes.registered[_suffix(recorded)] = _card(recorded, registered)
-        for recorded, blocked in events.of(Blocked):
-            _block(changes, recorded, blocked)
-        for kind in _WALLET:
-            for recorded, event in events.of(kind):
-                _balance(changes, recorded, event)
-        for deposit in deposits.settled(events):
-            balance = changes.balances[deposit.player, deposit.currency]
-            balance.deposits += 1
-            balance.deposited += deposit.amount
+        for recorded in in_order(events, _LATER):
+            _happened(changes, recorded)
+        changes.kyc = _KYC.changes(events)
+        changes.login = _LOGIN.changes(events)
+        changes.balances = balances.changes(events)
         _limits(changes, events)
         return changes
 
     async def write(self, cursor: Cursor, schema: str, changes: Changes) -> None:
         if changes.registered:
             await _insert_players(cursor, schema, changes.registered)
-        if changes.blocked:
-            await _block_players(cursor, schema, changes.blocked)
-        if changes.balances:
-            await _write_balances(cursor, schema, changes.balances)
+        if changes.later:
+            await _update_players(cursor, schema, changes.later)
+        await _write_tags(cursor, schema, changes.tags)
+        await _KYC.write(cursor, schema, changes.kyc)
+        await _LOGIN.write(cursor, schema, changes.login)
+        await balances.write(cursor, schema, changes.balances)
         if changes.limits:
             await _write_limits(cursor, schema, changes.limits)
 
     def fold(self, tables: Tables, changes: Changes) -> None:
         _fold_players(tables["player"], changes)
-        _fold_balances(tables["balance"], changes.balances)
+        _fold_tags(tables["player_tag"], changes.tags)
+        _KYC.fold(tables["kyc"], changes.kyc)
+        _LOGIN.fold(tables["login"], changes.login)
+        balances.fold(tables["balance"], changes.balances)
         rows = tables["deposit_limit"]
         before = {suffix: rows[_PLAYER + suffix] for suffix in changes.limits if _PLAYER + suffix in rows}
         states = {
@@ -144,26 +161,39 @@ def _card(recorded: Recorded, event: Registered) -> Card:
     )
 
 
-def _block(changes: Changes, recorded: Recorded, event: Blocked) -> None:
-    card = changes.registered.get(_suffix(recorded))
+def _happened(changes: Changes, recorded: Recorded) -> None:
+    """What follows a registration: folded into its card, if that is of this batch."""
+    suffix = _suffix(recorded)
+    card = changes.registered.get(suffix)
     if card is None:
-        changes.blocked[_suffix(recorded)] = Block(recorded.body.version, event.reason)
+        changes.later.setdefault(suffix, []).append(recorded)
     else:
-        changes.registered[_suffix(recorded)] = card._replace(
-            version=recorded.body.version, status=Status.BLOCKED, block_reason=event.reason
-        )
+        changes.registered[suffix] = _after(card, recorded)
+    match recorded.event:
+        case Tagged(label):
+            changes.tags[label, suffix] = True
+        case Untagged(label):
+            changes.tags[label, suffix] = False
 
 
-def _balance(changes: Changes, recorded: Recorded, event: WalletEvent) -> None:
-    """An event carries the balance after it, so the newest version says all."""
-    key = (_suffix(recorded), event.transfer.money.currency)
-    balance = changes.balances.get(key)
-    if balance is None:
-        balance = changes.balances[key] = Balance()
-    if recorded.body.version > balance.version:
-        balance.version = recorded.body.version
-        balance.cash = event.balance.cash
-        balance.reserved = event.balance.reserved
+def _after(card: Card, recorded: Recorded) -> Card:
+    """The card once this has happened, by the domain's own fold."""
+    standing = _standing(card.state)
+    before = Player(
+        Status(card.status), card.country, card.currency, brand=card.brand, block_reason=card.block_reason,
+        jurisdiction=standing.jurisdiction or card.country, awaiting=standing.awaiting, consents=standing.consents,
+        tags=standing.tags,
+    )  # fmt: skip
+    after = PLAYERS.evolve(before, recorded.event, recorded.at)
+    jurisdiction = "" if after.jurisdiction == card.country else after.jurisdiction
+    told = known.evolve(_known(card.known), recorded.event, recorded.body.id)
+    return card._replace(
+        version=recorded.body.version,
+        status=after.status,
+        block_reason=after.block_reason,
+        state=_encode(Standing(jurisdiction, after.awaiting, after.consents, after.tags)).decode(),
+        known=_encode(told).decode(),
+    )
 
 
 def _limits(changes: Changes, events: Events) -> None:
@@ -180,83 +210,90 @@ def _position(pair: tuple[Recorded, LimitsEvent]) -> int:
     return pair[0].position
 
 
-def _out_of_order(blocked: dict[str, Block], registered: int) -> OutOfOrder:
-    return OutOfOrder(f"of {len(blocked)} players who were blocked, {registered} had been registered")
+def _out_of_order(later: Mapping[str, object], registered: int) -> OutOfOrder:
+    return OutOfOrder(f"of {len(later)} players to whom something happened, {registered} had been registered")
 
 
 def _fold_players(rows: Rows, changes: Changes) -> None:
-    blocked = {_PLAYER + suffix: block for suffix, block in changes.blocked.items()}
-    registered = len(rows.keys() & blocked.keys())
-    if registered != len(blocked):
-        raise _out_of_order(changes.blocked, registered)
+    later = {_PLAYER + suffix: happened for suffix, happened in changes.later.items()}
+    registered = len(rows.keys() & later.keys())
+    if registered != len(later):
+        raise _out_of_order(later, registered)
     if not rows.keys().isdisjoint(card.id for card in changes.registered.values()):
         raise OutOfOrder("a player was registered twice")
     for card in changes.registered.values():
         rows[card.id] = as_shown(*card)
-    for id_, block in blocked.items():
-        card = Card(*rows[id_])._replace(version=block.version, status=Status.BLOCKED, block_reason=block.reason)
-        rows[id_] = as_shown(*card)
+    for id_, happened in later.items():
+        rows[id_] = as_shown(*reduce(_after, happened, Card(*rows[id_])))
 
 
-def _fold_balances(rows: Rows, balances: dict[tuple[str, str], Balance]) -> None:
-    for (suffix, currency), balance in balances.items():
-        key = (_PLAYER + suffix, shown(currency))
-        *_, deposits_before, deposited = rows.get(key) or (0, 0)
-        rows[key] = (
-            *key, balance.version, balance.cash, balance.reserved,
-            deposits_before + balance.deposits, deposited + balance.deposited,
-        )  # fmt: skip
+def _fold_tags(rows: Rows, tags: Mapping[tuple[str, str], bool]) -> None:
+    for (tag, suffix), tagged in tags.items():
+        key = (shown(tag), _PLAYER + suffix)
+        if tagged:
+            rows[key] = key
+        else:
+            rows.pop(key, None)
 
 
 async def _insert_players(cursor: Cursor, schema: str, registered: dict[str, Card]) -> None:
-    ids, versions, statuses, reasons, brands, countries, currencies, times_us, sealed_by, personal = zip(
-        *registered.values(), strict=True
-    )
+    (
+        ids, versions, statuses, reasons, brands, countries, currencies, times_us, sealed_by, personal, states, knowns
+    ) = zip(*registered.values(), strict=True)  # fmt: skip
     await cursor.execute(
         f"""
         INSERT INTO {schema}.player
-            (id, version, status, block_reason, brand, country, currency, registered_at, sealed_by, personal)
-        SELECT id, version, status, block_reason, brand, country, currency, registered_at, sealed_by, personal::json
-          FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
-            AS p (id, version, status, block_reason, brand, country, currency, registered_at, sealed_by, personal)""",
+            (id, version, status, block_reason, brand, country, currency, registered_at, sealed_by, personal, state, known)
+        SELECT id, version, status, block_reason, brand, country, currency, registered_at, sealed_by, personal::json,
+               state::json, known::json
+          FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+            AS p (id, version, status, block_reason, brand, country, currency, registered_at, sealed_by, personal, state,
+                  known)""",
         (
             text(ids), bigint(versions), text(statuses), text(reasons), text(brands), text(countries), text(currencies),
-            times(times_us), text(sealed_by), text(personal),
+            times(times_us), text(sealed_by), text(personal), text(states), text(knowns),
         ),
     )  # fmt: skip
 
 
-async def _block_players(cursor: Cursor, schema: str, blocked: dict[str, Block]) -> None:
-    versions, reasons = zip(*blocked.values(), strict=True)
+async def _update_players(cursor: Cursor, schema: str, later: dict[str, list[Recorded]]) -> None:
+    """What happened is a fold of the domain's: read the cards, fold, write them back."""
     await cursor.execute(
         f"""
-        UPDATE {schema}.player AS p SET version = b.version, status = %s, block_reason = b.reason
-          FROM unnest(%b, %b, %b) AS b (id, version, reason) WHERE p.id = b.id""",
-        (Status.BLOCKED.value, text([_PLAYER + suffix for suffix in blocked]), bigint(versions), text(reasons)),
+        SELECT id, version, status, block_reason, brand, country, currency, 0, '', '', state::text, known::text
+          FROM {schema}.player WHERE id = ANY (%b)""",
+        (text([_PLAYER + suffix for suffix in later]),),
     )
-    if cursor.rowcount != len(blocked):
-        raise _out_of_order(blocked, cursor.rowcount)
-
-
-async def _write_balances(cursor: Cursor, schema: str, balances: dict[tuple[str, str], Balance]) -> None:
-    rows = balances.values()
+    before = {card.id: card for card in map(Card._make, await cursor.fetchall())}
+    if len(before) != len(later):
+        raise _out_of_order(later, len(before))
+    cards = [reduce(_after, happened, before[_PLAYER + suffix]) for suffix, happened in later.items()]
     await cursor.execute(
         f"""
-        INSERT INTO {schema}.balance AS old (player, currency, version, cash, reserved, deposits, deposited)
-        SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b)
-        ON CONFLICT (player, currency) DO UPDATE
-           SET version = excluded.version, cash = excluded.cash, reserved = excluded.reserved,
-               deposits = old.deposits + excluded.deposits, deposited = old.deposited + excluded.deposited""",
+        UPDATE {schema}.player AS p
+           SET version = c.version, status = c.status, block_reason = c.block_reason, state = c.state::json,
+               known = c.known::json
+          FROM unnest(%b, %b, %b, %b, %b, %b) AS c (id, version, status, block_reason, state, known) WHERE p.id = c.id""",
         (
-            text([_PLAYER + suffix for suffix, _ in balances]),
-            text([currency for _, currency in balances]),
-            bigint([row.version for row in rows]),
-            bigint([row.cash for row in rows]),
-            bigint([row.reserved for row in rows]),
-            bigint([row.deposits for row in rows]),
-            bigint([row.deposited for row in rows]),
+            text([card.id for card in cards]),
+            bigint([card.version for card in cards]),
+            text([card.status for card in cards]),
+            text([card.block_reason for card in cards]),
+            text([card.state for card in cards]),
+            text([card.known for card in cards]),
         ),
     )
+
+
+async def _write_tags(cursor: Cursor, schema: str, tags: Mapping[tuple[str, str], bool]) -> None:
+    for tagged, statement in (
+        (False, "DELETE FROM {table} AS t USING unnest(%b, %b) AS g (tag, player) WHERE (t.tag, t.player) = (g.tag, g.player)"),
+        (True, "INSERT INTO {table} (tag, player) SELECT * FROM unnest(%b, %b) ON CONFLICT DO NOTHING"),
+    ):  # fmt: skip
+        rows = [key for key, wanted in tags.items() if wanted is tagged]
+        if rows:
+            columns = text([tag for tag, _ in rows]), text([_PLAYER + suffix for _, suffix in rows])
+            await cursor.execute(statement.format(table=f"{schema}.player_tag"), columns)
 
 
 async def _write_limits(cursor: Cursor, schema: str, since: dict[str, LimitsSince]) -> None:

@@ -19,6 +19,10 @@ def occurred_us(recorded: Recorded) -> int:
     return recorded.recorded if occurred is None else _parsed_us(occurred)
 
 
+def as_us(at: datetime) -> int:
+    return (at - EPOCH) // _MICROSECOND
+
+
 def day_of(at_us: int) -> str:
     """The day in UTC, as YYYY-MM-DD."""
     return _day(at_us // _DAY_US)

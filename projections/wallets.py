@@ -1,7 +1,7 @@
 """
 Wallets: the trial balance. All postings summed per account and currency; over a currency they are zero, or books are wrong.
 
-The players' own accounts (cash, reserved) are one account each here; whose money it is, read.balance knows.
+The players' own accounts (cash, bonus, reserved, receivable) are one account each here; whose money it is, read.balance knows.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from domain.wallets import Credited, Debited, Reserved, WalletEvent, postings
+from domain.wallets import KINDS, currency_of, postings
 from projections.columns import bigint, shown, text
 from projections.memory import Tables
 from projections.postgres import Cursor
 from projections.projection import Events
 from projections.state import Table
-
-_KINDS: tuple[type[WalletEvent], ...] = (Credited, Reserved, Debited)
 
 Changes = dict[tuple[str, str], tuple[int, int]]
 """By (account, currency): what is added to the balance, and by how many postings."""
@@ -28,9 +26,9 @@ class Wallets:
 
     def changes(self, events: Events) -> Changes:
         changes: Changes = {}
-        for kind in _KINDS:
+        for kind in KINDS:
             for _, event in events.of(kind):
-                currency = event.transfer.money.currency
+                currency = currency_of(event)
                 for account, amount in postings(event):
                     total, count = changes.get((account, currency), (0, 0))
                     changes[account, currency] = (total + amount, count + 1)

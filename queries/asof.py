@@ -11,14 +11,14 @@ import msgspec
 from domain.catalog import AGGREGATES
 from domain.errors import Invalid, NotFound
 from domain.kernel import EPOCH, Money, PlayerId, TransactionId, parse_id
-from domain.transactions import Status
+from domain.transactions import Kind, Status
 from eventstore.record import Codec, Entry, Recorded
 from queries import events, history
 from queries.audit import AuditEvent, shown, with_proofs
 from queries.context import Context
 from queries.events import END_US, Log, Row, Selection
 from queries.history import Account
-from queries.players import Balance, DepositLimit, Personal
+from queries.players import Balance, DepositLimit, Facts, Personal, facts, opened
 
 _POSITION = re.compile(r"([a-z][a-z0-9]*(?:\.[1-9][0-9]*)?)/([1-9][0-9]{0,17})")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
@@ -30,6 +30,7 @@ class TransactionAsOf(msgspec.Struct, frozen=True):
     """A payment as it stood; `requested_at`: when that was recorded."""
 
     id: TransactionId
+    kind: Kind
     status: Status
     money: Money
     provider: str
@@ -48,6 +49,7 @@ class PlayerAsOf(msgspec.Struct, frozen=True):
     currency: str
     registered_at: datetime
     personal: Personal
+    facts: Facts
     balances: list[Balance]
     deposit_limit: DepositLimit | None
     transactions: list[TransactionAsOf]
@@ -94,11 +96,12 @@ async def player(context: Context, player_id: PlayerId, at: str | None = None, *
         country=account.player.country,
         currency=account.player.currency,
         registered_at=account.registered_at,
-        personal=await _personal(context, account),
+        personal=await opened(context, account.key, account.told()) if account.key else Personal(sealed=False),
+        facts=facts(account.player, account.known, account.kyc, account.login),
         balances=_balances(account),
         deposit_limit=_deposit_limit(account),
         transactions=[
-            TransactionAsOf(id_, each.status, each.money, each.provider, each.requested_at)
+            TransactionAsOf(id_, each.kind, each.status, each.money, each.provider, each.requested_at)
             for id_, each in sorted(account.transactions.items(), key=lambda item: (item[1].requested_at, item[0]))
         ],
         versions=account.versions,
@@ -151,19 +154,18 @@ def _decoded(rows: list[Row]) -> list[Recorded]:
     return [next(in_order[each.body.stream]) for each in read]
 
 
-async def _personal(context: Context, account: Account) -> Personal:
-    sealed = {f"data.{name}": value for name, value in account.personal.items()}
-    opened = await context.open_personal(account.sealed_by, account.key, sealed) if sealed and account.key else {}
-    return Personal(
-        sealed=len(opened) < len(sealed), **{path.removeprefix("data."): value for path, value in opened.items()}
-    )
-
-
 def _balances(account: Account) -> list[Balance]:
     """As the card shows them: a currency in which money ever stood."""
     return [
-        Balance(currency, balance.cash, balance.reserved, *_deposited(account, currency))
-        for currency, balance in sorted(account.balances.items())
+        Balance(
+            currency,
+            held.cash,
+            held.reserved,
+            *_deposited(account, currency),
+            bonus=held.bonus,
+            receivable=held.receivable,
+        )
+        for currency, held in sorted(account.balances.items())
     ]
 
 

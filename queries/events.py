@@ -44,6 +44,14 @@ _COMMANDS = f"""
     SELECT e.version, e.log, e.position - c.i + 1, c.n
       FROM ledger.entry AS e CROSS JOIN LATERAL json_to_record({_BODY} -> 'command') AS c (i int, n int)
      WHERE e.stream = %s AND e.version > %s ORDER BY e.version LIMIT %s"""
+_PAYMENTS = """
+    SELECT DISTINCT e.stream FROM ledger.entry AS e
+     WHERE e.log = %s::smallint AND e.position = ANY (%s) AND starts_with(e.stream, 'transaction-')"""
+_OF_PAYMENTS = f"""
+    SELECT e.stream, e.version, e.log, e.position - c.i + 1, c.n
+      FROM ledger.entry AS e CROSS JOIN LATERAL json_to_record({_BODY} -> 'command') AS c (i int, n int)
+     WHERE e.stream = ANY (%s) AND (e.stream, e.version) > (%s, %s) ORDER BY e.stream, e.version LIMIT %s"""
+_PAYMENTS_AT_ONCE = 50
 _RECORDED = "SELECT e.recorded FROM ledger.entry AS e WHERE e.log = %s::smallint AND e.position = %s"
 
 Vector = Mapping[str, int]
@@ -52,7 +60,7 @@ Vector = Mapping[str, int]
 class Selection(NamedTuple):
     """What is wanted. `type`: a tag, or the beginning of tags with `.*` at its end. `since` ≤ recorded < `until`, in µs.
 
-    `player`: all events of the commands that wrote to the player's own streams, as far as they count.
+    `player`: all events of the commands that wrote to the player's own streams or payments, as far as they count.
     """
 
     player: PlayerId | None = None
@@ -135,7 +143,10 @@ async def last_before(context: Context, log: Log, recorded: int) -> int:
 
 
 async def places_of(context: Context, player_id: PlayerId) -> dict[int, list[int]]:
-    """By the number of the log, the positions of all events of commands that wrote to the player's own streams."""
+    """By the number of the log, the positions of all events of commands that wrote to the player's own streams or payments.
+
+    Whatever requests a payment writes to one of the player's own streams too, which is how payments are found.
+    """
     places: dict[int, set[int]] = {}
     for stream in streams_of(player_id):
         version = 0
@@ -143,7 +154,25 @@ async def places_of(context: Context, player_id: PlayerId) -> dict[int, list[int
             version = rows[-1][0]
             for _, log, first, count in rows:
                 places.setdefault(log, set()).update(range(first, first + count))
+    payments = await _payments_among(context, places)
+    for start in range(0, len(payments), _PAYMENTS_AT_ONCE):
+        some, last = payments[start : start + _PAYMENTS_AT_ONCE], ("", 0)
+        while rows := await context.fetch(_OF_PAYMENTS, some, *last, SCAN_ENTRIES):
+            last = rows[-1][0], rows[-1][1]
+            for _, _, log, first, count in rows:
+                places.setdefault(log, set()).update(range(first, first + count))
     return {log: sorted(found) for log, found in places.items()}
+
+
+async def _payments_among(context: Context, places: Mapping[int, set[int]]) -> list[str]:
+    """The streams of the payments that have events at these places, and those of their payouts."""
+    found: set[str] = set()
+    for log, positions in places.items():
+        looked_at = sorted(positions)
+        for start in range(0, len(looked_at), SCAN_ENTRIES):
+            rows = await context.fetch(_PAYMENTS, log, looked_at[start : start + SCAN_ENTRIES])
+            found.update(stream for (stream,) in rows)
+    return sorted(found | {stream.replace("transaction-", "payout-", 1) for stream in found})
 
 
 class _Tail:

@@ -13,14 +13,20 @@ from typing import Any
 import msgspec
 
 from domain.catalog import aggregate_of
-from domain.kernel import PlayerId, Sealed, TransactionId, personal_fields
+from domain.kernel import PlayerId, Sealed, TicketId, TransactionId, personal_fields
+from domain.kyc import Kyc
 from domain.limits import Limits
-from domain.players import Blocked, DataKey, Player, Registered
-from domain.transactions import Status, Transaction
-from domain.wallets import Balance, Wallet
+from domain.logins import Login
+from domain.players import DataKey, Player, Registered
+from domain.tickets import Ticket
+from domain.transactions import Kind, Transaction
+from domain.wallets import Accounts, Wallet
 from eventstore.record import Recorded
+from projections import known
+from projections.known import Known, Told
 
 _PERSONAL = personal_fields(Registered)
+_OF_PLAYERS = ("player", "wallet", "limits", "kyc", "login", "adjustment")
 
 
 class Happened(msgspec.Struct, frozen=True):
@@ -44,9 +50,11 @@ class Deposited(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything folded about one player. Balances and `deposited` are by currency, transactions by id, versions by stream.
+    """Everything folded about one player. Balances and `deposited` are by currency, transactions and
+    tickets by id, versions by stream.
 
-    `personal` stands sealed as event `sealed_by` holds it, under `key`. All is empty before the registration.
+    `personal` stands sealed as event `sealed_by` holds it, under `key`; so does what `known` has of later events. All is empty
+    before the registration.
     """
 
     player: Player = Player()
@@ -56,16 +64,26 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     sealed_by: str = ""
     key: DataKey | None = None
     personal: dict[str, Sealed] = {}
+    known: Known = known.NOTHING
+    kyc: Kyc = Kyc()
+    login: Login = Login()
     limits: Limits = Limits()
-    balances: dict[str, Balance] = {}
+    balances: dict[str, Accounts] = {}
     deposited: dict[str, Deposited] = {}
     transactions: dict[TransactionId, Transaction] = {}
+    tickets: dict[TicketId, Ticket] = {}
     versions: dict[str, int] = {}
     events: tuple[Happened, ...] = ()
 
+    def told(self) -> dict[str, Told]:
+        """The sealed fields as they hold now, by name, each with the event that holds it."""
+        registered = {name: Told(self.sealed_by, sealed) for name, sealed in self.personal.items()}
+        return {**registered, **self.known.personal}
+
 
 def account(events: Iterable[Recorded]) -> Account:
-    """Fold the events of one player's streams (player, limits, wallet, transactions), each stream by its versions.
+    """Fold the events of one player's streams (player, kyc, login, limits, wallet, transactions, tickets), each stream by its
+    versions.
 
     What is on other streams is left alone, so that a whole command may come in.
     """
@@ -73,6 +91,7 @@ def account(events: Iterable[Recorded]) -> Account:
     versions: dict[str, int] = {}
     happened: list[Happened] = []
     told: dict[str, Any] = {}
+    learnt = known.NOTHING
     for recorded in events:
         body = recorded.body
         aggregate = aggregate_of(body.stream)
@@ -81,32 +100,40 @@ def account(events: Iterable[Recorded]) -> Account:
         states[body.stream] = aggregate.evolve(states.get(body.stream, aggregate.initial), recorded.event, recorded.at)
         versions[body.stream] = body.version
         happened.append(_happened(recorded))
-        match recorded.event:
-            case Registered() as event:
-                told |= _registration(recorded, event)
-            case Blocked(reason):
-                told["block_reason"] = reason
+        learnt = known.evolve(learnt, recorded.event, body.id)
+        if isinstance(recorded.event, Registered):
+            told = _registration(recorded, recorded.event)
     payments = {
         TransactionId(f"transaction_{name.partition('-')[2]}"): state
         for name, state in states.items()
         if isinstance(state, Transaction)
     }
+    player: Player = _of(Player, states)
     return Account(
-        player=_of(Player, states),
+        player=player,
+        block_reason=player.block_reason,
+        known=learnt,
+        kyc=_of(Kyc, states),
+        login=_of(Login, states),
         limits=_of(Limits, states),
         balances=_of(Wallet, states).balances,
         deposited=_deposited(payments.values()),
         transactions=payments,
+        tickets={
+            TicketId(f"ticket_{name.partition('-')[2]}"): state
+            for name, state in states.items()
+            if isinstance(state, Ticket)
+        },
         versions=versions,
         events=tuple(happened),
         **told,
     )
 
 
-def streams_of(player_id: PlayerId) -> tuple[str, str, str]:
+def streams_of(player_id: PlayerId) -> tuple[str, ...]:
     """The streams that a player's name alone tells; those of transactions name the player in their first event."""
     suffix = player_id.rpartition("_")[2]
-    return f"player-{suffix}", f"wallet-{suffix}", f"limits-{suffix}"
+    return tuple(f"{aggregate}-{suffix}" for aggregate in _OF_PLAYERS)
 
 
 def _of(kind: type[Any], states: dict[str, Any]) -> Any:
@@ -127,9 +154,9 @@ def _registration(recorded: Recorded, event: Registered) -> dict[str, Any]:
 def _deposited(payments: Iterable[Transaction]) -> dict[str, Deposited]:
     sums: dict[str, Deposited] = {}
     for payment in payments:
-        if payment.status is Status.SETTLED:
+        if payment.kind is Kind.DEPOSIT and payment.settled:
             before = sums.get(payment.money.currency, Deposited())
-            sums[payment.money.currency] = Deposited(before.deposits + 1, before.deposited + payment.money.amount)
+            sums[payment.money.currency] = Deposited(before.deposits + 1, before.deposited + payment.settled)
     return sums
 
 

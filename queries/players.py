@@ -1,15 +1,25 @@
-"""Players: the card, and the list of all."""
+"""Players: the card, the list of all, and whether marketing may write to one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, LiteralString
 
 import msgspec
 
-from domain.errors import NotFound
+from domain import players
+from domain.catalog import AGGREGATES
+from domain.errors import Invalid, NotFound
 from domain.kernel import Money, PlayerId, Sealed, at_versions, parse_id
-from domain.players import DataKey
+from domain.kyc import Kyc
+from domain.kyc import Status as KycStatus
+from domain.logins import Login
+from domain.players import PLAYERS, Channel, DataKey, Player
+from eventstore.record import Codec, Entry
+from policies.gates import Level
+from projections.known import Known, Told
+from projections.players import Standing
 from queries.context import LIMIT_MAX, Context, page_size, read_cursor, write_cursor
 from queries.positions import MADE
 
@@ -17,18 +27,28 @@ _CARD = f"""
     SELECT p.version, p.status, p.block_reason, p.brand, p.country, p.currency, p.registered_at, p.sealed_by, p.personal::text,
            (SELECT convert_from(e.body, 'UTF8')::json -> 'data' ->> 'key' FROM ledger.entry AS e
              WHERE e.stream = replace(p.id, '_', '-') AND e.version = 1),
-           l.version, l.daily, l.currency, l.day, l.used,
+           p.state::text, p.known::text, k.version, k.state::text, g.state::text, l.version, l.daily, l.currency, l.day, l.used,
            (SELECT coalesce(json_agg(b ORDER BY b.currency), '[]') FROM read.balance AS b WHERE b.player = p.id)::text,
            m.positions, m.code
-      FROM read.player AS p LEFT JOIN read.deposit_limit AS l ON l.player = p.id,
+      FROM read.player AS p LEFT JOIN read.deposit_limit AS l ON l.player = p.id
+           LEFT JOIN read.kyc AS k ON k.player = p.id LEFT JOIN read.login AS g ON g.player = p.id,
            ({MADE} WHERE projection = 'players' AND live) AS m
      WHERE p.id = %s"""
-_PAGE = """
-    SELECT id, status, brand, country, currency, registered_at FROM read.player
-     WHERE id < %s ORDER BY id DESC LIMIT %s"""
+_CHOSEN: Mapping[str, LiteralString] = {
+    "status": "p.status = %s",
+    "brand": "p.brand = %s",
+    "country": "p.country = %s",
+    "tag": "EXISTS (SELECT FROM read.player_tag AS t WHERE t.tag = %s AND t.player = p.id)",
+    "registered_from": "p.registered_at >= %s",
+    "registered_to": "p.registered_at < %s",
+}
+_EVENTS = """
+    SELECT l.name, e.position, e.recorded, e.leaf, e.body FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
+     WHERE e.stream = %s ORDER BY e.version"""
 _SUMMARIES = """
     SELECT id, status, brand, country, currency, registered_at FROM read.player WHERE id = ANY (%s) ORDER BY id DESC"""
 _AFTER_ALL = "player_~"
+_CODEC = Codec(AGGREGATES)
 
 
 class Personal(msgspec.Struct, frozen=True):
@@ -40,16 +60,82 @@ class Personal(msgspec.Struct, frozen=True):
     phone: str | None = None
     birth_date: str | None = None
     external_id: str | None = None
+    street: str | None = None
+    city: str | None = None
+    postcode: str | None = None
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """What is known and does not identify the person. `jurisdiction`: whose rules hold."""
+
+    jurisdiction: str
+    language: str | None = None
+    acquisition_source: str | None = None
+    device: str | None = None
+    address_country: str | None = None
+
+
+class KycState(msgspec.Struct, frozen=True):
+    """How well the player is known; `wanted` is asked for, until `due_at`. `document_expires`: its last day."""
+
+    status: KycStatus = KycStatus.NONE
+    level: Level = Level.NONE
+    method: str | None = None
+    age_verified: bool = False
+    document_expires: date | None = None
+    wanted: Level = Level.NONE
+    due_at: datetime | None = None
+    missed: bool = False
+
+
+class LastLogin(msgspec.Struct, frozen=True):
+    """When the player last came (null: never); `failures` in a row since; devices that came before, the newest last."""
+
+    at: datetime | None
+    country: str | None
+    device: str | None
+    failures: int
+    devices: tuple[str, ...]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What is known of the player beside money. `awaiting`: why the account is not active yet. `duplicates`: players with the
+    same values. `tags` and `consents` in order.
+    """
+
+    profile: Profile
+    consents: tuple[Channel, ...]
+    tags: tuple[str, ...]
+    awaiting: tuple[str, ...]
+    duplicates: tuple[PlayerId, ...]
+    close_reason: str | None
+    kyc: KycState
+    last_login: LastLogin | None
+
+
+class MayContact(msgspec.Struct, frozen=True):
+    """Whether marketing may use the channel, by all that the log held when it was asked. `reason`: why not."""
+
+    player: PlayerId
+    channel: Channel
+    allowed: bool
+    reason: str | None
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """What the player owns in a currency, in minor units, and the sum and number of all settled deposits."""
+    """What the player's accounts hold in a currency, in minor units, and the sum and number of all settled deposits.
+
+    `receivable` is what the player owes, and never positive.
+    """
 
     currency: str
     cash: int
     reserved: int
     deposited: int
     deposits: int
+    bonus: int
+    receivable: int
 
 
 class DepositLimit(msgspec.Struct, frozen=True):
@@ -65,7 +151,7 @@ class PlayerCard(msgspec.Struct, frozen=True):
     A player. `version` names this state of the card, for the ETag; `player_version` that of the player's stream.
 
     `positions`: the last entry of each log that the read model holds, `code`: by which code, null if not known. They move
-    without the card, and the ETag without them.
+    without the card, and the ETag without them; so does the last log-in.
     """
 
     id: PlayerId
@@ -78,6 +164,7 @@ class PlayerCard(msgspec.Struct, frozen=True):
     currency: str
     registered_at: datetime
     personal: Personal
+    facts: Facts
     balances: list[Balance]
     deposit_limit: DepositLimit | None
     positions: dict[str, int]
@@ -109,6 +196,8 @@ class _BalanceRow(msgspec.Struct, frozen=True):
     reserved: int
     deposited: int
     deposits: int
+    bonus: int
+    receivable: int
 
 
 async def card(context: Context, player_id: PlayerId) -> PlayerCard:
@@ -128,6 +217,11 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
         sealed_by,
         personal,
         key,
+        state,
+        known,
+        kyc_version,
+        kyc,
+        login,
         *limit,
         balances,
         positions,
@@ -135,9 +229,14 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
     ) = rows[0]
     wallet = msgspec.json.decode(balances, type=list[_BalanceRow])
     wallet_version = max((row.version for row in wallet), default=0)
+    standing = msgspec.json.decode(state, type=Standing)
+    told = msgspec.json.decode(known, type=Known)
+    committed = msgspec.json.decode(key, type=DataKey)
+    of_registration = msgspec.json.decode(personal, type=dict[str, Sealed])
+    fields = {**{name: Told(sealed_by, sealed) for name, sealed in of_registration.items()}, **told.personal}
     return PlayerCard(
         id=player_id,
-        version=at_versions(version, wallet_version, limit[0] or 0),
+        version=at_versions(version, wallet_version, limit[0] or 0, kyc_version or 0),
         player_version=version,
         status=status,
         block_reason=block_reason,
@@ -145,21 +244,107 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
         country=country,
         currency=currency,
         registered_at=registered_at,
-        personal=await _opened(context, sealed_by, key, personal),
-        balances=[Balance(row.currency, row.cash, row.reserved, row.deposited, row.deposits) for row in wallet],
+        personal=await opened(context, committed, fields),
+        facts=facts(
+            Player(
+                country=country,
+                jurisdiction=standing.jurisdiction or country,
+                awaiting=standing.awaiting,
+                consents=standing.consents,
+                tags=standing.tags,
+            ),
+            told,
+            msgspec.json.decode(kyc, type=Kyc) if kyc else Kyc(),
+            msgspec.json.decode(login, type=Login) if login else Login(),
+        ),
+        balances=[
+            Balance(row.currency, row.cash, row.reserved, row.deposited, row.deposits, row.bonus, row.receivable)
+            for row in wallet
+        ],
         deposit_limit=_deposit_limit(*limit),
         positions=msgspec.json.decode(positions, type=dict[str, int]),
         code=code,
     )
 
 
-async def page(context: Context, cursor: str | None = None, limit: int = 50) -> PlayerPage:
-    """A page of all players. Raises Invalid."""
+def facts(player: Player, known: Known, kyc: Kyc, login: Login) -> Facts:
+    """As card and as-of reads show them."""
+    return Facts(
+        profile=Profile(
+            player.jurisdiction,
+            known.language or None,
+            known.acquisition_source or None,
+            known.device or None,
+            known.address_country or None,
+        ),
+        consents=player.consents,
+        tags=player.tags,
+        awaiting=player.awaiting,
+        duplicates=known.duplicates,
+        close_reason=known.close_reason,
+        kyc=KycState(
+            kyc.status,
+            kyc.level,
+            kyc.method or None,
+            kyc.age_verified,
+            kyc.document_expires,
+            kyc.wanted,
+            kyc.due_at,
+            kyc.missed,
+        ),
+        last_login=None
+        if login == Login()
+        else LastLogin(login.last, login.country or None, login.device or None, login.failures, login.devices),
+    )
+
+
+async def page(context: Context, cursor: str | None = None, limit: int = 50, **chosen: str) -> PlayerPage:
+    """
+    A page of all players, or of those with a status, brand, country or tag, or registered in a time (registered_from ≤ … <
+    registered_to; a day or an RFC 3339 time). Raises Invalid.
+    """
     page_size(limit)
     (before,) = read_cursor(cursor, tuple[str]) if cursor else (_AFTER_ALL,)
-    rows = await context.fetch(_PAGE, before, limit + 1)
+    conditions: list[LiteralString] = ["p.id < %s", *(_CHOSEN[name] for name in chosen)]
+    values = [_value(name, text) for name, text in chosen.items()]
+    rows = await context.fetch(
+        "SELECT p.id, p.status, p.brand, p.country, p.currency, p.registered_at FROM read.player AS p WHERE "
+        + " AND ".join(conditions)
+        + " ORDER BY p.id DESC LIMIT %s",
+        before,
+        *values,
+        limit + 1,
+    )
     items = [PlayerSummary(*row) for row in rows[:limit]]
     return PlayerPage(items, write_cursor(items[-1].id) if len(rows) > limit else None)
+
+
+def _value(name: str, text: str) -> str | datetime:
+    if "\0" in text or (name == "status" and text not in set(players.Status)):  # no text of PostgreSQL holds the former
+        raise Invalid(f"no player has this {name}", parameter=name)
+    if not name.startswith("registered_"):
+        return text
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise Invalid(f"{name} is a day or an RFC 3339 time", parameter=name) from None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+async def may_contact(context: Context, player_id: PlayerId, channel: str, at: datetime) -> MayContact:
+    """Whether marketing may write to a player through a channel. Raises InvalidId, NotFound, Invalid.
+
+    Answered from the log itself: a consent that was withdrawn a moment ago is not one.
+    """
+    if channel not in set(Channel):
+        raise Invalid(f"a channel is one of {', '.join(Channel)}", parameter="channel")
+    state = Player()
+    for log, position, recorded, leaf, body in await context.fetch(_EVENTS, f"player-{parse_id('player', player_id)}"):
+        read = _CODEC.decode(Entry(log, position, recorded, leaf, body))
+        state = PLAYERS.evolve(state, read.event, read.at)
+    state.require()
+    verdict = state.may_contact(Channel(channel), at)
+    return MayContact(player_id, Channel(channel), verdict.allowed, verdict.reason)
 
 
 async def summaries(context: Context, ids: Sequence[PlayerId]) -> PlayerPage:
@@ -176,11 +361,13 @@ def _deposit_limit(
     return DepositLimit(Money(daily, currency) if daily is not None and currency is not None else None, day, used)
 
 
-async def _opened(context: Context, event_id: str, key: str, personal: str) -> Personal:
+async def opened(context: Context, key: DataKey, told: Mapping[str, Told]) -> Personal:
     """`key`: as the registration in the log names it and commits to it, whatever the read model holds."""
-    committed = msgspec.json.decode(key, type=DataKey)
-    sealed = {f"data.{field}": value for field, value in msgspec.json.decode(personal, type=dict[str, Sealed]).items()}
-    opened = await context.open_personal(event_id, committed, sealed) if sealed else {}
-    return Personal(
-        sealed=len(opened) < len(sealed), **{path.removeprefix("data."): value for path, value in opened.items()}
-    )
+    by_event: dict[str, dict[str, Sealed]] = {}
+    for name, each in told.items():
+        by_event.setdefault(each.event, {})[f"data.{name}"] = each.sealed
+    clear: dict[str, Any] = {}
+    for event, sealed in by_event.items():
+        found = await context.open_personal(event, key, sealed)
+        clear |= {path.removeprefix("data."): value for path, value in found.items()}
+    return Personal(sealed=len(clear) < len(told), **clear)

@@ -1,28 +1,48 @@
-"""Transactions: one, and a player's."""
+"""Transactions: one, a player's, those in a state, and how many stand where."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from domain.errors import NotFound
+from domain.errors import Invalid, NotFound
 from domain.kernel import EPOCH, Money, PlayerId, TransactionId, instant, parse_id
+from domain.transactions import Kind, Status
 from queries.context import Context, page_size, read_cursor, write_cursor
+from queries.positions import MADE
 
 _COLUMNS = """id, version, player, kind, status, amount, currency, provider, nullif(reference, ''), requested_at, settled_at,
-              failed_at, failure_reason"""
+              failed_at, failure_reason, settled, refunded, lost, outside, expires_at"""
 _GET = f"SELECT {_COLUMNS} FROM read.transaction WHERE id = %s"
 _FIRST = f"SELECT {_COLUMNS} FROM read.transaction WHERE player = %s ORDER BY requested_at DESC, id DESC LIMIT %s"
 _NEXT = f"""
     SELECT {_COLUMNS} FROM read.transaction WHERE player = %s AND (requested_at, id) < (%s, %s)
      ORDER BY requested_at DESC, id DESC LIMIT %s"""
+_CHOSEN = f"""
+    SELECT {_COLUMNS} FROM read.transaction
+     WHERE (requested_at, id) < (coalesce(%s, 'infinity'::timestamptz), %s) AND requested_at >= coalesce(%s, '-infinity'::timestamptz)
+           AND (%s::text IS NULL OR status = %s) AND (%s::text IS NULL OR kind = %s)
+           AND (%s::text IS NULL OR provider = %s)
+     ORDER BY requested_at DESC, id DESC LIMIT %s"""
+_SUMMARY = f"""
+    SELECT m.positions, m.code, p.kind, p.status, p.currency, p.count, p.amount
+      FROM ({MADE} WHERE projection = 'transactions' AND live) AS m LEFT JOIN read.payments AS p ON true
+     ORDER BY p.kind, p.status, p.currency"""
 _MICROSECOND = timedelta(microseconds=1)
+
+STATUSES = sorted(set(Status) - {Status.UNKNOWN})
+KINDS = sorted(Kind)
 
 
 class Transaction(msgspec.Struct, frozen=True):
-    """A payment. Times are when it happened, which only imported history did not by being recorded."""
+    """A payment. Times are when it happened, which only imported history did not by being recorded.
+
+    `money` was asked for; `settled` has arrived or was paid out; `refunded` and `lost` (charged back) have gone back since.
+    `failed_at`, `failure_reason`: when and why no money moved, or came back. `outside`: the provider's own reference.
+    `expires_at`: until when a withdrawal keeps its money reserved.
+    """
 
     id: TransactionId
     version: int
@@ -36,13 +56,39 @@ class Transaction(msgspec.Struct, frozen=True):
     settled_at: datetime | None
     failed_at: datetime | None
     failure_reason: str | None
+    settled: Money
+    refunded: Money
+    lost: Money
+    outside: str | None
+    expires_at: datetime | None
 
 
 class TransactionPage(msgspec.Struct, frozen=True):
-    """A player's transactions, those requested last first."""
+    """Transactions, those requested last first."""
 
     items: list[Transaction]
     next_cursor: str | None
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How many payments of a kind stand in a status, and the sum of what was asked for."""
+
+    kind: str
+    status: str
+    count: int
+    amount: Money
+
+
+class PaymentsSummary(msgspec.Struct, frozen=True):
+    """
+    All payments by kind, status and currency.
+
+    `positions`: the last entry of each log that is counted, `code`: by which code, null if not known.
+    """
+
+    items: list[Standing]
+    positions: dict[str, int]
+    code: str | None
 
 
 async def get(context: Context, transaction_id: TransactionId) -> Transaction:
@@ -67,6 +113,64 @@ async def of_player(
     else:
         requested_us, id_ = read_cursor(cursor, tuple[int, str])
         rows = await context.fetch(_NEXT, player_id, instant(requested_us), id_, limit + 1)
+    return _page(rows, limit)
+
+
+async def page(
+    context: Context,
+    status: str | None = None,
+    kind: str | None = None,
+    provider: str | None = None,
+    requested_from: str | None = None,
+    requested_to: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> TransactionPage:
+    """All transactions, or those in a status, of a kind, of a provider, or requested within a time.
+
+    Raises Invalid.
+    """
+    page_size(limit)
+    if status is not None and status not in STATUSES:
+        raise Invalid(f"a status is one of {', '.join(STATUSES)}", parameter="status")
+    if kind is not None and kind not in KINDS:
+        raise Invalid(f"a kind is one of {', '.join(KINDS)}", parameter="kind")
+    if "\0" in (provider or ""):
+        raise Invalid("no provider has this name", parameter="provider")
+    since, before, id_ = _instant(requested_from, "requested_from"), _instant(requested_to, "requested_to"), ""
+    if cursor is not None:
+        requested_us, id_ = read_cursor(cursor, tuple[int, str])
+        before = instant(requested_us)
+    chosen = (status, status, kind, kind, provider, provider)
+    return _page(await context.fetch(_CHOSEN, before, id_, since, *chosen, limit + 1), limit)
+
+
+async def summary(context: Context) -> PaymentsSummary:
+    """How many payments stand where, and their sums: by kind, status and currency."""
+    rows = await context.fetch(_SUMMARY)
+    positions, code = rows[0][:2]
+    items = [
+        Standing(kind, status, count, Money(amount, currency))
+        for _, _, kind, status, currency, count, amount in rows
+        if kind is not None
+    ]
+    return PaymentsSummary(items, msgspec.json.decode(positions, type=dict[str, int]), code)
+
+
+def _instant(text: str | None, parameter: str) -> datetime | None:
+    """Raises Invalid unless it is an RFC 3339 time."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise Invalid("not a time with a zone, such as 2026-11-22T12:00:00Z", parameter=parameter)
+
+
+def _page(rows: list[tuple[Any, ...]], limit: int) -> TransactionPage:
     items = [_transaction(*row) for row in rows[:limit]]
     if len(rows) <= limit:
         return TransactionPage(items, None)
@@ -77,4 +181,9 @@ async def of_player(
 def _transaction(
     id_: str, version: int, player: str, kind: str, status: str, amount: int, currency: str, *rest: Any
 ) -> Transaction:
-    return Transaction(TransactionId(id_), version, PlayerId(player), kind, status, Money(amount, currency), *rest)
+    *told, settled, refunded, lost, outside, expires_at = rest
+    moved: list[Any] = [Money(each, currency) for each in (settled, refunded, lost)]
+    return Transaction(
+        TransactionId(id_), version, PlayerId(player), kind, status, Money(amount, currency),
+        *(*told, *moved, outside, expires_at),
+    )  # fmt: skip

@@ -2,7 +2,7 @@
 A player, from logs alone: every entry that concerns them, and the account that follows as of any moment.
 
 What concerns a player stands on streams of the player's partition of which an entry names the player (the player's own, and
-those of payments), and on region streams, where somebody looked at them or was given their keys.
+those of payments and tickets), and on region streams, where somebody looked at them or was given their keys.
 
 Invariants:
     - entries may come log after log, in any order of the logs;
@@ -18,8 +18,7 @@ import msgspec
 
 from domain.kernel import Event, PlayerId, TransactionId, parse_id, partition_of
 from domain.limits import HeadroomConsumed
-from domain.transactions import DepositRequested
-from domain.wallets import Credited, Transfer
+from domain.wallets import Credited, Reserved, Transfer
 from eventstore.record import Body, Codec, Entry, Recorded, UnknownEvent, decode_body
 from queries import history
 from queries.history import Account
@@ -109,18 +108,18 @@ class Story:
         return msgspec.structs.replace(folded, events=())
 
     def _events(self, codec: Codec, concerned: Iterable[Concerned]) -> Iterator[Recorded]:
-        """Those of the player's own streams, and of the payments that are the player's: stream by stream, by version."""
+        """Those of the player's own streams, and of the payments and tickets that are theirs: stream by stream, by version."""
         streams: dict[str, list[Concerned]] = {}
         for found in concerned:
             if found.counts and found.body.partition is not None:
                 streams.setdefault(found.body.stream, []).append(found)
         for name, stream in streams.items():
             stream.sort(key=lambda found: found.body.version)  # it may go on in another log
-            if name.endswith(f"-{self._suffix}") or any(map(self._is_payment, stream)):
+            if name.endswith(f"-{self._suffix}") or self._begins_with_player(stream[0]):
                 yield from self._decoded(codec, name, stream)
 
-    def _is_payment(self, found: Concerned) -> bool:
-        return found.body.type == DepositRequested.tag and _player_of(found.body) == self.player
+    def _begins_with_player(self, first: Concerned) -> bool:
+        return first.body.version == 1 and _player_of(first.body) == self.player
 
     @staticmethod
     def _decoded(codec: Codec, name: str, stream: Iterable[Concerned]) -> Iterator[Recorded]:
@@ -148,6 +147,8 @@ def _payment_of(event: Event) -> TransactionId | None:
         case HeadroomConsumed(transaction=transaction):
             return transaction
         case Credited(transfer=Transfer(code="deposit", transaction=transaction)):
+            return transaction
+        case Reserved(transfer=Transfer(code="withdrawal", transaction=transaction)):
             return transaction
     return None
 

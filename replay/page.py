@@ -57,6 +57,7 @@ def page(account: Account, rows: Sequence[Row], evidence: Evidence, personal: Ma
         _account(account, personal),
         *_balances(account),
         *_payments(account),
+        *_tickets(account),
         f"<h2>Everything that happened ({len(rows):,})</h2>",
         _timeline(rows),
     ]
@@ -95,7 +96,7 @@ def _account(account: Account, personal: Mapping[str, str]) -> str:
             ("Country", account.player.country),
             ("Currency", account.player.currency),
         ]
-    facts += [(name.replace("_", " ").capitalize(), personal.get(name, "sealed")) for name in account.personal]
+    facts += [(name.replace("_", " ").capitalize(), personal.get(name, "sealed")) for name in account.told()]
     limits, currency = account.limits, account.player.currency
     if limits != Limits():
         daily = limits.daily_deposit
@@ -110,12 +111,14 @@ def _balances(account: Account) -> Iterable[str]:
     if account.balances:
         yield "<h2>Wallet</h2>"
         yield _table(
-            ("Currency", "#Cash", "#Reserved", "#Deposited", "#Deposits"),
+            ("Currency", "#Cash", "#Bonus", "#Reserved", "#Owed", "#Deposited", "#Deposits"),
             [
                 (
                     currency,
                     amount(balance.cash, currency),
+                    amount(balance.bonus, currency),
                     amount(balance.reserved, currency),
+                    amount(-balance.receivable, currency),
                     amount(deposited.deposited, currency),
                     f"{deposited.deposits:,}",
                 )
@@ -130,11 +133,21 @@ def _payments(account: Account) -> Iterable[str]:
         yield f"<h2>Transactions ({len(account.transactions):,})</h2>"
         payments = sorted(account.transactions.items(), key=lambda item: (item[1].requested_at, item[0]))
         yield _table(
-            ("Recorded (UTC)", "#Amount", "Provider", "Status", "Transaction"),
+            ("Recorded (UTC)", "Kind", "#Amount", "Provider", "Status", "Transaction"),
             [
-                (_time(p.requested_at), _money(p.money.amount, p.money.currency), p.provider, p.status, id_)
+                (_time(p.requested_at), p.kind, _money(p.money.amount, p.money.currency), p.provider, p.status, id_)
                 for id_, p in payments
             ],
+        )
+
+
+def _tickets(account: Account) -> Iterable[str]:
+    if account.tickets:
+        yield f"<h2>Tickets ({len(account.tickets):,})</h2>"
+        tickets = sorted(account.tickets.items(), key=lambda item: (item[1].opened_at, item[0]))
+        yield _table(
+            ("Opened (UTC)", "Priority", "Status", "Assignee", "Ticket"),
+            [(_time(t.opened_at), t.priority, t.status, t.assignee or "", id_) for id_, t in tickets],
         )
 
 

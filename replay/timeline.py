@@ -24,16 +24,75 @@ Reveal = Callable[[str, str, Sealed], str | None]
 
 WORDS: Mapping[str, str] = {
     "player.registered": "account opened: {brand}, {country}, {currency}",
+    "player.profile_recorded": "profile recorded",
+    "player.consent_given": "consent given: {channel}",
+    "player.consent_withdrawn": "consent withdrawn: {channel}",
+    "player.duplicates_found": "like others by {by}",
+    "player.activation_awaited": "waits for {reasons}",
+    "player.activated": "activated",
     "player.blocked": "blocked: {reason}",
+    "player.unblocked": "unblocked: {reason}",
+    "player.made_dormant": "made dormant",
+    "player.reactivated": "active again",
+    "player.closed": "account closed: {reason}",
+    "player.tagged": "tagged {label}",
+    "player.untagged": "no longer tagged {label}",
+    "player.noted": "note written",
+    "kyc.requested": "KYC asked for: {level}",
+    "kyc.submitted": "KYC submitted: {level}, {method} {provider}",
+    "kyc.approved": "KYC approved: {level}, {method}",
+    "kyc.rejected": "KYC rejected: {level}, {method}: {reason}",
+    "kyc.expired": "KYC document expired",
+    "kyc.deadline_missed": "KYC deadline missed",
+    "login.succeeded": "logged in: {device} {country}",
+    "login.failed": "log-in failed: {reason}",
+    "login.ended": "logged out",
     "limits.deposit_limit_set": "deposit limit of a {period} set",
     "limits.headroom_consumed": "counted against the deposit limit",
     "limits.headroom_released": "given back to the deposit limit of {day}",
     "transaction.deposit_requested": "deposit requested from {provider} {reference}",
     "transaction.deposit_settled": "deposit settled",
     "transaction.deposit_failed": "deposit failed: {reason}",
+    "transaction.deposit_authorised": "deposit authorised {reference}",
+    "transaction.deposit_expired": "deposit expired",
+    "transaction.deposit_settled_for": "deposit settled for another amount",
+    "transaction.deposit_disputed": "deposit disputed, {reference}: {reason}",
+    "transaction.dispute_won": "dispute won",
+    "transaction.dispute_lost": "dispute lost: charged back",
+    "transaction.deposit_refunded": "deposit refunded",
+    "transaction.withdrawal_requested": "withdrawal requested from {provider}",
+    "transaction.withdrawal_held": "withdrawal under review: {reasons}",
+    "transaction.withdrawal_approved": "withdrawal approved",
+    "transaction.withdrawal_sent": "withdrawal sent {reference}",
+    "transaction.withdrawal_settled": "withdrawal paid",
+    "transaction.withdrawal_rejected": "withdrawal rejected: {reason}",
+    "transaction.withdrawal_cancelled": "withdrawal cancelled",
+    "transaction.withdrawal_expired": "withdrawal expired",
+    "transaction.withdrawal_returned": "withdrawal returned: {reason}",
+    "transaction.intervened": "by hand, {kind}: {reason}",
     "wallet.credited": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
     "wallet.reserved": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
+    "wallet.released": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
     "wallet.debited": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
+    "wallet.moved": "{movements[0][code]}: {movements[0][source]} → {movements[0][target]}",
+    "ticket.opened": "ticket opened by {by}, {channel}, {priority}",
+    "ticket.assigned": "ticket given to {to}",
+    "ticket.answered": "ticket answered",
+    "ticket.noted": "ticket noted",
+    "ticket.escalated": "ticket escalated to {priority}: {reason}",
+    "ticket.closed": "ticket closed: {resolution}",
+    "ticket.reopened": "ticket reopened: {reason}",
+    "ticket.first_response_missed": "ticket's first answer did not come in time",
+    "ticket.resolution_missed": "ticket's end did not come in time",
+    "adjustment.made": "{direction} of {account} by {operator}: {reason_code} {ticket}",
+    "approval.requested": "asked for approval: {path}, until {expires_at}",
+    "approval.approved": "approved",
+    "approval.rejected": "not approved: {reason}",
+    "approval.expired": "not approved in time",
+    "payout.ordered": "payout ordered from {provider}",
+    "payout.accepted": "payout accepted: {reference}",
+    "payout.declined": "payout declined: {reason}",
+    "payout.dropped": "payout not asked for any more",
     "keys.disclosed": "keys disclosed to {recipient}: {reason}",
     "reads.recorded": "looked at",
 }
@@ -129,16 +188,23 @@ class _Missing(dict[str, Any]):
 def _money(data: Any) -> tuple[Money | None, dict[str, int] | None]:
     if not isinstance(data, dict):
         return None, None
-    transfer = data.get("transfer")
+    transfer, movements = data.get("transfer"), data.get("movements")
     given = next(
         (m for m in (data.get("money"), data.get("limit"), transfer and transfer.get("money")) if m is not None), None
     )
     try:
-        money = None if given is None else msgspec.convert(given, Money)
-        balance = msgspec.convert(data["balance"], dict[str, int]) if transfer is not None else None
+        money = _together(movements) if movements else None if given is None else msgspec.convert(given, Money)
+        held = data["accounts"] if movements else data["balance"] if transfer is not None else None
+        balance = None if held is None else msgspec.convert(held, dict[str, int])
     except (msgspec.ValidationError, KeyError):
         return None, None
     return money, None if balance is None else {"cash": 0, "reserved": 0, **balance}
+
+
+def _together(movements: Any) -> Money:
+    """What movements of one currency come to. Raises ValidationError, KeyError."""
+    moved = [msgspec.convert(each["money"], Money) for each in msgspec.convert(movements, list[dict[str, Any]])]
+    return Money(sum(money.amount for money in moved), moved[0].currency)
 
 
 def _opened(body: Body, path: str, value: Any, reveal: Reveal) -> Any:

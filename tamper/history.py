@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from domain import limits, players, transactions, wallets
+from domain import kyc, limits, players, transactions, wallets
 from domain.errors import Rejected
 from domain.kernel import Event, Money, PlayerId, Sealed, Stream, TransactionId, suffix, uuid7, uuid7_texts
 from domain.logs import Opened
@@ -101,7 +101,9 @@ class History:
         decided = transactions.request_deposit(
             self._state(stream),
             self._state(players.stream(player_id)),
+            self._state(kyc.stream(player_id)),
             self._state(of_limits),
+            self._state(wallets.stream(player_id)),
             transaction_id=transaction_id,
             requested=requested,
             at=self._now,

@@ -45,14 +45,14 @@ def check(log, totals):
             sys.exit(f"NOT INTACT: position {at} of {origin} breaks the chain, its stream, or its proof")
         versions[stream] = body["version"]
         leaves.append(leaf)
-        for sign, account in ((-1, "source"), (1, "target")) if body["type"].startswith("wallet.") else ():
-            money = body["data"]["transfer"]["money"]
-            totals[stream, body["data"]["transfer"][account], money["currency"]] += sign * money["amount"]
+        data = body["data"] if body["type"].startswith("wallet.") else {"movements": []}
+        for moved, sign, account in ((m, n, a) for m in data.get("movements", [data.get("transfer")]) for n, a in SIDES):
+            totals[stream, moved[account], moved["money"]["currency"]] += sign * moved["money"]["amount"]
     if not proved or (tiled and root != root_of(0, size, first, last, iter(leaves), lambda *of: in_tile(log, *of))):
         sys.exit(f"NOT INTACT: the entries of {origin} do not lead to its checkpoint")
 
 sys.excepthook = lambda kind, error, _: print(f"NOT INTACT, unreadable: {kind.__name__}: {error}", file=sys.stderr)
-HERE, TOTALS = pathlib.Path(__file__).parent, collections.Counter()
+HERE, TOTALS, SIDES = pathlib.Path(__file__).parent, collections.Counter(), ((-1, "source"), (1, "target"))
 for name, shown in json.loads((HERE / "MANIFEST.json").read_text())["logs"].items():
     check({**shown, "folder": HERE / name}, TOTALS)
 for (stream, account, currency), amount in sorted(item for item in TOTALS.items() if ":" not in item[0][1]):

@@ -1,8 +1,8 @@
 """
 Which entries of a log are chosen: those of players, those of certain types, or both at once.
 
-What belongs to a player is every stream that ends in the suffix of the player's id, every transaction whose first event
-names the player, and each event on a region's own streams that does. Streams of players are chosen whole, so that gapless
+What belongs to a player is every stream that ends in the suffix of the player's id, every transaction and ticket whose
+first event names the player, and each event on a region's own streams that does. Streams of players are chosen whole, so that gapless
 versions show it; of a region's own streams single events are.
 
 Invariant: taking an entry in twice changes nothing, so that an export can go on a little before where it stopped.
@@ -22,6 +22,7 @@ from domain.kernel import parse_id
 
 HEADER_BYTES = 48  # before the body of an entry
 _PERSONS = frozenset({"player", "limits", "wallet"})
+_CHILDREN = ("transaction-", "ticket-")
 _SUFFIX_CHARACTERS = 26
 _PLAYER = re.compile(rb"player_([0-7][0-9a-hjkmnp-tv-z]{25})")
 _TYPE = re.compile(r"[a-z][a-z0-9_.]*\*?")
@@ -54,7 +55,7 @@ class Choice:
     """
     `players` by their suffixes; None: whoever. `types` are exact, or end in `*`; none: any.
 
-    `transactions` are the suffixes of the players' transactions that came by.
+    `transactions` are the suffixes of the players' transactions and tickets that came by.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Choice:
             return True
         if event.stream.startswith("region-"):
             return any(found.decode() in players for found in _PLAYER.findall(event.data))
-        if not event.stream.startswith("transaction-"):
+        if not event.stream.startswith(_CHILDREN):
             return False
         player = _read_player(event.data).player.removeprefix("player_") if b'"player"' in bytes(event.data) else None
         if player in players:

@@ -92,8 +92,8 @@ def replayed(
     rows = timeline.rows(story.concerned(since, moment), reveal)
     personal = {
         name: text
-        for name, sealed in account.personal.items()
-        if (text := reveal(account.sealed_by, f"data.{name}", sealed)) is not None
+        for name, told in account.told().items()
+        if (text := reveal(told.event, f"data.{name}", told.sealed)) is not None
     }
     stranded = sum(not row.counts for row in rows)
     return Replayed(

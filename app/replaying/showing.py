@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -96,21 +97,28 @@ def _facts(account: Account, found: Replayed) -> Iterable[tuple[str, str]]:
             "opened",
             f"{account.registered_at:%Y-%m-%d %H:%M:%S}, {account.brand}, {player.country}, {player.currency}",
         )
-    for name in account.personal:
+    for name in account.told():
         yield name.replace("_", " "), found.personal.get(name, "(sealed)")
     for currency, balance in sorted(account.balances.items()):
         deposited = account.deposited.get(currency, Deposited())
         cash, reserved, total = (amount(n, currency) for n in (balance.cash, balance.reserved, deposited.deposited))
-        yield currency, f"cash {cash}, reserved {reserved}; deposited {total} in {deposited.deposits:,} deposits"
+        more = "".join(
+            f", {what} {amount(held, currency)}"
+            for what, held in (("bonus", balance.bonus), ("owed", -balance.receivable))
+            if held
+        )
+        yield currency, f"cash {cash}, reserved {reserved}{more}; deposited {total} in {deposited.deposits:,} deposits"
     if (limits := account.limits) != Limits():
         daily = limits.daily_deposit
         said = f"{amount(daily.amount, daily.currency)} a day" if daily else "none"
         yield "deposit limit", f"{said}; used {amount(limits.used, player.currency)} on {limits.day.isoformat()}"
-    ended: dict[str, int] = {}
-    for payment in account.transactions.values():
-        ended[payment.status] = ended.get(payment.status, 0) + 1
-    if ended:
-        yield "transactions", ", ".join(f"{count:,} {status}" for status, count in sorted(ended.items()))
+    statuses: dict[str, list[str]] = {
+        "transactions": [each.status for each in account.transactions.values()],
+        "tickets": [each.status for each in account.tickets.values()],
+    }
+    for what, found_of in statuses.items():
+        if found_of:
+            yield what, ", ".join(f"{count:,} {status}" for status, count in sorted(Counter(found_of).items()))
 
 
 def _changes(out: Console, changes: Sequence[Change]) -> None:

@@ -177,7 +177,8 @@ def test_an_event_on_a_regions_own_stream_is_chosen_when_it_names_the_player() -
     assert wants(f"region-eu-protection_{suffix}", {})
     assert wants(f"ticket-{suffix}", {})
     assert not wants("region-eu-disclosures", {"keys": [{"player": f"player_{suffix[:-1]}0"}]})
-    assert not wants("ticket-01kjmma2g0fmvvfnm1e7fznp80", {"player": f"player_{suffix}"})
+    assert wants("ticket-01kjmma2g0fmvvfnm1e7fznp81", {"player": f"player_{suffix}"})
+    assert not wants("other-01kjmma2g0fmvvfnm1e7fznp80", {"player": f"player_{suffix}"})
 
 
 def test_types_choose_by_tag_or_by_its_beginning(region: Region, tmp_path: Path) -> None:

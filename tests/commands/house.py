@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from access.policy import principal
+from access.policy import Principal, principal
 from commands import batch, identity
 from commands.batch import Batch, BatchItem
 from commands.catalog import ENDPOINTS
@@ -125,6 +125,7 @@ class House:
         self.vault = MemoryVault()
         self.vault.log = self.log
         self.now = NOON
+        self.known: dict[str, Principal] = {}
         self.process = Process(self)
         self._processes = [self.process]
         self._keys = itertools.count(1)
@@ -145,11 +146,17 @@ class House:
         body: object = None,
         *,
         key: str = "",
-        actor: str = "operator:maria",
+        actor: str = "",
         roles: Iterable[str] = EVERYTHING,
         seen: str | None = None,
     ) -> Plan:
-        """What an endpoint makes of a request, as app.commanding does it. A new key unless there is one. `seen`: an ETag."""
+        """What an endpoint makes of a request, as app.commanding does it. A new key unless there is one. `seen`: an ETag.
+
+        `actor`: by default a person, and for what payment providers tell, one of those.
+        """
+        actor = actor or (
+            "payments:acme" if re.fullmatch(r"/v1/transactions/[^/]+/(settle|fail)", path) else "operator:maria"
+        )
         raw = body if isinstance(body, bytes) else msgspec.json.encode(body or {})
         endpoint, arguments = route(path)
         self.now += timedelta(milliseconds=1)
@@ -160,7 +167,9 @@ class House:
             identity.fingerprint(SECRET, "POST", path, raw),
         )
         command = read_body(msgspec.json.Decoder(endpoint.body), raw)
-        plan = endpoint.handler(*arguments, command, Edge(context, self.vault, list(OWNED), "eu"))  # type: ignore[arg-type]
+        self.known[actor] = context.principal
+        edge = Edge(context, self.vault, list(OWNED), "eu", path, raw.decode() or "{}", self.known.get)  # type: ignore[arg-type]
+        plan = endpoint.handler(*arguments, command, edge)
         if seen is None:
             return plan
         streams = [stream(*arguments) for stream in READ_TOGETHER[arguments[0].partition("_")[0] + "_id"]]

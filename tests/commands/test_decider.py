@@ -13,7 +13,7 @@ from access.policy import Action
 from commands import decider as decider_module
 from commands.decider import ledger_position, state_schema
 from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion
-from commands.transactions import Deposit
+from commands.transactions import Payment
 from domain import players
 from domain.errors import (
     AlreadyRegistered,
@@ -42,9 +42,9 @@ BLOCK = {"reason": "fraud"}
 async def test_a_deposits_life(house: House) -> None:
     player = await house.player()
     requested = await house.process.post(f"/v1/players/{player}/deposits", deposit_of(50))
-    assert requested.answer == Deposit(made(requested), Status.REQUESTED, Money(50, "EUR"))
+    assert requested.answer == Payment(made(requested), Status.REQUESTED, Money(50, "EUR"))
     settled = await house.process.post(f"/v1/transactions/{made(requested)}/settle")
-    assert settled.answer == Deposit(made(requested), Status.SETTLED, balance=Money(50, "EUR"))
+    assert settled.answer == Payment(made(requested), Status.SETTLED, balance=Money(50, "EUR"))
     tags = [event.tag for event in house.log.events()]
     assert tags == [
         "player.registered",
@@ -258,7 +258,7 @@ async def test_a_refusal_is_confirmed_by_the_log(house: House) -> None:
     ((confirmation,),) = house.log.appended[-1:]
     assert confirmation.bodies == ()
     assert (players.stream(PlayerId(player)).name, 2) in confirmation.reads
-    assert len(confirmation.reads) == 3, "every stream that the decision saw"
+    assert len(confirmation.reads) == 5, "every stream that the decision saw"
 
 
 async def test_what_changes_nothing_records_nothing_and_is_confirmed(house: House) -> None:
@@ -316,7 +316,7 @@ async def test_a_fresh_process_replays_what_it_needs(house: House) -> None:
     fresh = house.another_process()
     house.log.loaded.clear()
     receipt = await fresh.post(f"/v1/transactions/{deposit}/settle")
-    assert isinstance(receipt.answer, Deposit)
+    assert isinstance(receipt.answer, Payment)
     assert receipt.answer.balance == Money(50, "EUR")
     assert set(*house.log.loaded[:1]) == {"transaction-" + deposit.partition("_")[2]}
 

@@ -23,6 +23,7 @@ from eventstore.log import Malformed
 from eventstore.postgres import PostgresLog, PostgresStreams, connect, pool
 from eventstore.record import decode_body
 from eventstore.writer import Writer
+from policies.rules import RULES
 from tests.commands.house import CODEC, NOON, House, MemoryVault
 from tests.ledger import Ledger
 
@@ -58,7 +59,8 @@ def test_the_hashes_of_the_policies_follow_from_what_they_say() -> None:
     )
     found = services.policies_in_force()
     assert found["access"] == hashlib.sha256(canonical.encode()).hexdigest()
-    assert set(found) == {"access", "currencies"}
+    assert found["rules"] == RULES.digest
+    assert set(found) >= {"access", "currencies", "gates", "rules"}
 
 
 def both(player: str, context: Context) -> Plan:

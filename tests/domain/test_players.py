@@ -1,22 +1,150 @@
 from __future__ import annotations
 
+from datetime import date
+from typing import Any
+
 import pytest
+from hypothesis import given as over
+from hypothesis import strategies as st
 
 from domain import players
-from domain.errors import AlreadyRegistered, NotFound
-from domain.players import PLAYERS, Blocked, Player, Status
-from tests.domain.history import EUR, REGISTERED, given
+from domain.errors import AlreadyRegistered, GateClosed, NotFound, PlayerBlocked, PlayerNotActive, Rejected
+from domain.kernel import PlayerId
+from domain.players import (
+    PLAYERS,
+    TAGS_MAX,
+    Activated,
+    ActivationAwaited,
+    Blocked,
+    Channel,
+    Closed,
+    ConsentGiven,
+    ConsentWithdrawn,
+    DuplicatesFound,
+    MadeDormant,
+    Noted,
+    Player,
+    PlayerClosed,
+    ProfileRecorded,
+    Reactivated,
+    Status,
+    Tagged,
+    TooManyTags,
+    Unblocked,
+    Underage,
+    Untagged,
+    Verdict,
+)
+from tests.domain.history import EUR, NOON, REGISTERED, fold, given
+
+ACTIVE = Player(
+    Status.ACTIVE, "DE", EUR, REGISTERED.key.id, REGISTERED.key.commitment, "main", "DE", registered_at=NOON
+)
+WAITING = ActivationAwaited(("kyc",))
 
 
 def test_a_new_player_is_registered() -> None:
     assert players.register(given(PLAYERS), registered=REGISTERED) == [REGISTERED]
-    assert given(PLAYERS, REGISTERED) == Player(Status.ACTIVE, "DE", EUR, REGISTERED.key.id)
+    assert given(PLAYERS, REGISTERED) == ACTIVE
 
 
-@pytest.mark.parametrize("history", [[REGISTERED], [REGISTERED, Blocked(reason="fraud")]])
+@pytest.mark.parametrize(
+    "history", [[REGISTERED], [REGISTERED, Blocked(reason="fraud")], [REGISTERED, Closed("asked")]]
+)
 def test_a_player_is_registered_once(history: list[players.PlayerEvent]) -> None:
     with pytest.raises(AlreadyRegistered):
         players.register(given(PLAYERS, *history), registered=REGISTERED)
+
+
+def test_what_is_told_at_the_registration_stands_behind_it() -> None:
+    profile = ProfileRecorded(language="de")
+    consents = [Channel.SMS, Channel.EMAIL, Channel.SMS]
+    assert players.register(given(PLAYERS), registered=REGISTERED, profile=profile, consents=consents) == [
+        REGISTERED,
+        profile,
+        ConsentGiven(Channel.EMAIL),
+        ConsentGiven(Channel.SMS),
+    ]
+
+
+def test_who_is_like_another_waits_for_a_person_to_look() -> None:
+    events = players.register(
+        given(PLAYERS), registered=REGISTERED, alike={"phone": ["b", "a"], "email": ["a"]}, awaiting=("kyc",)
+    )
+    assert events[1:] == [
+        DuplicatesFound(("email", "phone"), (PlayerId("player_a"), PlayerId("player_b"))),
+        ActivationAwaited(("kyc", "duplicates")),
+    ]
+    assert fold(PLAYERS, events).status is Status.PENDING
+
+
+def test_a_finding_names_a_bounded_number_of_players() -> None:
+    alike = {"phone": [f"{n:026}" for n in range(100)]}
+    [_, found, _] = players.register(given(PLAYERS), registered=REGISTERED, alike=alike)
+    assert isinstance(found, DuplicatesFound)
+    assert len(found.players) == players.DUPLICATES_MAX
+
+
+@pytest.mark.parametrize(("jurisdiction", "minimum"), [("US-PA", 21), ("CA-ON", 19), ("GB", 18), ("nowhere", 18)])
+def test_nobody_plays_before_the_age_of_their_jurisdiction(jurisdiction: str, minimum: int) -> None:
+    birthday = date(2026 - minimum, 11, 22)
+    players.refuse_underage(jurisdiction, birthday, NOON)
+    players.refuse_underage(jurisdiction, None, NOON)
+    with pytest.raises(Underage) as refused:
+        players.refuse_underage(jurisdiction, birthday.replace(day=23), NOON)
+    assert refused.value.facts == {"minimum": minimum}
+
+
+def test_a_profile_may_move_a_player_to_another_jurisdiction() -> None:
+    moved = ProfileRecorded(jurisdiction="US-PA", language="en")
+    assert players.record_profile(given(PLAYERS, REGISTERED), profile=moved, birth_date=None, at=NOON) == [moved]
+    assert given(PLAYERS, REGISTERED, moved, ProfileRecorded(language="es")).jurisdiction == "US-PA"
+    with pytest.raises(Underage):
+        players.record_profile(given(PLAYERS, REGISTERED), profile=moved, birth_date=date(2006, 1, 1), at=NOON)
+
+
+def test_a_profile_that_is_like_anothers_is_found_and_blocks_nobody() -> None:
+    told = ProfileRecorded(email="x")
+    events = players.record_profile(
+        given(PLAYERS, REGISTERED), profile=told, birth_date=None, at=NOON, alike={"email": ["a"]}
+    )
+    assert events == [told, DuplicatesFound(("email",), (PlayerId("player_a"),))]
+    assert fold(PLAYERS, [REGISTERED, *events]).status is Status.ACTIVE
+
+
+# Consent
+
+
+def test_a_consent_is_given_and_withdrawn_once() -> None:
+    player = given(PLAYERS, REGISTERED, ConsentGiven(Channel.SMS))
+    assert players.give_consent(player, channels=[Channel.SMS, Channel.PUSH]) == [ConsentGiven(Channel.PUSH)]
+    assert players.withdraw_consent(player, channels=[Channel.SMS, Channel.PUSH]) == [ConsentWithdrawn(Channel.SMS)]
+    assert players.withdraw_consent(given(PLAYERS, REGISTERED), channels=[Channel.SMS]) == []
+
+
+def test_a_consent_can_be_withdrawn_whatever_has_happened() -> None:
+    for end in (Closed("asked"), Blocked("fraud"), WAITING):
+        player = given(PLAYERS, REGISTERED, ConsentGiven(Channel.SMS), end)
+        assert players.withdraw_consent(player, channels=[Channel.SMS]) == [ConsentWithdrawn(Channel.SMS)]
+
+
+def test_marketing_writes_only_where_it_was_allowed() -> None:
+    player = given(PLAYERS, REGISTERED, ConsentGiven(Channel.SMS))
+    assert player.may_contact(Channel.SMS, NOON) == Verdict(allowed=True)
+    assert player.may_contact(Channel.EMAIL, NOON) == Verdict(allowed=False, reason="no_consent")
+    assert Player().may_contact(Channel.SMS, NOON) == Verdict(allowed=False, reason="unknown")
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [(Blocked("fraud"), "blocked"), (Closed("asked"), "closed"), (WAITING, "pending"), (MadeDormant(), None)],
+)
+def test_marketing_writes_to_nobody_who_is_blocked_closed_or_waiting(last: Any, reason: str | None) -> None:
+    player = given(PLAYERS, REGISTERED, ConsentGiven(Channel.SMS), last)
+    assert player.may_contact(Channel.SMS, NOON) == Verdict(allowed=reason is None, reason=reason)
+
+
+# Statuses
 
 
 def test_a_registered_player_can_be_blocked() -> None:
@@ -33,9 +161,157 @@ def test_nobody_can_be_blocked_who_is_not_there() -> None:
         players.block(given(PLAYERS), reason="fraud")
 
 
-def test_a_blocked_player_keeps_country_and_currency() -> None:
-    assert given(PLAYERS, REGISTERED, Blocked(reason="fraud")) == Player(Status.BLOCKED, "DE", EUR, REGISTERED.key.id)
+def test_a_blocked_player_keeps_all_the_rest() -> None:
+    blocked = given(PLAYERS, REGISTERED, Tagged("vip"), Blocked(reason="fraud"))
+    assert (blocked.status, blocked.block_reason) == (Status.BLOCKED, "fraud")
+    assert (blocked.country, blocked.currency, blocked.key, blocked.tags) == ("DE", EUR, REGISTERED.key.id, ("vip",))
+
+
+def test_an_account_that_waited_waits_on_when_its_block_ends() -> None:
+    waiting = given(PLAYERS, REGISTERED, WAITING, Blocked("fraud"))
+    assert players.unblock(waiting, reason="cleared") == [Unblocked("cleared")]
+    assert given(PLAYERS, REGISTERED, WAITING, Blocked("fraud"), Unblocked("cleared")).status is Status.PENDING
+    active = given(PLAYERS, REGISTERED, Blocked("fraud"), Unblocked("cleared"))
+    assert (active.status, active.block_reason) == (Status.ACTIVE, None)
+    assert players.unblock(active, reason="again") == []
+
+
+def test_an_account_is_activated_once_what_it_waits_for_is_settled() -> None:
+    waiting = given(PLAYERS, REGISTERED, WAITING)
+    with pytest.raises(GateClosed) as refused:
+        players.activate(waiting, identified=False)
+    assert refused.value.facts == {"action": "activate", "level": "identity", "reason": "kyc.deadline"}
+    assert players.activate(waiting, identified=True) == [Activated()]
+    duplicate = given(PLAYERS, REGISTERED, ActivationAwaited(("duplicates",)))
+    assert players.activate(duplicate, identified=False) == [Activated()]
+    assert players.activate(given(PLAYERS, REGISTERED), identified=False) == []
+    with pytest.raises(PlayerBlocked):
+        players.activate(given(PLAYERS, REGISTERED, WAITING, Blocked("fraud")), identified=True)
+
+
+def test_an_account_sleeps_and_wakes() -> None:
+    assert players.make_dormant(given(PLAYERS, REGISTERED)) == [MadeDormant()]
+    asleep = given(PLAYERS, REGISTERED, MadeDormant())
+    assert players.make_dormant(asleep) == []
+    assert players.activate(asleep, identified=False) == [Reactivated()]
+    assert players.make_dormant(given(PLAYERS, REGISTERED, Blocked("fraud"))) == []
+
+
+def test_a_closed_account_is_closed_for_good() -> None:
+    assert players.close(given(PLAYERS, REGISTERED), reason="asked") == [Closed("asked")]
+    closed = given(PLAYERS, REGISTERED, Closed("asked"))
+    assert players.close(closed, reason="again") == []
+    assert players.unblock(closed, reason="x") == []
+    assert players.make_dormant(closed) == []
+    for refused in (
+        lambda: players.activate(closed, identified=True),
+        lambda: players.block(closed, reason="fraud"),
+        lambda: players.give_consent(closed, channels=[Channel.SMS]),
+        lambda: players.record_profile(closed, profile=ProfileRecorded(language="de"), birth_date=None, at=NOON),
+    ):
+        with pytest.raises(PlayerClosed):
+            refused()
+
+
+@pytest.mark.parametrize(
+    ("last", "refusal"),
+    [
+        (Blocked("x"), PlayerBlocked),
+        (Closed("x"), PlayerNotActive),
+        (WAITING, PlayerNotActive),
+        (MadeDormant(), PlayerNotActive),
+    ],
+)
+def test_only_an_active_player_may_put_money_at_stake(last: Any, refusal: type[Rejected]) -> None:
+    given(PLAYERS, REGISTERED).require_active()
+    with pytest.raises(refusal):
+        given(PLAYERS, REGISTERED, last).require_active()
+    with pytest.raises(NotFound):
+        Player().require_active()
+
+
+def test_only_a_block_for_fraud_or_laundering_holds_the_players_own_money() -> None:
+    for last in (Blocked("chargeback"), Closed("asked"), MadeDormant()):
+        given(PLAYERS, REGISTERED, last).require_payable()
+    for reason in ("fraud", "aml"):
+        with pytest.raises(PlayerBlocked):
+            given(PLAYERS, REGISTERED, Blocked(reason)).require_payable()
+
+
+# Tags and notes
+
+
+def test_a_tag_is_there_once_and_gone_once() -> None:
+    player = given(PLAYERS, REGISTERED, Tagged("vip"), Tagged("fast_payout"))
+    assert player.tags == ("fast_payout", "vip")
+    assert players.tag(player, tag="vip") == []
+    assert players.untag(player, tag="vip") == [Untagged("vip")]
+    assert players.untag(player, tag="new") == []
+
+
+def test_tags_are_bounded() -> None:
+    full = given(PLAYERS, REGISTERED, *(Tagged(f"t{n}") for n in range(TAGS_MAX)))
+    with pytest.raises(TooManyTags):
+        players.tag(full, tag="one_more")
+    assert players.tag(full, tag="t0") == []
+
+
+def test_every_note_is_one_more() -> None:
+    assert players.note(given(PLAYERS, REGISTERED, Noted("a")), text="a") == [Noted("a")]
 
 
 def test_the_state_holds_nothing_personal() -> None:
-    assert set(Player.__struct_fields__) == {"status", "country", "currency", "key"}
+    assert set(Player.__struct_fields__) == {
+        "status", "country", "currency", "key", "commitment", "brand", "jurisdiction", "registered_at", "block_reason",
+        "awaiting", "consents", "tags",
+    }  # fmt: skip
+
+
+# Whatever is done to a player, in any order
+
+ACTS: dict[str, Any] = {
+    "block": lambda p: players.block(p, reason="fraud"),
+    "unblock": lambda p: players.unblock(p, reason="x"),
+    "close": lambda p: players.close(p, reason="x"),
+    "sleep": players.make_dormant,
+    "activate": lambda p: players.activate(p, identified=False),
+    "identify": lambda p: players.activate(p, identified=True),
+    "consent": lambda p: players.give_consent(p, channels=list(Channel)),
+    "withdraw": lambda p: players.withdraw_consent(p, channels=list(Channel)),
+    "tag": lambda p: players.tag(p, tag="vip"),
+    "untag": lambda p: players.untag(p, tag="vip"),
+}
+
+
+@over(st.lists(st.sampled_from(sorted(ACTS)), max_size=25), st.booleans())
+def test_asking_again_records_nothing_and_nobody_leaves_a_closed_account(acts: list[str], waits: bool) -> None:
+    player = given(PLAYERS, REGISTERED, *([WAITING] if waits else []))
+    known = not waits
+    for act in acts:
+        before = player
+        try:
+            events = ACTS[act](player)
+        except Rejected:
+            continue
+        player = fold(PLAYERS, events, state=player)
+        known = known or act == "identify"
+        assert ACTS[act](player) == []
+        assert before.status is not Status.CLOSED or player.status is Status.CLOSED
+        assert (player.block_reason is not None) == (player.status is Status.BLOCKED) or player.status is Status.CLOSED
+        assert known or player.status not in {Status.ACTIVE, Status.DORMANT}
+        assert player.status in {Status.ACTIVE, Status.DORMANT} or not player.may_contact(Channel.SMS, NOON).allowed
+
+
+FAULTS: list[tuple[str, Any]] = [
+    ("close", lambda _p: [Closed("x")]),
+    ("activate", lambda p: [Activated()] if p.status is Status.PENDING else []),
+    ("unblock", lambda _p: [Unblocked("x")]),
+    ("consent", lambda _p: [ConsentGiven(Channel.SMS)]),
+]
+
+
+@pytest.mark.parametrize(("act", "fault"), FAULTS, ids=[act for act, _ in FAULTS])
+def test_a_planted_fault_is_found(monkeypatch: pytest.MonkeyPatch, act: str, fault: Any) -> None:
+    monkeypatch.setitem(ACTS, act, fault)
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        test_asking_again_records_nothing_and_nobody_leaves_a_closed_account()

@@ -8,9 +8,17 @@ import pytest
 from domain import transactions
 from domain.errors import Conflict, CurrencyMismatch, LimitExceeded, NotFound, PlayerBlocked, TransactionClosed
 from domain.kernel import Money
+from domain.kyc import KYC
 from domain.limits import LIMITS, DepositLimitSet, HeadroomConsumed, HeadroomReleased, Period
 from domain.players import PLAYERS, Blocked
-from domain.transactions import TRANSACTIONS, DepositFailed, DepositRequested, DepositSettled, Transaction
+from domain.transactions import (
+    TRANSACTIONS,
+    DepositExpired,
+    DepositFailed,
+    DepositRequested,
+    DepositSettled,
+    Transaction,
+)
 from domain.wallets import CASH, WALLETS, Balance, Credited, Transfer
 from tests.domain.history import DEPOSIT, NOON, PLAYER, REGISTERED, TOMORROW, USD, euros, fold, given
 
@@ -28,7 +36,9 @@ def request(**other: Any) -> list[Any]:
     known: dict[str, Any] = {
         "transaction": given(TRANSACTIONS),
         "player": ANNA,
+        "kyc": KYC.initial,
         "limits": NOTHING,
+        "wallet": WALLETS.initial,
         "transaction_id": DEPOSIT,
         "requested": REQUESTED,
         "at": NOON,
@@ -96,9 +106,16 @@ def test_the_same_end_again_records_nothing() -> None:
 
 def test_a_transaction_that_has_ended_does_not_end_otherwise() -> None:
     with pytest.raises(TransactionClosed):
-        settle(REQUESTED, FAILED)
-    with pytest.raises(TransactionClosed):
         fail(REQUESTED, SETTLED)
+
+
+@pytest.mark.parametrize("given_up", [FAILED, DepositExpired()])
+def test_money_that_comes_after_all_is_booked_and_counts_again(given_up: Any) -> None:
+    assert settle(REQUESTED, given_up) == [SETTLED, CREDITED, CONSUMED]
+
+
+def test_a_failure_after_the_expiry_releases_nothing_twice() -> None:
+    assert fail(REQUESTED, DepositExpired()) == [FAILED]
 
 
 def test_what_was_never_requested_does_not_end() -> None:
@@ -113,7 +130,7 @@ def test_what_was_never_requested_does_not_end() -> None:
 def test_a_settlement_knows_neither_limits_nor_blocks() -> None:
     """Its decision is not even given them: the money has arrived."""
     annotations = transactions.settle_deposit.__annotations__
-    assert set(annotations) == {"transaction", "wallet", "transaction_id", "return"}
+    assert set(annotations) == {"transaction", "wallet", "transaction_id", "money", "return"}
 
 
 @pytest.mark.parametrize("microseconds_before_midnight", [0, 1, 2, 3_600_000_000])
@@ -150,5 +167,5 @@ def test_history_is_recorded_of_registered_players(player: Any, refusal: type[Ex
 
 def test_the_state_says_when_it_was_requested() -> None:
     transaction = fold(TRANSACTIONS, [SETTLED], at=TOMORROW, state=given(TRANSACTIONS, REQUESTED))
-    assert transaction == Transaction(transactions.Status.SETTLED, PLAYER, euros(50), "acme", NOON)
+    assert transaction == Transaction(transactions.Status.SETTLED, PLAYER, euros(50), "acme", NOON, settled=50)
     assert transactions.owner(transaction) == PLAYER

@@ -55,7 +55,7 @@ def test_a_stream_tells_whose_it_is(tag: str) -> None:
 
 
 def test_a_stream_of_a_later_release_is_nobodys() -> None:
-    for stream in ("ticket-01ka7g0000e00800000000001a", "region-eu-operators", "region-eu-operators_01ka", "x"):
+    for stream in ("campaign-01ka7g0000e00800000000001a", "region-eu-operators", "region-eu-operators_01ka", "x"):
         assert aggregate_of(stream) is None
 
 

@@ -7,22 +7,37 @@ A `Book` is one log in memory; `write` puts it into PostgreSQL through the door 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import psycopg
 
-from domain import kernel, limits, players, transactions, wallets
+from domain import approvals, kernel, kyc, limits, logins, players, tickets, transactions, wallets
 from domain.catalog import AGGREGATES
-from domain.kernel import EPOCH, Event, Money, PlayerId, Sealed, Stream, TransactionId
+from domain.errors import Rejected
+from domain.kernel import (
+    EPOCH,
+    ApprovalId,
+    Event,
+    Money,
+    PlayerId,
+    Sealed,
+    Stream,
+    TicketId,
+    TransactionId,
+    personal_fields,
+)
+from domain.kyc import Kyc
 from domain.limits import Limits
+from domain.logins import Login
 from domain.logs import Opened
-from domain.players import DataKey, Registered
+from domain.players import DataKey, Player, Registered
 from domain.transactions import DepositRequested
 from domain.wallets import Wallet
 from eventstore.record import Body, Codec, CommandPart, Entry, decode_body, encode_body, genesis, leaf_hash
+from policies.sla import Priority
 from projections.projection import Batch, Events, Position
 from projections.source import LogSource
 
@@ -42,6 +57,8 @@ class Book:
         self.commands: list[tuple[bytes, list[bytes]]] = []
         self.players: list[PlayerId] = []
         self.transactions: list[TransactionId] = []
+        self.tickets: list[TicketId] = []
+        self.approvals: list[ApprovalId] = []
         self._states: dict[str, tuple[int, Any]] = {}
         self._owners: dict[TransactionId, PlayerId] = {}
         self._now = NOON
@@ -66,8 +83,17 @@ class Book:
         return player
 
     def block(self, player: PlayerId, reason: str = "fraud") -> None:
-        stream = players.stream(player)
-        self._decided(stream, players.block(self.state(stream), reason=reason))
+        self.know(player, lambda state, *_: players.block(state, reason=reason))
+
+    def know(self, player: PlayerId, decision: Callable[[Player, Kyc, Login, datetime], Sequence[Event]]) -> None:
+        """Whatever is decided now on who a player is, how well that is known, and their coming and going; nothing if refused."""
+        homes = {"player": players.stream(player), "kyc": kyc.stream(player), "login": logins.stream(player)}
+        try:
+            events = decision(*(self.state(stream) for stream in homes.values()), self._now)  # type: ignore[arg-type]
+        except Rejected:
+            return
+        if events:
+            self._append_many([(homes[e.tag.partition(".")[0]], [_sealed(e, player)]) for e in events])
 
     def limit(self, player: PlayerId, amount: int) -> None:
         """Set the daily limit; a raise is no command of this release, so it is not asked for."""
@@ -107,12 +133,86 @@ class Book:
         return transaction
 
     def reserve(self, player: PlayerId, amount: int) -> None:
+        """Set cash aside, for no payment."""
         stream = wallets.stream(player)
         currency = self.state(players.stream(player)).currency
         transaction = TransactionId(f"transaction_{self._suffix(stream.partition)}")
         self._decided(stream, wallets.reserve(
-            self.state(stream), code="withdrawal", money=Money(amount, currency), transaction=transaction
+            self.state(stream), code="hold", money=Money(amount, currency), transaction=transaction
         ))  # fmt: skip
+
+    def withdraw(self, player: PlayerId, amount: int) -> TransactionId | None:
+        """Ask for a withdrawal, if there is so much."""
+        if self.cash(player) < amount:
+            return None
+        transaction, requested = self._new(player, amount, "")
+        wanted = transactions.WithdrawalRequested(
+            player=player, money=requested.money, provider="test", expires_at=self._now + DAY,
+            instrument=Sealed("sealed IBAN", player.removeprefix("player_")),
+        )  # fmt: skip
+        self.pay(
+            transaction,
+            lambda state, wallet, at: transactions.request_withdrawal(
+                state, self.state(players.stream(player)), self.state(kyc.stream(player)), wallet,
+                transaction_id=transaction, requested=wanted, at=at,
+            ),
+        )  # fmt: skip
+        return transaction
+
+    def pay(
+        self,
+        transaction: TransactionId,
+        decision: Callable[[transactions.Transaction, Wallet, datetime], Sequence[Event]],
+    ) -> None:
+        """Whatever is decided on a payment now; nothing if refused."""
+        wallet = self.state(wallets.stream(self._owners[transaction]))
+        try:
+            events = decision(self.state(transactions.stream(transaction)), wallet, self._now)
+        except Rejected:
+            return
+        if events:
+            self._split(transaction, events)
+
+    def move(self, player: PlayerId, decision: Callable[[Wallet, str], Sequence[Event]]) -> None:
+        """Whatever is decided on a wallet, in the player's currency; nothing if refused."""
+        stream = wallets.stream(player)
+        try:
+            self._decided(stream, decision(self.state(stream), self.state(players.stream(player)).currency))
+        except Rejected:
+            return
+
+    def ticket(self, player: PlayerId, priority: Priority = Priority.NORMAL, text: str = "Where is it?") -> TicketId:
+        """Open a ticket whose subject is Money."""
+        ticket = TicketId(f"ticket_{self._suffix(players.stream(player).partition)}")
+        opened = tickets.open_(
+            tickets.Ticket(), self.state(players.stream(player)), None, player_id=player, channel="email",
+            by=tickets.Author.PLAYER, subject="Money", text=text, priority=priority, transaction=None, at=self._now,
+        )  # fmt: skip
+        self._decided(tickets.stream(ticket), [_sealed(event, player) for event in opened])
+        self.tickets.append(ticket)
+        return ticket
+
+    def work(self, ticket: TicketId, decision: Callable[[tickets.Ticket, datetime], Sequence[Event]]) -> None:
+        """Whatever is decided on a ticket now."""
+        state = self.state(tickets.stream(ticket))
+        events = [_sealed(event, state.player) for event in decision(state, self._now)]
+        self._decided(tickets.stream(ticket), events)
+
+    def ask(self, player: PlayerId, body: str = "{}") -> ApprovalId:
+        """Ask for a second person, who has a day."""
+        approval = ApprovalId(f"approval_{self._suffix(players.stream(player).partition)}")
+        path = f"/v1/players/{player}/adjustments"
+        requested = approvals.Requested(
+            action="money.adjust", path=path, body=body, hash=approvals.digest(path, body), player=player,
+            requester="operator:maria", expires_at=self._now + DAY, reasons=("operator_day", "player_day"),
+        )  # fmt: skip
+        self._decided(approvals.stream(approval), approvals.request(approvals.Approval(), requested=requested))
+        self.approvals.append(approval)
+        return approval
+
+    def answer(self, approval: ApprovalId, decision: Callable[[approvals.Approval, datetime], Sequence[Event]]) -> None:
+        """Whatever is decided on an approval now."""
+        self._decided(approvals.stream(approval), decision(self.state(approvals.stream(approval)), self._now))
 
     def unknown(self, player: PlayerId) -> None:
         """An event of a later release."""
@@ -216,6 +316,13 @@ class Book:
         """Random enough, and the same in every run."""
         seed = f"{self.name}/{len(self.entries)}/{len(self.transactions)}/{len(self.players)}/{count}"
         return hashlib.sha256(seed.encode()).digest()[:count]
+
+
+def _sealed(event: Event, player: PlayerId) -> Event:
+    key = player.removeprefix("player_")
+    clear = {name: getattr(event, name) for name in personal_fields(type(event))}
+    sealed = {name: Sealed(f"sealed {text}", key) for name, text in clear.items() if isinstance(text, str)}
+    return msgspec.structs.replace(event, **sealed)
 
 
 class MemorySource(LogSource):

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 from redis.asyncio import Redis
 
+from domain import approvals, tickets, transactions, wallets
+from domain.errors import Rejected
+from domain.kernel import Event, Money, TransactionId
+from domain.tickets import Resolution
+from domain.transactions import Kind, Transaction
+from domain.wallets import Wallet
+from policies.sla import Priority
+from policies.spending import Order
+from projections import catalog
 from projections.projection import Source, Standing, StateHash, Store
 from tests.projections.books import Book
+from tests.projections.knowing import KNOWN
 
-VERBS = ("register", "request", "settle", "fail", "import", "limit", "block", "reserve", "wait")
+VERBS = (
+    "register",
+    "request",
+    "settle",
+    "fail",
+    "import",
+    "limit",
+    "block",
+    "reserve",
+    "withdraw",
+    "pay",
+    "move",
+    "wait",
+    "ticket",
+    "work",
+    "ask",
+    "answer",
+    "know",
+)
 Act = tuple[str, int, int]
 """Verb, whom it concerns (an index), and an amount."""
 
@@ -22,7 +51,86 @@ schedules = st.lists(st.tuples(st.sampled_from(["eu", "us"]), st.integers(1, 40)
 """Which log is read next, and about how many entries of it."""
 
 
-def played(name: str, history: Sequence[Act]) -> Book:  # noqa: C901 — one case a verb
+def unless_refused(decision: Callable[[Any, datetime], list[Any]]) -> Callable[[Any, datetime], list[Any]]:
+    def decide(state: Any, at: datetime) -> list[Any]:
+        try:
+            return decision(state, at)
+        except Rejected:
+            return []
+
+    return decide
+
+
+WORK = [
+    unless_refused(decision)
+    for decision in (
+        lambda ticket, at: tickets.assign(ticket, to="operator:maria"),
+        lambda ticket, at: tickets.answer(ticket, text="Here.", at=at),
+        lambda ticket, at: tickets.note(ticket, text="Hm."),
+        lambda ticket, at: tickets.escalate(ticket, to=Priority.URGENT, reason="complaint", at=at),
+        lambda ticket, at: tickets.close(ticket, resolution=Resolution.SOLVED, at=at),
+        lambda ticket, at: tickets.reopen(ticket, reason="not_solved", at=at),
+        lambda ticket, at: tickets.miss(ticket, at=at),
+    )
+]
+"""What is done to a ticket, if it may be."""
+
+
+def settled_otherwise(id_: TransactionId, state: Transaction, wallet: Wallet, _at: datetime) -> Sequence[Event]:
+    money = Money(state.money.amount + 7, state.money.currency)
+    return transactions.settle_deposit(state, wallet, transaction_id=id_, money=money)
+
+
+def refunded(id_: TransactionId, state: Transaction, wallet: Wallet, _at: datetime) -> Sequence[Event]:
+    money = Money(1, state.money.currency)
+    return transactions.refund_deposit(state, wallet, transaction_id=id_, money=money, has_happened=True)
+
+
+def expired(id_: TransactionId, state: Transaction, wallet: Wallet, at: datetime) -> Sequence[Event]:
+    if state.kind is Kind.WITHDRAWAL:
+        return transactions.expire_withdrawal(state, wallet, transaction_id=id_, at=at)
+    return transactions.expire_deposit(state, transaction_id=id_, at=at)
+
+
+PAYMENTS: list[Callable[[TransactionId, Transaction, Wallet, datetime], Sequence[Event]]] = [
+    lambda _id, state, _wallet, _at: transactions.authorise_deposit(state, reference="A-1"),
+    settled_otherwise,
+    refunded,
+    expired,
+    lambda _id, state, _wallet, _at: transactions.dispute_deposit(state, reference="D-1", reason="stolen"),
+    lambda _id, state, _wallet, _at: transactions.win_dispute(state),
+    lambda id_, state, wallet, _at: transactions.lose_dispute(state, wallet, transaction_id=id_),
+    lambda _id, state, _wallet, _at: transactions.send_withdrawal(state, reference="P-1"),
+    lambda id_, state, wallet, _at: transactions.settle_withdrawal(state, wallet, transaction_id=id_),
+    lambda id_, state, wallet, _at: transactions.reject_withdrawal(state, wallet, transaction_id=id_, reason="no"),
+    lambda id_, state, wallet, _at: transactions.return_withdrawal(state, wallet, transaction_id=id_, reason="closed"),
+]
+"""What becomes of a payment, if it still may."""
+
+MOVES: list[Callable[[int, Wallet, str], Sequence[Event]]] = [
+    lambda amount, wallet, currency: wallets.grant_bonus(wallet, money=Money(amount, currency), transaction="bonus_1"),
+    lambda amount, wallet, currency: wallets.spend(
+        wallet, code="bet", target="house:ggr", money=Money(amount, currency), transaction="round_1",
+        order=Order.CASH_FIRST,
+    ),
+    lambda amount, wallet, currency: wallets.charge_back(
+        wallet, code="correction", target="house:adjustments", money=Money(amount, currency), transaction="a_1"
+    ),
+]  # fmt: skip
+"""What else moves in a wallet, if there is enough."""
+
+ANSWERS = [
+    unless_refused(decision)
+    for decision in (
+        lambda approval, at: approvals.approve(approval, hash=approval.hash, by="supervisor:bo", at=at),
+        lambda approval, at: approvals.reject(approval, reason="no ticket", at=at),
+        lambda approval, at: approvals.expire(approval, at=at),
+    )
+]
+"""What becomes of an approval, if it still may."""
+
+
+def played(name: str, history: Sequence[Act]) -> Book:  # noqa: C901, PLR0912 — one case a verb
     """A region's book; what makes no sense at that moment is left out."""
     book = Book(name)
     for verb, which, amount in history:
@@ -46,6 +154,23 @@ def played(name: str, history: Sequence[Act]) -> Book:  # noqa: C901 — one cas
                 book.block(player)
             case "reserve" if book.cash(player) >= amount:
                 book.reserve(player, amount)
+            case "know":
+                book.know(player, KNOWN[amount % len(KNOWN)])
+            case "ticket":
+                book.ticket(player, list(Priority)[amount % len(Priority)])
+            case "work" if book.tickets:
+                book.work(book.tickets[which % len(book.tickets)], WORK[amount % len(WORK)])
+            case "ask":
+                book.ask(player)
+            case "answer" if book.approvals:
+                book.answer(book.approvals[which % len(book.approvals)], ANSWERS[amount % len(ANSWERS)])
+            case "withdraw":
+                book.withdraw(player, amount)
+            case "pay" if book.transactions:
+                transaction = book.transactions[which % len(book.transactions)]
+                book.pay(transaction, partial(PAYMENTS[amount % len(PAYMENTS)], transaction))
+            case "move":
+                book.move(player, partial(MOVES[which % len(MOVES)], amount))
             case "wait":
                 book.wait(timedelta(hours=amount % 30))
             case _:
@@ -78,8 +203,6 @@ async def hashes(stores: Mapping[str, Store]) -> dict[str, StateHash]:
 
 async def forget(connection: AsyncConnection[Any], client: Redis) -> None:
     """Empty all read models."""
-    tables = (
-        "read.generation, read.position, read.status, read.player, read.balance, read.deposit_limit, read.transaction"
-    )
-    await connection.execute(f"TRUNCATE {tables}, read.account")
+    models = [f"read.{table.name}" for projection in catalog.TABLES for table in projection.tables]
+    await connection.execute(f"TRUNCATE read.generation, read.position, read.status, {', '.join(models)}")
     await client.flushall()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from domain.transactions import DepositFailed
 from projections.dashboard import AMOUNTS, COUNTS, TOTALS, Dashboard
 from projections.players import Players
 from projections.projection import Events
@@ -82,7 +83,7 @@ def test_a_player_who_is_blocked_in_the_batch_of_the_registration_is_one_row() -
     player = book.register()
     book.block(player, "fraud")
     changes = Players().changes(book.batch().events)
-    assert changes.blocked == {}
+    assert changes.later == {}
     assert changes.registered[suffix(player)].block_reason == "fraud"
     assert changes.registered[suffix(player)].version == 2
 
@@ -92,10 +93,9 @@ def test_a_transaction_that_ends_in_the_batch_of_its_request_is_one_row() -> Non
     transaction = book.request(book.register(), 500)
     book.settle(transaction)
     changes = Transactions().changes(book.batch().events)
-    assert changes.ended == {}
-    end = changes.requested[transaction].end
-    assert end is not None
-    assert (end.version, end.status) == (2, "settled")
+    assert changes.later == {}
+    row = changes.requested[transaction]
+    assert (row.version, row.status, row.settled) == (2, "settled", 500)
 
 
 def test_a_transaction_that_ends_later_is_an_update() -> None:
@@ -105,7 +105,8 @@ def test_a_transaction_that_ends_later_is_an_update() -> None:
     book.fail(transaction, "declined")
     changes = Transactions().changes(book.batch(last + 1).events)
     assert changes.requested == {}
-    assert (changes.ended[transaction].status, changes.ended[transaction].reason) == ("failed", "declined")
+    [failed] = changes.later[transaction]
+    assert failed.event == DepositFailed(reason="declined")
 
 
 def test_the_postings_of_every_batch_sum_to_zero() -> None:

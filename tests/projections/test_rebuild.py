@@ -24,6 +24,14 @@ async def spoil(connection: AsyncConnection[Any], client: Redis) -> None:
     await connection.execute("UPDATE read.player SET brand = 'wrong'")
     await connection.execute("UPDATE read.transaction SET amount = 1")
     await connection.execute("UPDATE read.account SET balance = 1")
+    await connection.execute("UPDATE read.funds SET received = 1")
+    await connection.execute("INSERT INTO read.due VALUES ('nobody', 'nothing', now(), '', 'eu', 1, 0)")
+    await connection.execute(
+        "INSERT INTO read.approval VALUES ('nobody', 1, '', '', '', '', '', '', '', '', now(), now(), NULL, NULL, NULL)"
+    )
+    await connection.execute(
+        "INSERT INTO read.ticket_message VALUES ('nobody', 'nothing', 1, 'noted', 'nobody', now(), '{}')"
+    )
     await client.hincrby("countroom:{dashboard}:1:amounts", "2025-01-01 EUR", 7)
     await client.zadd("countroom:{segments}:1:deposited:EUR", {"nobody": 1})
 

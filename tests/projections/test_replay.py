@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -78,8 +79,8 @@ async def test_read_models_hold_what_the_domain_folds(
             (who.status, who.currency)
         ]
         assert await rows(
-            connection, "SELECT currency, cash, reserved FROM read.balance WHERE player = %s", player
-        ) == [(currency, balance.cash, balance.reserved) for currency, balance in wallet.items()]
+            connection, "SELECT currency, cash, bonus, reserved, receivable FROM read.balance WHERE player = %s", player
+        ) == [(currency, *msgspec.structs.astuple(held)) for currency, held in wallet.items()]
         expected = [(usage.daily_deposit.amount if usage.daily_deposit else None, usage.day, usage.used)]
         assert await rows(connection, "SELECT daily, day, used FROM read.deposit_limit WHERE player = %s", player) == (
             [] if usage == limits.Limits() else expected
@@ -87,9 +88,11 @@ async def test_read_models_hold_what_the_domain_folds(
     unbalanced = "SELECT currency FROM read.account GROUP BY currency HAVING sum(balance) <> 0"
     assert await rows(connection, unbalanced) == []
     books_against_balances = """
-        SELECT account, currency, a.balance - coalesce(sum(CASE account WHEN 'cash' THEN b.cash ELSE b.reserved END), 0)
+        SELECT account, currency, a.balance - coalesce(sum(CASE account
+                   WHEN 'cash' THEN b.cash WHEN 'bonus' THEN b.bonus WHEN 'reserved' THEN b.reserved ELSE b.receivable
+               END), 0)
           FROM read.account AS a LEFT JOIN read.balance AS b USING (currency)
-         WHERE account IN ('cash', 'reserved') GROUP BY account, currency, a.balance"""
+         WHERE strpos(account, ':') = 0 GROUP BY account, currency, a.balance"""
     assert all(difference == 0 for _, _, difference in await rows(connection, books_against_balances))
 
 

@@ -18,6 +18,7 @@ from queries import asof
 from queries import players as cards
 from queries.asof import UnknownMoment
 from tests.projections.books import NOON, Book, write
+from tests.projections.knowing import KNOWN
 from tests.queries.house import House
 
 
@@ -45,7 +46,9 @@ def lived(name: str) -> Lived:
         book.wait(timedelta(minutes=draw.randint(0, 200)))
         player = draw.choice(book.players)
         waiting = book.open_transactions()
-        match draw.choice(["request", "settle", "fail", "limit", "import", "block"]):
+        match draw.choice(["request", "settle", "fail", "limit", "import", "block", "know", "know"]):
+            case "know":
+                book.know(player, draw.choice(KNOWN))
             case "settle" if waiting:
                 book.settle(draw.choice(waiting))
             case "fail" if waiting:
@@ -66,6 +69,8 @@ def same(card: asof.PlayerAsOf, player: Player, limit: Limits, wallet: Wallet) -
     kept = card.deposit_limit
     return (
         (card.status, card.country, card.currency) == (player.status, player.country, player.currency)
+        and (card.facts.tags, card.facts.consents) == (player.tags, player.consents)
+        and (card.block_reason, card.facts.profile.jurisdiction) == (player.block_reason, player.jurisdiction)
         and balances == {currency: (each.cash, each.reserved) for currency, each in wallet.balances.items()}
         and (
             limit == Limits()
@@ -107,6 +112,7 @@ async def test_as_of_now_it_is_the_card(house: House) -> None:
             "currency",
             "registered_at",
             "personal",
+            "facts",
             "balances",
         ):
             assert getattr(now, field) == getattr(card, field), field

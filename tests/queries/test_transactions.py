@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 
-from domain.errors import NotFound
+from domain import transactions as payments
+from domain.errors import Invalid, NotFound
 from domain.kernel import Money, PlayerId, TransactionId
-from queries import transactions, wallets
+from queries import asof, funds, transactions, wallets
 from tests.projections.books import Book
 from tests.queries.house import House
 
@@ -82,3 +83,69 @@ async def test_the_books_balance_in_every_currency(house: House) -> None:
         "UPDATE read.account SET balance = balance + 1 WHERE account = 'cash' AND currency = 'SEK'"
     )
     assert not (await wallets.trial_balance(house.context)).balanced
+
+
+async def test_payments_are_listed_by_where_they_stand_and_counted(house: House) -> None:
+    book = Book("eu")
+    player = book.register()
+    settled, waiting = book.request(player, 500), book.request(player, 70)
+    book.settle(settled)
+    out = book.withdraw(player, 200)
+    assert out is not None
+    await house.project(book)
+
+    async def ids(**chosen: str) -> set[str]:
+        return {each.id for each in (await transactions.page(house.context, **chosen)).items}
+
+    assert await ids() == {settled, waiting, out}
+    assert await ids(status="requested") == {waiting}
+    assert await ids(kind="withdrawal") == {out}
+    assert await ids(provider="nobody") == await ids(requested_to="2020-01-01T00:00:00Z") == set()
+    assert await ids(requested_from="2020-01-01T00:00:00Z", kind="deposit") == {settled, waiting}
+    with pytest.raises(Invalid):
+        await ids(status="lost in the post")
+    summary = await transactions.summary(house.context)
+    assert [(each.kind, each.status, each.count, each.amount.amount) for each in summary.items] == [
+        ("deposit", "requested", 1, 70),
+        ("deposit", "settled", 1, 500),
+        ("withdrawal", "under_review", 1, 200),
+    ]
+
+
+async def test_all_payments_are_paged_without_gap_or_repeat(house: House) -> None:
+    book = Book("eu")
+    player = book.register()
+    made = [book.imported(player, 5, "2025-01-04T00:00:00Z") for _ in range(7)]
+    await house.project(book)
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = await transactions.page(house.context, cursor=cursor, limit=3)
+        found += [each.id for each in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert found == sorted(made, reverse=True)
+
+
+async def test_a_day_of_the_players_funds_opens_as_the_one_before_has_closed(house: House) -> None:
+    book = Book("eu")
+    player = book.register()
+    book.imported(player, 500, "2025-01-01T12:00:00Z")
+    book.imported(player, 30, "2025-01-02T12:00:00Z")
+    await house.project(book)
+    for day, opening, received in ((1, 0, 500), (2, 500, 30), (3, 530, 0)):
+        [held] = (await funds.report(house.context, date(2025, 1, day))).items
+        assert (held.account, held.opening, held.received, held.paid) == ("cash", opening, received, 0)
+        assert held.closing == opening + received
+    assert (await funds.report(house.context, date(2024, 12, 31))).items == []
+
+
+async def test_a_payment_as_of_then_knows_what_happened_on_its_own_stream_alone(house: House) -> None:
+    """Nothing of the player's own is written when a deposit is authorised or disputed, and yet it is the player's."""
+    book = Book("eu")
+    player = book.register()
+    deposit = book.request(player, 500)
+    book.pay(deposit, lambda state, _wallet, _at: payments.authorise_deposit(state, reference="A-1"))
+    await house.project(book)
+    assert [each.status for each in (await asof.player(house.context, player)).transactions] == ["authorised"]

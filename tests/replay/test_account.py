@@ -127,7 +127,7 @@ def test_a_difference_names_fields_and_the_events_between(book: Book) -> None:
     assert [row.type for row in found.events] == ["wallet.credited"]
     assert found.changes is not None
     assert [change for change in found.changes if not change.field.startswith("versions")] == [
-        Change("balances.EUR", None, {"cash": 1_200, "reserved": 0})
+        Change("balances.EUR", None, {"cash": 1_200, "bonus": 0, "reserved": 0, "receivable": 0})
     ]
 
 

@@ -15,6 +15,7 @@ from domain.catalog import aggregate_of
 from domain.kernel import PlayerId
 from domain.limits import Limits
 from domain.players import Player
+from domain.tickets import Ticket
 from domain.transactions import Transaction
 from domain.wallets import Wallet
 from eventstore import schema
@@ -68,12 +69,18 @@ def differ(account: Account, states: States, player: PlayerId) -> list[str]:
         for stream, state in states.items()
         if isinstance(state, Transaction) and state.player == player
     }
+    tickets = {
+        stream.replace("-", "_"): state
+        for stream, state in states.items()
+        if isinstance(state, Ticket) and state.player == player
+    }
     wallet: Wallet = states.get(f"wallet-{suffix}", Wallet())
     pairs = {
         "player": (account.player, states.get(f"player-{suffix}", Player())),
         "limits": (account.limits, states.get(f"limits-{suffix}", Limits())),
         "balances": (account.balances, wallet.balances),
         "transactions": (account.transactions, payments),
+        "tickets": (account.tickets, tickets),
     }
     return [name for name, (replayed, live) in pairs.items() if replayed != live]
 

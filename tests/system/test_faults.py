@@ -19,7 +19,7 @@ from tests.system.conftest import Deployment, running
 EVERY_PROCESS = [
     (region, role)
     for region in ("eu", "us")
-    for role in ("api", "projector", "relay+applier", "checkpointer+witness", "postgres", "nats", "valkey")
+    for role in ("api", "projector", "reactor", "relay+applier", "checkpointer+witness", "postgres", "nats", "valkey")
 ]
 
 

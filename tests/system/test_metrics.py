@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from projections.catalog import NAMES
 from tests.system.conftest import Client, Deployment
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -133,7 +134,7 @@ def test_positions_lags_and_projections_are_those_of_the_region(eu: Client, us: 
             assert value(samples, "log_position", log=log) == head
             assert value(samples, "log_halted", log=log) == 0
             assert eventually(client, lambda s, at=log, to=head: value(s, "log_signed_size", log=at) >= to)
-            for projection in ("players", "transactions", "wallets", "dashboard", "segments"):
+            for projection in NAMES:
                 assert value(samples, "projection_position", projection=projection, log=log) == head
                 assert value(samples, "projection_stopped", projection=projection, log=log) == 0
         assert value(samples, "copy_differs", log=here, peer=there) == 0

@@ -12,6 +12,7 @@ from tests.system.conftest import Client, Deployment, running
 
 NAME, EMAIL, PHONE = "Zebulon Quackenbush", "zebulon.quackenbush@example.org", "+4915155500042"
 BORN = "1971-03-29"
+STREET, ADDRESS, NOTE = "Quarzgasse 1771", "203.0.113.177", "prefers to be called Zebulonius"
 
 
 @pytest.mark.timeout(120)
@@ -20,11 +21,18 @@ def test_a_planted_name_email_and_phone_are_found_nowhere_in_the_clear(tmp_path:
         eu, us = deployment.clients["eu"], deployment.clients["us"]
         player = eu.register(name=NAME, email=EMAIL, phone=PHONE, birth_date=BORN)
         eu.deposit(player, 100)
+        assert eu.post(f"/v1/players/{player}/profile", {"street": STREET}).status == 200
+        assert eu.post(f"/v1/players/{player}/notes", {"text": NOTE}).status == 201
+        assert eu.post(f"/v1/players/{player}/logins", {"session": "1", "address": ADDRESS}).status == 201
+        said = {"channel": "email", "subject": NAME, "text": f"Call {PHONE} or write to {EMAIL}"}
+        ticket = eu.post(f"/v1/players/{player}/tickets", said).json["ticket"]
         deployment.caught_up()
         shown = eu.get(f"/v1/players/{player}").json["personal"]
         assert (shown["name"], shown["email"], shown["phone"], shown["birth_date"]) == (NAME, EMAIL, PHONE, BORN)
         assert us.get(f"/v1/players/{player}").json["personal"]["name"] is None
         assert eu.get(f"/v1/players/{player}", role="auditor").json["personal"]["name"] is None
+        texts = [r.get(f"/v1/tickets/{ticket}").json["messages"]["items"][0]["text"] for r in (eu, us)]
+        assert texts == [said["text"], None]
         assert [found["id"] for found in eu.get(f"/v1/players?email={EMAIL.upper()}").json["items"]] == [player]
         _flush(deployment)
         assert planted_in(tmp_path) == []
@@ -63,7 +71,9 @@ def _flush(deployment: Deployment) -> None:
 
 
 def planted_in(folder: Path) -> list[Path]:
-    needles = [needle.encode() for text in (NAME, EMAIL, PHONE) for needle in (text, text.lower())]
+    needles = [
+        needle.encode() for text in (NAME, EMAIL, PHONE, STREET, ADDRESS, NOTE) for needle in (text, text.lower())
+    ]
     needles += [needle.hex().encode() for needle in needles]
     found = []
     for path in folder.rglob("*"):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from projections.catalog import NAMES
 from tests.system.collector import Collector
 from tests.system.conftest import Client, running
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-PROJECTIONS = {"players", "transactions", "wallets", "dashboard", "segments"}
+PROJECTIONS = set(NAMES)
 
 
 def test_a_traced_deposit_is_one_trace_through_all_processes_of_two_regions(eu: Client, collector: Collector) -> None:

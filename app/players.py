@@ -1,0 +1,79 @@
+"""
+The reads of players on HTTP: list, card, timeline, notes, and whether marketing may write.
+
+Invariant: as in app.querying, whose routes these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from access.policy import Action
+from app import openapi, problems
+from commands.players import index_words
+from domain.errors import InvalidId, NotFound
+from domain.kernel import PlayerId
+from domain.players import Channel, Status
+from eventstore.vault import Vault
+from queries import players, timeline
+from queries.context import Context
+
+_FOUND_BY = ("email", "phone", "name", "external_id")
+_ONE = "/v1/players/{player_id}"
+_TEXT = {"type": "string"}
+_MISSING = (NotFound, InvalidId)
+
+
+def add(get: Callable[..., None], vault: Vault, paging: Sequence[dict[str, Any]]) -> None:
+    """Add the routes by `get`, which is that of app.querying."""
+
+    async def page(context: Context, **given: Any) -> players.PlayerPage:
+        """Players, the newest first, some of them, or those with exactly this e-mail, phone, name or external id."""
+        wanted = {field: given.pop(field) for field in _FOUND_BY if field in given}
+        if not wanted:
+            return await players.page(context, **given)
+        words = [(field, word) for field, value in wanted.items() for word in index_words(field, value)]
+        subjects = [set(await vault.find(field, word)) for field, word in words]
+        return await players.summaries(context, [PlayerId(f"player_{s}") for s in sorted(set.intersection(*subjects))])
+
+    async def may_contact(context: Context, player_id: PlayerId, channel: str) -> players.MayContact:
+        """Whether marketing may write to a player through a channel now: the one place to ask."""
+        return await players.may_contact(context, player_id, channel, datetime.now(UTC))
+
+    look_up = [openapi.query_parameter(field, _TEXT, "Exact look-up by blind index.") for field in _FOUND_BY]
+    chosen = [
+        openapi.query_parameter("status", {**_TEXT, "enum": [each for each in Status if each is not Status.UNKNOWN]}),
+        openapi.query_parameter("brand", _TEXT),
+        openapi.query_parameter("country", _TEXT, "ISO 3166-1 alpha-2."),
+        openapi.query_parameter("tag", _TEXT),
+        openapi.query_parameter("registered_from", _TEXT, "A day (UTC) or an RFC 3339 time."),
+        openapi.query_parameter("registered_to", _TEXT, "The same; those registered before it."),
+    ]
+    get("/v1/players", players.PlayerPage, Action.PLAYER_READ, page, parameters=[*look_up, *chosen, *paging])
+    get(_ONE, players.PlayerCard, Action.PLAYER_READ, players.card, errors=(*_MISSING, problems.Unopenable))
+    get(
+        f"{_ONE}/history",
+        timeline.Timeline,
+        Action.PLAYER_READ,
+        timeline.history,
+        parameters=paging,
+        errors=_MISSING,
+    )
+    get(
+        f"{_ONE}/notes",
+        timeline.Notes,
+        Action.PLAYER_READ,
+        timeline.notes,
+        parameters=paging,
+        errors=(*_MISSING, problems.Unopenable),
+    )
+    get(
+        f"{_ONE}/may-contact",
+        players.MayContact,
+        Action.PLAYER_READ,
+        may_contact,
+        parameters=[openapi.query_parameter("channel", {**_TEXT, "enum": list(Channel)}, required=True)],
+        errors=_MISSING,
+    )

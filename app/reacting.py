@@ -1,0 +1,70 @@
+"""
+The role `reactor`: timers and payouts of one region, in one process.
+
+Invariant: it runs no command before its start stands in the log, and asks no provider outside what the log has ordered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+
+import httpx2
+import structlog
+
+from app.bootstrap import READERS_MAX, WriteSide, write_side
+from app.settings import Settings
+from app.starting import Start
+from commands.edge import Edge
+from commands.plan import Context
+from domain.catalog import AGGREGATES
+from eventstore import postgres
+from eventstore.postgres import PostgresStreams
+from eventstore.record import Codec
+from providers import known
+from providers.http import HttpProvider
+from providers.port import Provider
+from reactions import runner
+from reactions.payouts import Payouts
+from reactions.runner import Reaction
+from reactions.timers import Timers
+
+_log = structlog.get_logger(__name__)
+
+
+async def react(settings: Settings) -> None:
+    """Run until cancelled."""
+    async with AsyncExitStack() as stack:
+        write = await stack.enter_async_context(write_side(settings))
+        pool = await stack.enter_async_context(postgres.pool(settings.postgres, "countroom_reader", size=READERS_MAX))
+        client = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False))
+        edge = partial(_edge, write)
+        streams = PostgresStreams(pool)
+        codec = Codec(AGGREGATES)
+        reactions: Mapping[str, Reaction] = {
+            "timers": Timers(settings.region, pool, streams, write.decider.run, edge),
+            "payouts": Payouts(
+                settings.region,
+                pool,
+                streams,
+                codec,
+                write.vault,
+                write.decider.decide,
+                edge,
+                _providers(settings, client),
+                is_alone=len(settings.regions) == 1,
+            ),
+        }
+        await Start().record(write.decider, pool, "reactor")
+        _log.info("reacting", reactions=list(reactions))
+        await runner.run(reactions)
+
+
+def _edge(write: WriteSide, context: Context) -> Edge:
+    return Edge(context, write.vault, write.group, write.decider.log, known=write.tokens.known)
+
+
+def _providers(settings: Settings, client: httpx2.AsyncClient) -> Mapping[str, Provider]:
+    """Those that can be asked."""
+    return {name: HttpProvider(each, client) for name, each in known.load(settings.providers).items() if each.url}

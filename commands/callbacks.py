@@ -1,0 +1,136 @@
+"""
+What a payment or KYC provider says happened: one message, which becomes the command of its verb.
+
+Invariants:
+    - a provider's verb and reference are one command for ever (caller `provider:<name>`, key verb, LF, reference), however
+      often and in whatever order the provider says so; with another content it is refused;
+    - a provider speaks of its own payments only;
+    - it enters by the same bodies and checks as the same command over REST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from access.policy import service
+from commands import kyc, transactions
+from commands.edge import Edge, Endpoint, read_body
+from commands.identity import command_id, fingerprint
+from commands.plan import Context, Plan, RefusedFact
+from domain.errors import Invalid, NotFound
+from domain.kernel import Event
+
+_Short = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class Callback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`id`: this message; `reference`: what it is about, in the provider's words (the same each time it is told), by default `id`.
+
+    `transaction`: ours, for the verbs of payments; `player`: ours, for those of KYC.
+    """
+
+    id: _Short
+    verb: Annotated[str, msgspec.Meta(description="What has happened; see the table of verbs.", max_length=40)]
+    transaction: str = ""
+    player: str = ""
+    reference: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    amount: int | None = None
+    currency: str | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    level: str = ""
+    method: str = ""
+    age_verified: bool | None = None
+    document_expires: str = ""
+
+
+class _Verb(NamedTuple):
+    """`path` of the endpoint whose command it is; `fields`: what of the callback its body takes."""
+
+    path: str
+    fields: frozenset[str]
+
+
+def _payment(what: str, *fields: str) -> _Verb:
+    return _Verb(f"/v1/transactions/{{transaction_id}}/{what}", frozenset(fields))
+
+
+VERBS: Mapping[str, _Verb] = {
+    "authorise": _payment("authorise", "reference"),
+    "settle": _payment("settle", "amount"),
+    "fail": _payment("fail", "reason"),
+    "dispute": _payment("dispute", "reference", "reason"),
+    "win": _payment("dispute/win"),
+    "lose": _payment("dispute/lose", "amount"),
+    "refund": _payment("refund", "amount"),
+    "return": _payment("return", "reason"),
+    "kyc_approve": _Verb(
+        "/v1/players/{player_id}/kyc/approve", frozenset({"level", "method", "age_verified", "document_expires"})
+    ),
+    "kyc_reject": _Verb("/v1/players/{player_id}/kyc/reject", frozenset({"level", "method", "reason"})),
+}
+"""What a provider may say."""
+
+_ENDPOINTS: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in (*transactions.ENDPOINTS, *kyc.ENDPOINTS)}
+
+
+class UnknownVerb(Invalid):
+    """Facts: verbs."""
+
+    code = "unknown_verb"
+    title = "No verb of providers is called so"
+
+
+def answer_type(verb: str) -> type[msgspec.Struct]:
+    return _ENDPOINTS[VERBS[verb].path].answer
+
+
+def plan(
+    provider: str,
+    callback: Callback,
+    *,
+    now: datetime,
+    secret: bytes,
+    edge: Callable[[Context], Edge],
+    trace: str | None,
+) -> Plan:
+    """Describe the command that a provider's message is. Raises Rejected."""
+    verb = VERBS.get(callback.verb)
+    if verb is None:
+        raise UnknownVerb(pointer="/verb", verbs=sorted(VERBS))
+    said = msgspec.structs.replace(callback, id="", reference=callback.reference or callback.id)
+    actor = f"provider:{provider}"
+    context = Context(
+        service(actor, "provider"),
+        now,
+        command_id(actor, f"{said.verb}\n{said.reference}"),
+        fingerprint(secret, "POST", f"/v1/providers/{provider}/callbacks", msgspec.json.encode(said, order="sorted")),
+        trace,
+    )
+    endpoint = _ENDPOINTS[verb.path]
+    subject = said.transaction if "{transaction_id}" in verb.path else said.player
+    body = read_body(msgspec.json.Decoder(endpoint.body), msgspec.json.encode(_body(said, verb)))
+    made = endpoint.handler(subject, body, edge(context))
+    return _of_its_own(made, provider) if said.transaction else made
+
+
+def _body(said: Callback, verb: _Verb) -> dict[str, Any]:
+    """What the endpoint's body takes, of what was said."""
+    body = {name: value for name in verb.fields - {"amount"} if (value := getattr(said, name)) not in ("", None)}
+    if "amount" in verb.fields and said.amount is not None:
+        body["amount"] = {"amount": said.amount, "currency": said.currency or ""}
+    return body
+
+
+def _of_its_own(made: Plan, provider: str) -> Plan:
+    """The plan, refused where the payment is another provider's: of that one there is nothing to know here."""
+
+    def decision(at: datetime, **states: Any) -> Sequence[Event] | RefusedFact:
+        if states["transaction"].provider != provider:
+            raise NotFound("no such transaction")
+        return made.decision(at, **states)
+
+    return msgspec.structs.replace(made, decision=decision)

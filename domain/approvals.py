@@ -1,0 +1,189 @@
+"""
+Approvals: a second person's consent to a command, before it runs (four eyes).
+
+Who asks for something that needs consent leaves a record of what exactly was asked: the path, the body, and the hash of both.
+Another person approves that hash, and the command runs with the approval, decided anew; or rejects it; or nobody does in time.
+
+Invariants:
+    - nobody approves what they have asked for themselves;
+    - what is approved is what was asked: the approver names its hash;
+    - an approval ends once; being told the same end again records nothing;
+    - from `expires_at` on nothing is approved, whether or not the timer has said so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+
+import msgspec
+
+from domain.errors import Conflict, Forbidden, NotFound
+from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, ApprovalId, Event, PlayerId, Stream, parse_id
+
+# Events: the tags and fields are the storage format.
+
+
+class Requested(Event, frozen=True, kw_only=True, tag="approval.requested"):
+    """Somebody asked for a command that needs a second person.
+
+    `action`: the right that it needs. `body`: the JSON text as it was sent. `requester`: whose command it is, when another
+    one's approval runs it. `reasons`: words of policies.approvals.
+    """
+
+    action: str
+    path: str
+    body: str
+    hash: str
+    player: PlayerId
+    requester: str
+    expires_at: datetime
+    reasons: tuple[str, ...]
+
+
+class Approved(Event, frozen=True, tag="approval.approved"):
+    """A second person agreed; what the command recorded follows in the same command."""
+
+    hash: str
+
+
+class Declined(Event, frozen=True, tag="approval.rejected"):
+    """A second person did not agree. `reason`: text, in the clear."""
+
+    reason: str
+
+
+class Expired(Event, frozen=True, tag="approval.expired"):
+    """Nobody has decided in time."""
+
+
+ApprovalEvent = Requested | Approved | Declined | Expired
+
+
+# State
+
+
+class Status(StrEnum):
+    UNKNOWN = "unknown"
+    AWAITING = "awaiting_approval"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+class Approval(msgspec.Struct, frozen=True):
+    status: Status = Status.UNKNOWN
+    path: str = ""
+    body: str = ""
+    hash: str = ""
+    player: PlayerId = PlayerId("")
+    requester: str = ""
+    expires_at: datetime = EPOCH
+
+
+def evolve(approval: Approval, event: ApprovalEvent, _at: datetime) -> Approval:
+    match event:
+        case Requested():
+            return Approval(
+                Status.AWAITING, event.path, event.body, event.hash, event.player, event.requester, event.expires_at
+            )
+        case Approved():
+            return msgspec.structs.replace(approval, status=Status.APPROVED)
+        case Declined():
+            return msgspec.structs.replace(approval, status=Status.REJECTED)
+        case Expired():
+            return msgspec.structs.replace(approval, status=Status.EXPIRED)
+
+
+APPROVALS = Aggregate("approval", initial=Approval(), evolve=evolve, events=[Requested, Approved, Declined, Expired])
+
+
+@lru_cache(STREAMS_CACHED)
+def stream(approval_id: ApprovalId) -> Stream[Approval]:
+    return Stream(APPROVALS, parse_id("approval", approval_id))
+
+
+def digest(path: str, body: str) -> str:
+    """What an approver names: SHA-256, in hex, of path ‖ LF ‖ body."""
+    return hashlib.sha256(f"{path}\n{body}".encode()).hexdigest()
+
+
+# Decisions
+
+
+class SamePerson(Forbidden):
+    code = "same_person"
+    title = "Nobody approves what they have asked for themselves"
+
+
+class HashDiffers(Conflict):
+    code = "hash_differs"
+    title = "This is not the hash of what was asked; read the approval again"
+
+
+class ApprovalClosed(Conflict):
+    """Facts: ended."""
+
+    code = "approval_closed"
+    title = "The approval has ended otherwise"
+
+
+class ApprovalNotDue(Conflict):
+    """Facts: expires_at."""
+
+    code = "approval_not_due"
+    title = "The approval has not expired yet"
+
+
+def request(approval: Approval, *, requested: Requested) -> list[ApprovalEvent]:
+    """Ask a second person."""
+    if approval.status is not Status.UNKNOWN:
+        raise Conflict("the approval exists already")
+    return [requested]
+
+
+def approve(approval: Approval, *, hash: str, by: str, at: datetime) -> list[ApprovalEvent]:  # noqa: A002 — its name
+    """Agree to what has this hash. Raises NotFound, SamePerson, HashDiffers, ApprovalClosed."""
+    _refuse_unknown(approval)
+    if by == approval.requester:
+        raise SamePerson
+    if not hash == approval.hash == digest(approval.path, approval.body):
+        raise HashDiffers
+    _refuse_late(approval, at)
+    return [] if _ended(approval, Status.APPROVED) else [Approved(hash)]
+
+
+def reject(approval: Approval, *, reason: str, at: datetime) -> list[ApprovalEvent]:
+    """Do not agree; who asked may take it back so, too. Raises NotFound, ApprovalClosed."""
+    _refuse_unknown(approval)
+    _refuse_late(approval, at)
+    return [] if _ended(approval, Status.REJECTED) else [Declined(reason)]
+
+
+def expire(approval: Approval, *, at: datetime) -> list[ApprovalEvent]:
+    """Its time is over. Raises NotFound, ApprovalNotDue, ApprovalClosed."""
+    _refuse_unknown(approval)
+    if approval.status is Status.AWAITING and at < approval.expires_at:
+        raise ApprovalNotDue(expires_at=approval.expires_at)
+    return [] if _ended(approval, Status.EXPIRED) else [Expired()]
+
+
+def _refuse_unknown(approval: Approval) -> None:
+    if approval.status is Status.UNKNOWN:
+        raise NotFound("no such approval")
+
+
+def _refuse_late(approval: Approval, at: datetime) -> None:
+    if approval.status is Status.AWAITING and at >= approval.expires_at:
+        raise ApprovalClosed(ended=Status.EXPIRED)
+
+
+def _ended(approval: Approval, wanted: Status) -> bool:
+    """Whether it has ended as wanted. Raises ApprovalClosed if it has otherwise."""
+    if approval.status is Status.AWAITING:
+        return False
+    if approval.status is not wanted:
+        raise ApprovalClosed(ended=approval.status)
+    return True

@@ -1,0 +1,246 @@
+"""
+KYC: how well we know a player (who they are, how old, where their money comes from), and what is closed to them until we do.
+
+Invariants:
+    - a level counts only while the document that showed it is valid, and a deadline only until it has passed, whether or not
+      a timer has noticed;
+    - a verified age stays verified when a document expires;
+    - what a provider or a timer says again records nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from enum import StrEnum
+from functools import lru_cache
+
+import msgspec
+
+from domain.errors import Conflict, GateClosed
+from domain.kernel import STREAMS_CACHED, Aggregate, Event, Intervention, PlayerId, Stream, parse_id
+from domain.players import Activated, Player
+from domain.players import Status as PlayerStatus
+from policies import gates
+from policies.gates import Action, Level, Missing
+
+# Events: the tags and fields are the storage format.
+
+
+class Requested(Event, frozen=True, tag="kyc.requested"):
+    """The player was asked for what `level` needs, until `due_at`."""
+
+    level: Level
+    due_at: datetime | None = None
+
+
+class Submitted(Event, frozen=True, tag="kyc.submitted"):
+    """Something to be checked has come in. `method`: how it is checked; `provider` does that, `reference` is theirs."""
+
+    level: Level
+    method: str
+    provider: str = ""
+    reference: str = ""
+
+
+class Approved(Event, frozen=True, tag="kyc.approved"):
+    """The player is known at `level`; the document was valid up to and including `document_expires`."""
+
+    level: Level
+    method: str
+    age_verified: bool
+    document_expires: date | None = None
+    intervention: Intervention | None = None
+
+
+class Rejected(Event, frozen=True, tag="kyc.rejected"):
+    """The player is not known at `level`. `reason`: a word, in the clear."""
+
+    level: Level
+    method: str
+    reason: str
+    intervention: Intervention | None = None
+
+
+class Expired(Event, frozen=True, tag="kyc.expired"):
+    """The document that showed who the player is has expired."""
+
+
+class DeadlineMissed(Event, frozen=True, tag="kyc.deadline_missed"):
+    """The player has not shown in time what they were asked for."""
+
+
+KycEvent = Requested | Submitted | Approved | Rejected | Expired | DeadlineMissed
+
+
+# State
+
+
+class Status(StrEnum):
+    NONE = "none"
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+class Kyc(msgspec.Struct, frozen=True):
+    """`level`: how well the player is known, `method`: how that was checked. `wanted`: the level that is asked for, until
+    `due_at`, and `missed` once that was noticed to be over.
+    """
+
+    status: Status = Status.NONE
+    level: Level = Level.NONE
+    method: str = ""
+    age_verified: bool = False
+    document_expires: date | None = None
+    wanted: Level = Level.NONE
+    due_at: datetime | None = None
+    missed: bool = False
+
+    def level_at(self, at: datetime) -> Level:
+        """How well the player is known at that time."""
+        return Level.NONE if self.has_expired(at) else self.level
+
+    def has_expired(self, at: datetime) -> bool:
+        return self.document_expires is not None and at.date() > self.document_expires
+
+    def is_overdue(self, at: datetime) -> bool:
+        """Whether the player was to show something and the time for it is over."""
+        return self.due_at is not None and at >= self.due_at and not self.level_at(at).reaches(self.wanted)
+
+    def missing(self, player: Player, action: Action, *, deposited: int, at: datetime) -> Missing | None:
+        """Why the gate is closed, if it is. `deposited`: minor units over the player's life, with the deposit that is asked for."""
+        closed = gates.missing(
+            action,
+            jurisdiction=player.jurisdiction,
+            level=self.level_at(at),
+            age_verified=self.age_verified,
+            deposited=deposited,
+            currency=player.currency,
+            registered_at=player.registered_at,
+            at=at,
+        )
+        if closed is None and action in gates.PLAY and self.is_overdue(at):
+            return Missing(self.wanted, "kyc.requested")
+        return closed
+
+    def require(self, player: Player, action: Action, *, deposited: int, at: datetime) -> None:
+        """Raises GateClosed (action, level, reason)."""
+        if closed := self.missing(player, action, deposited=deposited, at=at):
+            raise GateClosed(action=action, level=closed.level, reason=closed.reason)
+
+
+def evolve(kyc: Kyc, event: KycEvent, at: datetime) -> Kyc:
+    change = msgspec.structs.replace
+    match event:
+        case Requested(level, due_at):
+            return change(kyc, status=Status.PENDING, wanted=level, due_at=due_at, missed=False)
+        case Submitted():
+            return change(kyc, status=Status.PENDING)
+        case Approved():
+            level = max(kyc.level_at(at), event.level, key=lambda each: each.rank)
+            done = level.reaches(kyc.wanted)
+            return Kyc(
+                Status.APPROVED,
+                level,
+                event.method,
+                kyc.age_verified or event.age_verified,
+                event.document_expires,
+                Level.NONE if done else kyc.wanted,
+                None if done else kyc.due_at,
+                kyc.missed and not done,
+            )
+        case Rejected():
+            return change(kyc, status=Status.REJECTED, level=_below(kyc.level, event.level), method=event.method)
+        case Expired():
+            return change(kyc, status=Status.EXPIRED, level=Level.NONE, document_expires=None)
+        case DeadlineMissed():
+            return change(kyc, missed=True)
+
+
+def _below(level: Level, rejected: Level) -> Level:
+    """What is left of `level` when `rejected` is none."""
+    if level.rank < rejected.rank:
+        return level
+    return max((each for each in Level if each.rank < rejected.rank), key=lambda each: each.rank)
+
+
+KYC = Aggregate(
+    "kyc",
+    initial=Kyc(),
+    evolve=evolve,
+    events=[Requested, Submitted, Approved, Rejected, Expired, DeadlineMissed],
+)
+
+
+@lru_cache(STREAMS_CACHED)
+def stream(player_id: PlayerId) -> Stream[Kyc]:
+    return Stream(KYC, parse_id("player", player_id))
+
+
+# Decisions
+
+
+class NotDue(Conflict):
+    code = "kyc_not_due"
+    title = "The time for this has not come"
+
+
+def request(kyc: Kyc, player: Player, *, level: Level, due_at: datetime | None, at: datetime) -> list[KycEvent]:
+    """Ask the player for what a level needs; by default until the law's or the house's deadline. Asking again records nothing."""
+    player.require()
+    if kyc.level_at(at).reaches(level) or kyc.wanted.reaches(level):
+        return []
+    return [Requested(level, due_at or gates.due_at(player.jurisdiction, player.registered_at, at))]
+
+
+def submit(_kyc: Kyc, player: Player, *, submitted: Submitted) -> list[KycEvent]:
+    """Something to be checked has come in; each time is one more."""
+    player.require()
+    return [submitted]
+
+
+def approve(kyc: Kyc, player: Player, *, approved: Approved, at: datetime) -> list[KycEvent | Activated]:
+    """The player is known now. An account that waited for nothing else becomes active."""
+    player.require()
+    if approved.document_expires is not None and at.date() > approved.document_expires:
+        raise DocumentExpired(expires=approved.document_expires)
+    known = kyc.status is Status.APPROVED and kyc.level_at(at).reaches(approved.level)
+    same = (kyc.method, kyc.document_expires) == (approved.method, approved.document_expires)
+    if known and same and kyc.age_verified >= approved.age_verified:
+        return []
+    waits = player.status is PlayerStatus.PENDING and player.awaiting == ("kyc",)
+    return [approved, Activated()] if waits else [approved]
+
+
+class DocumentExpired(Conflict):
+    """Facts: expires."""
+
+    code = "document_expired"
+    title = "The document has expired"
+
+
+def reject(kyc: Kyc, player: Player, *, rejected: Rejected) -> list[KycEvent]:
+    """The player is not known at that level, also if they were held to be. Saying so again records nothing."""
+    player.require()
+    if kyc.status is Status.REJECTED and kyc.method == rejected.method and not kyc.level.reaches(rejected.level):
+        return []
+    return [rejected]
+
+
+def expire(kyc: Kyc, *, at: datetime) -> list[KycEvent]:
+    """A document's last day is over. Saying so again records nothing."""
+    if kyc.document_expires is None:
+        return []
+    if not kyc.has_expired(at):
+        raise NotDue(document_expires=kyc.document_expires)
+    return [Expired()]
+
+
+def miss_deadline(kyc: Kyc, *, at: datetime) -> list[KycEvent]:
+    """What was asked for has not come in time. Saying so again records nothing."""
+    if kyc.missed or kyc.due_at is None or kyc.level_at(at).reaches(kyc.wanted):
+        return []
+    if not kyc.is_overdue(at):
+        raise NotDue(due_at=kyc.due_at)
+    return [DeadlineMissed()]

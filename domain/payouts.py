@@ -1,0 +1,138 @@
+"""
+Payouts: what we have asked a provider to pay, and what it said. One for each withdrawal that we have sent ourselves; its stream
+has the withdrawal's suffix. (A withdrawal that a person has sent by hand has none, so nobody is asked to pay it again.)
+
+Invariants:
+    - an order stands in the log, and in another region's copy, before the provider is asked for the first time;
+    - what was ordered is never ordered otherwise: the provider hears the same key and the same money each time;
+    - the provider's answer is recorded once; another one later is a conflict, which a person resolves;
+    - once the withdrawal has ended, nobody is asked to pay it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+
+import msgspec
+
+from domain.errors import Conflict, NotFound
+from domain.kernel import STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
+
+# Events: the tags and fields are the storage format.
+
+
+class PayoutOrdered(Event, frozen=True, tag="payout.ordered"):
+    """The provider is asked to pay `player`, until it has answered. The withdrawal was sent by the same command."""
+
+    player: PlayerId
+    provider: str
+    money: Money
+
+
+class PayoutAccepted(Event, frozen=True, tag="payout.accepted"):
+    """The provider will pay, and calls it `reference`."""
+
+    reference: str
+
+
+class PayoutDeclined(Event, frozen=True, tag="payout.declined"):
+    """The provider will not pay; the withdrawal was returned by the same command. `reason`: text, in the clear."""
+
+    reason: str
+
+
+class PayoutDropped(Event, frozen=True, tag="payout.dropped"):
+    """The withdrawal had ended before the provider has answered; it is asked no more, and a person finds out what it did."""
+
+
+PayoutEvent = PayoutOrdered | PayoutAccepted | PayoutDeclined | PayoutDropped
+
+
+# State
+
+
+class Status(StrEnum):
+    UNKNOWN = "unknown"
+    ORDERED = "ordered"
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    DROPPED = "dropped"
+
+
+class Payout(msgspec.Struct, frozen=True):
+    """`answer`: the provider's reference, or its reason."""
+
+    status: Status = Status.UNKNOWN
+    provider: str = ""
+    money: Money = Money(0, "")
+    answer: str = ""
+
+
+def evolve(payout: Payout, event: PayoutEvent, _at: datetime) -> Payout:
+    match event:
+        case PayoutOrdered():
+            return Payout(Status.ORDERED, event.provider, event.money)
+        case PayoutAccepted():
+            return msgspec.structs.replace(payout, status=Status.ACCEPTED, answer=event.reference)
+        case PayoutDeclined():
+            return msgspec.structs.replace(payout, status=Status.DECLINED, answer=event.reason)
+        case PayoutDropped():
+            return msgspec.structs.replace(payout, status=Status.DROPPED)
+
+
+PAYOUTS = Aggregate(
+    "payout",
+    initial=Payout(),
+    evolve=evolve,
+    events=[PayoutOrdered, PayoutAccepted, PayoutDeclined, PayoutDropped],
+)
+
+
+@lru_cache(STREAMS_CACHED)
+def stream(transaction_id: TransactionId) -> Stream[Payout]:
+    return Stream(PAYOUTS, parse_id("transaction", transaction_id))
+
+
+class AnsweredOtherwise(Conflict):
+    """Facts: provider, answer."""
+
+    code = "payout_answered_otherwise"
+    title = "The provider has answered otherwise before"
+
+
+# Decisions
+
+
+def order(payout: Payout, *, player: PlayerId, provider: str, money: Money) -> list[PayoutOrdered]:
+    """Have a provider asked to pay. Once: asking again records nothing."""
+    return [PayoutOrdered(player, provider, money)] if payout.status is Status.UNKNOWN else []
+
+
+def accept(payout: Payout, *, reference: str) -> list[PayoutAccepted]:
+    """The provider will pay. Raises NotFound, AnsweredOtherwise."""
+    return [PayoutAccepted(reference)] if _is_open(payout, Status.ACCEPTED, reference) else []
+
+
+def decline(payout: Payout, *, reason: str) -> list[PayoutDeclined]:
+    """The provider will not pay. Raises NotFound, AnsweredOtherwise."""
+    return [PayoutDeclined(reason)] if _is_open(payout, Status.DECLINED, None) else []
+
+
+def drop(payout: Payout) -> list[PayoutDropped]:
+    """Ask no more. An answer that is there stands. Raises NotFound."""
+    if payout.status is Status.UNKNOWN:
+        raise NotFound("no such payout")
+    return [PayoutDropped()] if payout.status is Status.ORDERED else []
+
+
+def _is_open(payout: Payout, wanted: Status, answer: str | None) -> bool:
+    """Whether the answer is still missing; False if it is the one that is there. `answer`: None if any will do."""
+    if payout.status is Status.UNKNOWN:
+        raise NotFound("no such payout")
+    if payout.status is Status.ORDERED:
+        return True
+    if payout.status is not wanted or answer not in (None, payout.answer):
+        raise AnsweredOtherwise(provider=payout.provider, answer=payout.answer)
+    return False

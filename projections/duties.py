@@ -1,0 +1,183 @@
+"""
+What there is to be done in time: for each duty, which events set its time and which end it. One row each.
+
+A time follows from the event alone, and from the policies of this release where the event names none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from enum import Enum
+from typing import Any, NamedTuple
+
+from domain import approvals, kyc, payouts, tickets, transactions
+from domain.kernel import EPOCH, Event
+from eventstore.record import Recorded
+from policies import payments
+from policies.gates import Level
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Leave(Enum):
+    """The event changes nothing about the duty."""
+
+    LEAVE = "leave"
+
+
+LEAVE = Leave.LEAVE
+
+When = Callable[[Recorded, Any], int | Leave | None]
+"""(envelope, event) → when it is due, in µs since 1970 UTC; None: there is nothing to do any more."""
+
+
+class Duty(NamedTuple):
+    """`events`: what each event that concerns the duty says of its time."""
+
+    name: str
+    events: Mapping[type[Event], When]
+
+
+def at(moment: datetime) -> int:
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def now(recorded: Recorded, _event: Event) -> int:
+    """At once."""
+    return recorded.recorded
+
+
+def over(_recorded: Recorded, _event: Event) -> None:
+    return None
+
+
+def field(name: str, without: Leave | None = None) -> When:
+    """At the time that the event names in this field; `without`: what it means that it names none."""
+
+    def when(_recorded: Recorded, event: Event) -> int | Leave | None:
+        moment: datetime | None = getattr(event, name)
+        return without if moment is None else at(moment)
+
+    return when
+
+
+# Payments
+
+
+def _deposit_is_given_up(recorded: Recorded, event: transactions.DepositRequested) -> int | None:
+    if recorded.body.occurred is not None:  # history: it was settled long ago
+        return None
+    lives = payments.of(event.provider, event.money.currency).deposit_lives
+    return recorded.recorded + lives // _MICROSECOND
+
+
+_PAYMENTS = (
+    Duty(
+        "deposit_expiry",
+        {
+            transactions.DepositRequested: _deposit_is_given_up,
+            transactions.DepositSettled: over,
+            transactions.DepositSettledFor: over,
+            transactions.DepositFailed: over,
+            transactions.DepositExpired: over,
+        },
+    ),
+    Duty(
+        "withdrawal_expiry",
+        {
+            transactions.WithdrawalRequested: field("expires_at"),
+            transactions.WithdrawalSent: over,
+            transactions.WithdrawalSettled: over,
+            transactions.WithdrawalRejected: over,
+            transactions.WithdrawalCancelled: over,
+            transactions.WithdrawalExpired: over,
+            transactions.WithdrawalReturned: over,
+        },
+    ),
+    Duty(
+        "payout_order",
+        {
+            transactions.WithdrawalApproved: now,
+            transactions.WithdrawalSent: over,
+            transactions.WithdrawalSettled: over,
+            transactions.WithdrawalRejected: over,
+            transactions.WithdrawalCancelled: over,
+            transactions.WithdrawalExpired: over,
+            transactions.WithdrawalReturned: over,
+        },
+    ),
+    Duty(
+        "payout",
+        {
+            payouts.PayoutOrdered: now,
+            payouts.PayoutAccepted: over,
+            payouts.PayoutDeclined: over,
+            payouts.PayoutDropped: over,
+        },
+    ),
+    Duty(
+        "approval_expiry",
+        {
+            approvals.Requested: field("expires_at"),
+            approvals.Approved: over,
+            approvals.Declined: over,
+            approvals.Expired: over,
+        },
+    ),
+)
+
+
+# Players
+
+
+def _deadline(level: Level) -> Duty:
+    """What was asked for is one level; being known at a lower one does not do."""
+
+    def requested(_recorded: Recorded, event: kyc.Requested) -> int | None:
+        return at(event.due_at) if event.level is level and event.due_at is not None else None
+
+    def approved(_recorded: Recorded, event: kyc.Approved) -> Leave | None:
+        return None if event.level.reaches(level) else LEAVE
+
+    return Duty(
+        f"kyc_deadline_{level.value}",
+        {kyc.Requested: requested, kyc.Approved: approved, kyc.DeadlineMissed: over},
+    )
+
+
+def _last_day_is_over(_recorded: Recorded, event: kyc.Approved) -> int | None:
+    last: date | None = event.document_expires
+    return None if last is None else at(datetime.combine(last, time(), UTC) + timedelta(days=1))
+
+
+KYC_DEADLINES = tuple(_deadline(level) for level in Level if level is not Level.NONE)
+_PLAYERS = (*KYC_DEADLINES, Duty("kyc_document", {kyc.Approved: _last_day_is_over, kyc.Expired: over}))
+
+
+# Tickets
+
+_TICKETS = (
+    Duty(
+        "ticket_first_response",
+        {
+            tickets.Opened: field("first_response_due"),
+            tickets.Escalated: field("first_response_due", without=LEAVE),
+            tickets.Answered: over,
+            tickets.Closed: over,
+            tickets.FirstResponseMissed: over,
+        },
+    ),
+    Duty(
+        "ticket_resolution",
+        {
+            tickets.Opened: field("resolution_due"),
+            tickets.Escalated: field("resolution_due", without=LEAVE),
+            tickets.Reopened: field("resolution_due"),
+            tickets.Closed: over,
+            tickets.ResolutionMissed: over,
+        },
+    ),
+)
+
+DUTIES: Sequence[Duty] = (*_PAYMENTS, *_PLAYERS, *_TICKETS)

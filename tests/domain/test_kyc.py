@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given as over
+from hypothesis import strategies as st
+
+from domain import kyc
+from domain.errors import GateClosed, NotFound, Rejected
+from domain.kyc import (
+    KYC,
+    Approved,
+    DeadlineMissed,
+    DocumentExpired,
+    Expired,
+    Kyc,
+    NotDue,
+    Requested,
+    Status,
+    Submitted,
+)
+from domain.kyc import (
+    Rejected as KycRejected,
+)
+from domain.players import PLAYERS, Activated, ActivationAwaited, Blocked, Player, ProfileRecorded
+from policies.gates import Action, Level
+from tests.domain.history import NOON, REGISTERED, TOMORROW, fold, given
+
+ANNA = given(PLAYERS, REGISTERED)
+BY_DOCUMENT = Approved(Level.IDENTITY, "document", age_verified=True)
+UNTIL_TODAY = Approved(Level.IDENTITY, "document", age_verified=True, document_expires=NOON.date())
+HUNDRED_EUROS = 100_00
+
+
+def in_jurisdiction(jurisdiction: str) -> Player:
+    return given(PLAYERS, REGISTERED, ProfileRecorded(jurisdiction=jurisdiction))
+
+
+def test_a_player_is_asked_once_until_a_deadline() -> None:
+    [asked] = kyc.request(Kyc(), ANNA, level=Level.IDENTITY, due_at=None, at=NOON)
+    assert asked == Requested(Level.IDENTITY, NOON + timedelta(hours=72))  # GlüStV 2021 § 6a Abs. 4 Satz 2 in rules.csv
+    waiting = given(KYC, asked)
+    assert waiting.status is Status.PENDING
+    assert kyc.request(waiting, ANNA, level=Level.IDENTITY, due_at=TOMORROW, at=NOON) == []
+    assert kyc.request(given(KYC, BY_DOCUMENT), ANNA, level=Level.IDENTITY, due_at=None, at=NOON) == []
+    with pytest.raises(NotFound):
+        kyc.request(Kyc(), Player(), level=Level.IDENTITY, due_at=None, at=NOON)
+
+
+def test_a_player_who_is_known_can_be_asked_for_more() -> None:
+    known = given(KYC, BY_DOCUMENT)
+    [asked] = kyc.request(known, ANNA, level=Level.ENHANCED, due_at=TOMORROW, at=NOON)
+    waiting = fold(KYC, [asked], state=known)
+    assert (waiting.status, waiting.level, waiting.wanted) == (Status.PENDING, Level.IDENTITY, Level.ENHANCED)
+
+
+def test_what_is_submitted_is_pending_until_it_is_decided() -> None:
+    sent = Submitted(Level.IDENTITY, "document", "acme-id", "7")
+    assert kyc.submit(Kyc(), ANNA, submitted=sent) == [sent]
+    assert given(KYC, sent).status is Status.PENDING
+
+
+def test_an_approval_makes_known_and_saying_so_again_records_nothing() -> None:
+    assert kyc.approve(Kyc(), ANNA, approved=BY_DOCUMENT, at=NOON) == [BY_DOCUMENT]
+    known = given(KYC, BY_DOCUMENT)
+    assert (known.status, known.level, known.age_verified) == (Status.APPROVED, Level.IDENTITY, True)
+    assert kyc.approve(known, ANNA, approved=BY_DOCUMENT, at=NOON) == []
+    assert kyc.approve(known, ANNA, approved=UNTIL_TODAY, at=NOON) == [UNTIL_TODAY]
+
+
+def test_an_approval_activates_an_account_that_waits_for_nothing_else() -> None:
+    waits = given(PLAYERS, REGISTERED, ActivationAwaited(("kyc",)))
+    assert kyc.approve(Kyc(), waits, approved=BY_DOCUMENT, at=NOON) == [BY_DOCUMENT, Activated()]
+    for other in (ActivationAwaited(("kyc", "duplicates")), Blocked("fraud")):
+        still = given(PLAYERS, REGISTERED, ActivationAwaited(("kyc",)), other)
+        assert kyc.approve(Kyc(), still, approved=BY_DOCUMENT, at=NOON) == [BY_DOCUMENT]
+
+
+def test_a_late_lower_approval_takes_no_level_away() -> None:
+    enhanced = Approved(Level.ENHANCED, "documents", age_verified=True)
+    assert given(KYC, enhanced, BY_DOCUMENT).level is Level.ENHANCED
+    assert given(KYC, UNTIL_TODAY, enhanced, at=NOON).level is Level.ENHANCED
+
+
+def test_an_expired_document_shows_nothing() -> None:
+    gone = Approved(Level.IDENTITY, "document", age_verified=True, document_expires=date(2026, 11, 21))
+    with pytest.raises(DocumentExpired):
+        kyc.approve(Kyc(), ANNA, approved=gone, at=NOON)
+
+
+def test_a_document_counts_on_its_last_day_and_not_on_the_next_whether_or_not_a_timer_fires() -> None:
+    known = given(KYC, UNTIL_TODAY)
+    assert known.level_at(NOON) is Level.IDENTITY
+    assert known.level_at(TOMORROW) is Level.NONE
+    with pytest.raises(NotDue):
+        kyc.expire(known, at=NOON)
+    assert kyc.expire(known, at=TOMORROW) == [Expired()]
+    expired = given(KYC, UNTIL_TODAY, Expired())
+    assert (expired.status, expired.level, expired.age_verified) == (Status.EXPIRED, Level.NONE, True)
+    assert kyc.expire(expired, at=TOMORROW) == []
+    assert kyc.expire(Kyc(), at=NOON) == []
+
+
+def test_a_rejection_takes_its_level_and_those_above_it() -> None:
+    no = KycRejected(Level.ENHANCED, "documents", "unclear")
+    enhanced = Approved(Level.ENHANCED, "documents", age_verified=True)
+    assert given(KYC, BY_DOCUMENT, no).level is Level.IDENTITY
+    assert given(KYC, enhanced, no).level is Level.IDENTITY
+    assert given(KYC, enhanced, KycRejected(Level.IDENTITY, "document", "forged")).level is Level.NONE
+    assert kyc.reject(given(KYC, no), ANNA, rejected=no) == []
+    assert kyc.reject(given(KYC, enhanced), ANNA, rejected=no) == [no]
+
+
+def test_a_deadline_is_missed_once_and_not_before_its_time() -> None:
+    asked = given(KYC, Requested(Level.IDENTITY, TOMORROW))
+    with pytest.raises(NotDue):
+        kyc.miss_deadline(asked, at=NOON)
+    assert kyc.miss_deadline(asked, at=TOMORROW) == [DeadlineMissed()]
+    assert kyc.miss_deadline(given(KYC, Requested(Level.IDENTITY, TOMORROW), DeadlineMissed()), at=TOMORROW) == []
+    assert kyc.miss_deadline(given(KYC, Requested(Level.IDENTITY, TOMORROW), BY_DOCUMENT), at=TOMORROW) == []
+    assert kyc.miss_deadline(Kyc(), at=NOON) == []
+
+
+def test_whoever_is_asked_and_does_not_answer_cannot_go_on_but_may_take_their_money() -> None:
+    asked = given(KYC, Requested(Level.ENHANCED, TOMORROW))
+    anna = in_jurisdiction("AT")
+    assert asked.missing(anna, Action.BET, deposited=0, at=NOON) is None
+    closed = asked.missing(anna, Action.BET, deposited=0, at=TOMORROW)
+    assert closed is not None
+    assert (closed.level, closed.reason) == (Level.ENHANCED, "kyc.requested")
+    assert asked.missing(anna, Action.WITHDRAW, deposited=0, at=TOMORROW) is None
+
+
+def test_in_germany_an_unverified_player_deposits_a_hundred_euros_in_three_days() -> None:
+    Kyc().require(ANNA, Action.DEPOSIT, deposited=HUNDRED_EUROS, at=NOON)
+    with pytest.raises(GateClosed) as refused:
+        Kyc().require(ANNA, Action.DEPOSIT, deposited=HUNDRED_EUROS + 1, at=NOON)
+    assert refused.value.facts == {
+        "action": "deposit",
+        "level": "identity",
+        "reason": "kyc.deposit_max_before_verification",
+    }
+    with pytest.raises(GateClosed):
+        Kyc().require(ANNA, Action.DEPOSIT, deposited=1, at=NOON + timedelta(hours=72))
+    given(KYC, BY_DOCUMENT).require(ANNA, Action.DEPOSIT, deposited=HUNDRED_EUROS + 1, at=NOON + timedelta(hours=72))
+
+
+# However providers, people and timers come in
+
+
+def ask(state: Kyc, verb: str, at: datetime) -> list[kyc.KycEvent | Activated]:
+    """What the decision of a verb records."""
+    until = (at + timedelta(days=1)).date()
+    level = Level.ENHANCED if verb.endswith(" more") else Level.IDENTITY
+    decisions: dict[str, Callable[[], Any]] = {
+        "ask": lambda: kyc.request(state, ANNA, level=level, due_at=at + timedelta(days=2), at=at),
+        "submit": lambda: kyc.submit(state, ANNA, submitted=Submitted(level, "document")),
+        "approve": lambda: kyc.approve(state, ANNA, approved=Approved(level, "document", True, until), at=at),
+        "reject": lambda: kyc.reject(state, ANNA, rejected=KycRejected(Level.IDENTITY, "document", "no")),
+        "expire": lambda: kyc.expire(state, at=at),
+        "miss": lambda: kyc.miss_deadline(state, at=at),
+    }
+    try:
+        return decisions[verb.removesuffix(" more")]()
+    except Rejected:
+        return []
+
+
+VERBS = ["ask", "ask more", "submit", "approve", "approve more", "reject", "expire", "miss", "wait"]
+
+
+@over(st.lists(st.sampled_from(VERBS), max_size=25))
+def test_saying_it_again_records_nothing_and_no_level_is_held_without_a_valid_approval(verbs: list[str]) -> None:
+    state, at, valid_until, due = Kyc(), NOON, date.min, NOON
+    for verb in verbs:
+        if verb == "wait":
+            at += timedelta(days=2)
+        else:
+            events = ask(state, verb, at)
+            state = fold(KYC, events, state=state, at=at)
+            assert verb == "submit" or ask(state, verb, at) == []
+            if verb.startswith("ask") and events:
+                due = at + timedelta(days=2)
+            elif verb.startswith("approve"):
+                valid_until = (at + timedelta(days=1)).date()
+            elif verb == "reject":
+                valid_until = date.min
+            assert verb != "miss" or not events or at >= due
+        assert (state.level_at(at) is not Level.NONE) == (at.date() <= valid_until)
+
+
+FAULTS: list[tuple[str, Any]] = [
+    ("has_expired", lambda _self, _at: False),
+    ("level_at", lambda self, _at: self.level),
+    ("is_overdue", lambda _self, _at: True),
+]
+
+
+@pytest.mark.parametrize(("name", "fault"), FAULTS, ids=[name for name, _ in FAULTS])
+def test_a_planted_fault_is_found(monkeypatch: pytest.MonkeyPatch, name: str, fault: Any) -> None:
+    monkeypatch.setattr(Kyc, name, fault)
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        test_saying_it_again_records_nothing_and_no_level_is_held_without_a_valid_approval()

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import policies.rules
+from policies.rules import RULES, Unusable, load
+
+HEADER = "jurisdiction,rule,value,unit,effective_from,source,address,quotation,status\n"
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def table(*rows: str) -> bytes:
+    return (HEADER + "".join(f"{row}\n" for row in rows)).encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "typed"),
+    [
+        ("24", "hours", timedelta(hours=24)),
+        ("60", "minutes", timedelta(minutes=60)),
+        ("7", "days", timedelta(days=7)),
+        ("18", "years", 18),
+        ("6", "months", 6),
+        ("10", "multiple", 10),
+        ("100", "EUR", 100_00),
+        ("0.50", "GBP", 50),
+        ("700", "JPY", 700),
+        ("true", "bool", True),
+        ("false", "bool", False),
+        ("day|week", "list", ("day", "week")),
+        ("immediate", "moment", "immediate"),
+        ("OASIS", "name", "OASIS"),
+    ],
+)
+def test_a_value_is_typed_by_its_unit(value: str, unit: str, typed: object) -> None:
+    rule = load(table(f"DE,x.y,{value},{unit},,s,a,q,read")).of("DE", NOON)["x.y"]
+    assert rule.value == typed
+    assert type(rule.value) is type(typed)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "DE,x,1,furlongs,,s,a,q,read",
+        "DE,x,one,hours,,s,a,q,read",
+        "DE,x,yes,bool,,s,a,q,read",
+        "DE,x,0.001,EUR,,s,a,q,read",
+        "DE,x,much,EUR,,s,a,q,read",
+        "DE,x,,text,,s,a,q,read",
+        "DE,x,1,hours,2026-13-01,s,a,q,read",
+        "DE,x,1,hours,,s,a,q,guessed",
+    ],
+)
+def test_a_table_that_is_not_understood_does_not_load(row: str) -> None:
+    with pytest.raises(Unusable, match="row 1"):
+        load(table(row))
+
+
+def test_a_rule_is_there_once_for_a_day() -> None:
+    with pytest.raises(Unusable, match=r"row 2.*twice"):
+        load(table("DE,x,1,hours,2026-01-01,s,a,q,read", "DE,x,2,hours,2026-01-01,s,a,q,read"))
+
+
+def test_a_rule_of_the_future_is_loaded_and_not_applied() -> None:
+    rules = load(table("DE,x,1,years,2020-01-01,s,a,q,read", "DE,x,2,years,2026-11-23,s,a,q,read"))
+    assert len(rules.all) == 2
+    assert rules.of("DE", NOON)["x"].value == 1
+    assert rules.of("DE", NOON + timedelta(hours=12))["x"].value == 2
+    assert "x" not in rules.of("DE", datetime(2019, 12, 31, 23, tzinfo=UTC))
+
+
+def test_nothing_is_said_of_a_jurisdiction_that_was_not_researched() -> None:
+    assert RULES.of("FR", NOON) == {}
+
+
+def test_what_ships_loads_and_marks_what_was_not_read_in_a_law() -> None:
+    assert len(RULES.all) == 176
+    unverified = [rule for rule in RULES.all if not rule.verified]
+    assert len(unverified) == 28
+    assert not any(rule.quotation for rule in unverified)
+    assert RULES.of("DE", NOON)["kyc.deposit_max_before_verification"].value == 100_00
+    future = [rule for rule in RULES.all if rule.effective_from and rule.effective_from > date(2026, 11, 22)]
+    assert future
+    assert all(rule.name not in RULES.of(rule.jurisdiction, NOON) for rule in future)
+
+
+def test_the_digest_is_of_the_bytes_that_were_loaded() -> None:
+    import hashlib
+
+    shipped = Path(policies.rules.__file__).with_name("rules.csv").read_bytes()
+    assert RULES.digest == hashlib.sha256(shipped).hexdigest()

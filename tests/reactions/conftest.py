@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.reactions.region import Region, begin_again, migrate, opened
+from tests.stack import Servers
+
+
+@pytest.fixture(scope="session")
+def region_dsn(servers: Servers) -> str:
+    dsn = servers.fresh_database("reactions")
+    migrate(dsn)
+    return dsn
+
+
+@pytest.fixture
+async def region(region_dsn: str) -> AsyncIterator[Region]:
+    """Freshly opened. One database serves all tests: a new one takes as long as ten of them."""
+    begin_again(region_dsn)
+    async with opened(region_dsn) as made:
+        yield made

@@ -1,0 +1,316 @@
+"""Payouts: whatever is killed at whatever step, and whatever the provider does, a withdrawal is paid exactly once or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from commands.plan import Plan, Receipt
+from domain import payouts
+from domain.kernel import PlayerId, TransactionId
+from domain.payouts import AnsweredOtherwise, PayoutAccepted, PayoutDeclined, PayoutDropped, PayoutOrdered
+from domain.transactions import Status
+from providers.port import Accepted, Answer, Declined, Payout, Unanswered, Unbelievable
+from replication import geo
+from tests.commands.house import Process
+from tests.reactions.region import Bank, Region
+
+
+async def settled_down(region: Region, *providers: Any, steps: int = 4, **more: Any) -> None:
+    """What a reactor comes to if it is left alone."""
+    reaction = region.payouts(*providers, **more)
+    for _ in range(steps):
+        await region.project()
+        await reaction.step()
+        await region.wait(hours=2)
+    await region.project()
+
+
+def payout(region: Region, withdrawal: str) -> payouts.Payout:
+    found: payouts.Payout = region.state(payouts.stream(TransactionId(withdrawal)))
+    return found
+
+
+async def test_an_approved_withdrawal_is_sent_ordered_and_asked_for(region: Region) -> None:
+    bank, player = Bank(), await region.rich()
+    withdrawal = await region.withdrawal(player, 10_000, instrument="DE02 1203 0000")
+    await settled_down(region, bank)
+    assert [(each.transaction, each.money.amount, each.instrument) for each in bank.paid] == [
+        (withdrawal, 10_000, "DE02 1203 0000")
+    ]
+    assert bank.asked == 1
+    assert payout(region, withdrawal) == payouts.Payout(
+        payouts.Status.ACCEPTED, "acme", region.transaction(withdrawal).money, "paid-1"
+    )
+    assert region.transaction(withdrawal).status is Status.SENT
+    assert region.due() == []
+    await region.said("acme", verb="settle", id="1", transaction=withdrawal)
+    assert (region.accounts(player).cash, region.accounts(player).reserved) == (90_000, 0)
+    region.books_balance()
+
+
+async def test_one_that_a_person_has_to_look_at_waits_for_them(region: Region) -> None:
+    bank, player = Bank(), await region.rich(300_000)
+    withdrawal = await region.withdrawal(player, 200_000)
+    await settled_down(region, bank)
+    assert bank.asked == 0
+    why = {"kind": "other", "reason": "a good customer"}
+    await region.process.post(f"/v1/transactions/{withdrawal}/approve", {"intervention": why})
+    await settled_down(region, bank)
+    assert len(bank.paid) == 1
+
+
+async def test_nobody_is_asked_before_another_region_has_the_order(region: Region) -> None:
+    bank, player = Bank(), await region.rich()
+    withdrawal = await region.withdrawal(player, 10_000)
+    await settled_down(region, bank, is_alone=False)
+    assert region.transaction(withdrawal).status is Status.SENT
+    assert bank.asked == 0
+    [ordered] = [entry for entry in region.ledger.entries() if b'"payout.ordered"' in entry.body]
+    await acknowledged(region, ordered.position - 1)
+    await settled_down(region, bank, is_alone=False)
+    assert bank.asked == 0
+    await acknowledged(region, ordered.position)
+    await settled_down(region, bank, is_alone=False)
+    assert len(bank.paid) == 1
+
+
+async def test_a_copy_that_differs_is_no_copy(region: Region) -> None:
+    bank, player = Bank(), await region.rich()
+    await region.withdrawal(player, 10_000)
+    await settled_down(region, bank, is_alone=False)
+    await acknowledged(region, len(region.ledger.entries()), leaf=b"x" * 32)
+    async with region.pool.connection() as connection:
+        assert await geo.watermark(connection, "eu") == 0
+    await settled_down(region, bank, is_alone=False)
+    assert bank.asked == 0
+
+
+async def acknowledged(region: Region, position: int, leaf: bytes | None = None) -> None:
+    held = region.ledger.entries()[position - 1].leaf
+    region.ledger.sql(
+        "SELECT replication.acknowledge(1::smallint, 'us', %s::bigint, %s, true, false)", position, leaf or held
+    )
+
+
+async def test_a_refusal_gives_the_money_back(region: Region) -> None:
+    class Declining(Bank):
+        async def pay(self, _payout: Payout) -> Answer:
+            self.asked += 1
+            return Declined("no such account")
+
+    bank, player = Declining(), await region.rich()
+    withdrawal = await region.withdrawal(player, 10_000)
+    await settled_down(region, bank)
+    assert bank.asked == 1
+    assert region.transaction(withdrawal).status is Status.RETURNED
+    assert region.events("payout")[-1] == PayoutDeclined("no such account")
+    assert (region.accounts(player).cash, region.accounts(player).reserved) == (100_000, 0)
+    assert region.due() == []
+    region.books_balance()
+
+
+@pytest.mark.parametrize("error", [Unanswered, Unbelievable, RuntimeError])
+async def test_no_answer_changes_nothing_and_is_asked_for_again(region: Region, error: type[Exception]) -> None:
+    class Silent(Bank):
+        async def pay(self, payout: Payout) -> Answer:
+            answer = await super().pay(payout)
+            if self.asked < 3:
+                raise error("the line is dead")
+            return answer
+
+    bank, player = Silent(), await region.rich()
+    withdrawal = await region.withdrawal(player, 10_000)
+    await settled_down(region, bank, steps=3)
+    assert payout(region, withdrawal).status is payouts.Status.ORDERED
+    await settled_down(region, bank)
+    assert (bank.asked, len(bank.paid)) == (3, 1)
+    assert payout(region, withdrawal).status is payouts.Status.ACCEPTED
+
+
+async def test_a_provider_that_hangs_holds_up_no_other_payout(region: Region) -> None:
+    class Stuck(Bank):
+        async def pay(self, payout: Payout) -> Answer:
+            if payout.money.amount == 10_000:
+                raise Unanswered("busy")
+            return await super().pay(payout)
+
+    bank, player = Stuck(), await region.rich()
+    for amount in (10_000, 10_000, 500):
+        await region.withdrawal(player, amount)
+    await settled_down(region, bank)
+    assert [each.money.amount for each in bank.paid] == [500]
+
+
+async def test_without_its_provider_a_withdrawal_stays_approved(region: Region) -> None:
+    player = await region.rich()
+    withdrawal = await region.withdrawal(player, 10_000)
+    await settled_down(region)
+    assert region.transaction(withdrawal).status is Status.APPROVED
+
+
+async def test_what_was_returned_by_then_is_not_paid_any_more(region: Region) -> None:
+    class Dead(Bank):
+        async def pay(self, _payout: Payout) -> Answer:
+            raise Unanswered("dead")
+
+    bank, player = Bank(), await region.rich()
+    withdrawal = await region.withdrawal(player, 10_000)
+    await settled_down(region, Dead())
+    await region.said("acme", verb="return", id="1", transaction=withdrawal, reason="account closed")
+    await settled_down(region, bank)
+    assert bank.asked == 0
+    ordered = PayoutOrdered(PlayerId(player), "acme", region.transaction(withdrawal).money)
+    assert region.events("payout") == [ordered, PayoutDropped()]
+    assert region.due() == []
+    assert region.accounts(player).cash == 100_000
+
+
+async def test_a_provider_that_says_both_paid_and_refused_is_left_to_a_person(region: Region) -> None:
+    class Lying(Bank):
+        async def pay(self, payout: Payout) -> Answer:
+            await region.said("acme", verb="settle", id="1", transaction=payout.transaction)
+            return Declined("never")
+
+    player = await region.rich()
+    withdrawal = await region.withdrawal(player, 10_000)
+    await settled_down(region, Lying())
+    assert region.transaction(withdrawal).status is Status.SETTLED
+    assert payout(region, withdrawal).status is payouts.Status.DROPPED
+    assert region.accounts(player).cash == 90_000
+    region.books_balance()
+
+
+def test_another_answer_than_the_first_is_a_conflict() -> None:
+    accepted = payouts.Payout(payouts.Status.ACCEPTED, "acme", answer="paid-1")
+    assert payouts.accept(accepted, reference="paid-1") == []
+    for other in (lambda: payouts.accept(accepted, reference="paid-2"), lambda: payouts.decline(accepted, reason="no")):
+        with pytest.raises(AnsweredOtherwise):
+            other()
+    assert payouts.drop(accepted) == []
+
+
+# Killed at each step
+
+
+class Killed(BaseException):
+    """The process is no more: nothing of it catches this."""
+
+
+class Dying:
+    """Counts the steps of a reactor, before and after each command and each question, and dies at one of them."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+    def deciding(self, process: Process) -> Callable[[Plan], Awaitable[Receipt]]:
+        async def decide(plan: Plan) -> Receipt:
+            self.step()
+            receipt = await process.decider.decide(plan)
+            self.step()
+            return receipt
+
+        return decide
+
+    def asking(self, bank: Bank) -> Any:
+        dying = self
+
+        class Asked:
+            name = bank.name
+
+            async def pay(self, payout: Payout) -> Answer:
+                dying.step()
+                answer = await bank.pay(payout)
+                dying.step()
+                return answer
+
+        return Asked()
+
+
+STEPS = 6  # before and after: order, question, answer
+
+
+async def paid_whatever_dies(region: Region, deaths: list[int], amounts: list[int]) -> Bank:
+    bank, player = Bank(), await region.rich()
+    for amount in amounts:
+        await region.withdrawal(player, amount)
+    for death in deaths:
+        dying = Dying(death)
+        reaction = region.payouts(dying.asking(bank), decide=dying.deciding(region.another_process()))
+        with contextlib.suppress(Killed):
+            for _ in range(3):
+                await region.project()
+                await reaction.step()
+    await settled_down(region, bank, decide=region.another_process().decider.decide)
+    return bank
+
+
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+async def test_killed_at_any_step_a_reactor_has_paid_once(region: Region, step: int) -> None:
+    bank = await paid_whatever_dies(region, [step], [10_000])
+    assert len(bank.paid) == 1
+    assert region.tags("payout") == ["payout.ordered", "payout.accepted"]
+    assert region.events("payout")[1] == PayoutAccepted("paid-1")
+    assert region.tags("transaction").count("transaction.withdrawal_sent") == 1
+    region.books_balance()
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    deaths=st.lists(st.integers(1, 3 * STEPS), max_size=5),
+    amounts=st.lists(st.integers(1, 5_000), min_size=1, max_size=3),
+)
+async def test_however_often_it_is_killed_everybody_is_paid_once(
+    region: Region, deaths: list[int], amounts: list[int]
+) -> None:
+    before = region.tags("payout").count("payout.accepted")
+    bank = await paid_whatever_dies(region, deaths, amounts)
+    assert sorted(each.money.amount for each in bank.paid) == sorted(amounts)
+    assert region.tags("payout").count("payout.accepted") - before == len(amounts)
+    region.books_balance()
+
+
+async def test_two_reactors_at_once_pay_once(region: Region) -> None:
+    bank, player = Bank(), await region.rich()
+    for _ in range(4):
+        await region.withdrawal(player, 1_000)
+    await region.project()
+    for _ in range(3):
+        reactors = [region.payouts(bank, decide=region.another_process().decider.decide) for _ in range(3)]
+        await asyncio.gather(*(reactor.step() for reactor in reactors))
+        await region.project()
+    assert len(bank.paid) == 4
+    assert region.tags("payout").count("payout.ordered") == 4
+
+
+async def test_a_provider_without_keys_would_be_noticed(region: Region) -> None:
+    """The check finds a planted fault: a provider that pays each time it is asked."""
+
+    class Forgetful(Bank):
+        async def pay(self, payout: Payout) -> Answer:
+            self.asked += 1
+            self.paid.append(payout)
+            return Accepted(f"paid-{len(self.paid)}")
+
+    bank, player = Forgetful(), await region.rich()
+    await region.withdrawal(player, 1_000)
+    await region.project()
+    dying = Dying(4)  # it has paid, and nobody has heard
+    with contextlib.suppress(Killed):
+        reaction = region.payouts(dying.asking(bank), decide=dying.deciding(region.another_process()))
+        for _ in range(3):
+            await reaction.step()
+            await region.project()
+    await settled_down(region, bank)
+    assert len(bank.paid) == 2

@@ -29,7 +29,7 @@ from domain.errors import KeyReused, Rejected
 from domain.kernel import EPOCH, Aggregate, AnyStream, Event, instant, uuid7_texts
 from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, Streams
 from eventstore.record import Body, Codec, CommandPart, Entry, encode_body
-from eventstore.vault import DataKey, Vault
+from eventstore.vault import CannotOpen, DataKey, Vault
 from eventstore.writer import Unavailable, Writer
 
 SNAPSHOT_EVERY = 500
@@ -123,15 +123,24 @@ class Decider:
                 results[place] = error
         return sent
 
-    async def _keys(self, plans: Sequence[Plan], states: Mapping[str, _Folded]) -> Mapping[str, DataKey]:
-        """The data keys that these plans name, by id, as far as they are held here."""
+    async def _keys(self, plans: Sequence[Plan], states: Mapping[str, _Folded]) -> Mapping[str, DataKey | CannotOpen]:
+        """The data keys that these plans name, by id, as far as they are held here. A wrong one is its own plan's trouble."""
         named: dict[str, str] = {}
         for plan in plans:
             if plan.key is not None:
                 with suppress(Rejected):  # the decision will say so
                     id_, commitment = plan.key(**_states_of(plan, states))
                     named[id_] = commitment
-        return await self._vault.keys(named) if named else {}
+        try:
+            return await self._vault.keys(named) if named else {}
+        except CannotOpen:
+            found: dict[str, DataKey | CannotOpen] = {}
+            for id_, commitment in named.items():
+                try:
+                    found |= await self._vault.keys({id_: commitment})
+                except CannotOpen as error:
+                    found[id_] = error
+            return found
 
     async def _alike(self, plans: Sequence[Plan]) -> Mapping[tuple[str, str], Sequence[str]]:
         """Who else is found by what these plans ask for. Their own words are kept by now, so of two at once one sees the other."""
@@ -235,10 +244,10 @@ class Decider:
         self,
         plan: Plan,
         states: Mapping[str, _Folded],
-        keys: Mapping[str, DataKey],
+        keys: Mapping[str, DataKey | CannotOpen],
         alike: Mapping[tuple[str, str], Sequence[str]],
     ) -> _Decided:
-        """Raises WrongRegion, KeyNotHeld. Any other refusal is to be confirmed, with the versions that it was decided from."""
+        """Raises WrongRegion, KeyNotHeld, CannotOpen. Any other refusal is to be confirmed, with the versions that it was decided from."""
         context = plan.context
         at = context.now
         known: dict[str, Any] = {}
@@ -268,8 +277,7 @@ class Decider:
             error = refused
         if not events:
             return _Decided(plan, Command(context.command_id, (), tuple(versions.items())), versions, (), (), error)
-        key = plan.owed.key if plan.owed and plan.owed.key else plan.key and keys.get(plan.key(**known)[0])
-        facts, written, bodies = self._encode(plan, events, versions, key)
+        facts, written, bodies = self._encode(plan, events, versions, _key(plan, known, keys))
         reads = versions.copy()
         for each in written:
             reads.pop(each.name, None)
@@ -381,6 +389,16 @@ def _partition(plan: Plan) -> int | None:
     for stream in plan.writes.values():
         return stream.partition
     raise ValueError("a plan writes a stream")
+
+
+def _key(plan: Plan, known: Mapping[str, Any], keys: Mapping[str, DataKey | CannotOpen]) -> DataKey | None:
+    """What personal fields of the plan are sealed under. Raises CannotOpen."""
+    if plan.owed and plan.owed.key:
+        return plan.owed.key
+    key = keys.get(plan.key(**known)[0]) if plan.key else None
+    if isinstance(key, CannotOpen):
+        raise key
+    return key
 
 
 def _states_of(plan: Plan, states: Mapping[str, _Folded]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from domain.kernel import Event, partition_of
 from eventstore.log import Command, Log, Outcome
 from eventstore.memory import MemoryLog
 from eventstore.record import Codec, Entry
-from eventstore.vault import DataKey, Owed, RegionKey, Vault
+from eventstore.vault import CannotOpen, DataKey, Owed, RegionKey, Vault
 from eventstore.writer import Writer
 from tests.ledger import EU, OWNED, Clock
 
@@ -66,7 +66,10 @@ class MemoryVault:
         return {word: found for word in words if (found := await self.find(*word))}
 
     async def keys(self, commitments: Mapping[str, str]) -> dict[str, DataKey]:
-        return {key: self.kept[key] for key in commitments if key in self.kept}
+        found = {key: self.kept[key] for key in commitments if key in self.kept}
+        if any(key.commitment != commitments[key.id] for key in found.values()):
+            raise CannotOpen("a key of the vault is another")
+        return found
 
 
 class SpiedLog(MemoryLog):

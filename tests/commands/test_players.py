@@ -12,7 +12,7 @@ import pytest
 
 from access.policy import service
 from commands.edge import InterventionMissing
-from commands.plan import Plan
+from commands.plan import Plan, Receipt
 from commands.players import NothingGiven
 from commands.sealing import KeyNotHeld
 from domain import kyc, players
@@ -25,8 +25,10 @@ from domain.players import (
     ConsentGiven,
     DuplicatesFound,
     ProfileRecorded,
+    Registered,
     Underage,
 )
+from eventstore.vault import CannotOpen, DataKey
 from policies.gates import Level
 from tests.commands.house import CODEC, House, made
 
@@ -167,6 +169,10 @@ async def test_a_profile_is_sealed_under_the_players_own_key_and_found_by(house:
     assert house.log.events()[-1] == DuplicatesFound(("phone",), (ada,))  # type: ignore[arg-type]
 
 
+def registered(house: House) -> list[Registered]:
+    return [event for event in house.log.events("player") if isinstance(event, Registered)]
+
+
 async def test_nothing_personal_is_recorded_without_the_key(house: House) -> None:
     ada = made(await house.process.post("/v1/players", ADA))
     house.vault.kept.clear()
@@ -176,6 +182,17 @@ async def test_nothing_personal_is_recorded_without_the_key(house: House) -> Non
             await house.another_process().post(f"/v1/players/{ada}/{path}", body)
     await house.process.post(f"/v1/players/{ada}/profile", {"language": "en"})
     assert len(house.log.entries) == before + 1
+
+
+async def test_a_wrong_key_in_the_vault_is_the_trouble_of_its_own_player_only(house: House) -> None:
+    ada, bob = [made(await house.process.post("/v1/players", body)) for body in (ADA, STRANGER)]
+    (key,) = [id_ for id_, kept in house.vault.kept.items() if kept.commitment == registered(house)[0].key.commitment]
+    house.vault.kept[key] = DataKey(key, bytes(32))
+    paths = [f"/v1/players/{player}/notes" for player in (ada, bob)]
+    results = await house.process.post_batch(*((path, path, {"text": "x"}) for path in paths))
+    assert isinstance(results[0], CannotOpen)
+    assert isinstance(results[1], Receipt)
+    assert kinds(house.log.events()).count("player.noted") == 1
 
 
 async def test_a_profile_that_tells_nothing_is_refused(house: House) -> None:

@@ -18,6 +18,7 @@ from domain.errors import Forbidden
 class Action(StrEnum):
     PLAYER_REGISTER = "player.register"
     PLAYER_MANAGE = "player.manage"
+    PLAYER_FLAG = "player.flag"
     PLAYER_BLOCK = "player.block"
     PLAYER_READ = "player.read"
     PERSONAL_READ = "player.read_personal"
@@ -88,6 +89,7 @@ _CASHIER = (
         Action.PERSONAL_READ,
         Action.WITHDRAWAL_REVIEW,
         Action.WITHDRAWAL_CANCEL,
+        Action.WITHDRAWAL_SEND,
         Action.MONEY_ADJUST,
         Action.APPROVAL_READ,
     }
@@ -100,12 +102,12 @@ ROLES: Mapping[str, frozenset[Action]] = {
     "operator": _OPERATE,
     "payments": _READ | _PROVIDER,
     "cashier": _CASHIER,
-    "supervisor": _OPERATE | _CASHIER | {Action.APPROVAL_DECIDE},
+    "supervisor": _OPERATE | _CASHIER | {Action.APPROVAL_DECIDE, Action.PLAYER_FLAG},
     "importer": _READ | {Action.PLAYER_REGISTER, Action.DEPOSIT_REQUEST, Action.HISTORY_IMPORT},
     "auditor": _READ | {Action.AUDIT_READ, Action.APPROVAL_READ},
     "compliance": _READ
     | {Action.PERSONAL_READ, Action.AUDIT_READ, Action.KEYS_DISCLOSE, Action.KYC_REQUEST, Action.KYC_DECIDE}
-    | {Action.PLAYER_BLOCK, Action.PLAYER_MANAGE, Action.APPROVAL_READ},
+    | {Action.PLAYER_BLOCK, Action.PLAYER_MANAGE, Action.PLAYER_FLAG, Action.APPROVAL_READ},
 }
 """What people, and programs outside, may be granted."""
 

@@ -50,11 +50,13 @@ def router(
 
     async def receipt_of(provider: str, request: Request) -> Receipt:
         raw = await body_of(request, BODY_BYTES_MAX)
-        _verify(known.get(provider), provider, request.headers.get(signing.HEADER, ""), raw, int(clock()))
+        signature = request.headers.get(signing.HEADER, "")
+        speaker = _verified(known.get(provider), provider, signature, raw, int(clock()))
         start.require()
         planned = callbacks.plan(
             provider,
             read_body(_decoder, raw),
+            speaks=speaker.speaks,
             now=datetime.now(UTC),
             secret=services.fingerprint_key,
             edge=partial(edge_of, services),
@@ -101,6 +103,7 @@ _SIGNATURE = {
 _REFUSALS = (
     problems.Unauthenticated,
     callbacks.UnknownVerb,
+    callbacks.NotTheirs,
     InvalidId,
     NotFound,
     Conflict,
@@ -111,8 +114,8 @@ _REFUSALS = (
 )
 
 
-def _verify(known: Known | None, provider: str, header: str, raw: bytes, now: int) -> None:
-    """Raises Unauthenticated."""
+def _verified(known: Known | None, provider: str, header: str, raw: bytes, now: int) -> Known:
+    """Who has signed the message. Raises Unauthenticated."""
     reason = "no provider is called so"
     if known is not None:
         try:
@@ -120,6 +123,6 @@ def _verify(known: Known | None, provider: str, header: str, raw: bytes, now: in
         except signing.BadSignature as error:
             reason = str(error)
         else:
-            return
+            return known
     _log.warning("a callback is refused", provider=provider[:40], reason=reason)
     raise problems.Unauthenticated("the message is not signed as it should be")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -75,13 +76,27 @@ class Schemas:
                 )
                 _, components = msgspec.json.schema_components(list(self._types), ref_template=_REF)
                 parts = made.setdefault("components", {})
-                parts["schemas"] = components
+                parts["schemas"] = _ecma(components)
                 parts["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
                 made["security"] = [{"bearer": []}]
                 app.openapi_schema = made
             return app.openapi_schema
 
         app.openapi = document  # type: ignore[method-assign]
+
+
+def _ecma(schema: Any) -> Any:
+    r"""The same with patterns as JSON Schema has them (ECMA 262): the end of a text is `$`, which is `\Z` in Python."""
+    match schema:
+        case dict():
+            written = {name: _ecma(value) for name, value in schema.items()}
+            if isinstance(pattern := written.get("pattern"), str):
+                written["pattern"] = re.sub(r"\\Z\Z", "$", pattern)
+            return written
+        case list():
+            return [_ecma(value) for value in schema]
+        case _:
+            return schema
 
 
 def path_parameters(path: str) -> list[dict[str, Any]]:

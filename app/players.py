@@ -13,7 +13,7 @@ from typing import Any
 from access.policy import Action
 from app import openapi, problems
 from commands.players import index_words
-from domain.errors import InvalidId, NotFound
+from domain.errors import Invalid, InvalidId, NotFound
 from domain.kernel import PlayerId
 from domain.players import Channel, Status
 from eventstore.vault import Vault
@@ -30,13 +30,15 @@ def add(get: Callable[..., None], vault: Vault, paging: Sequence[dict[str, Any]]
     """Add the routes by `get`, which is that of app.querying."""
 
     async def page(context: Context, **given: Any) -> players.PlayerPage:
-        """Players, the newest first, some of them, or those with exactly this e-mail, phone, name or external id."""
+        """Players, the newest first: all, some, or of those the ones with exactly this e-mail, phone, name or external id."""
         wanted = {field: given.pop(field) for field in _FOUND_BY if field in given}
-        if not wanted:
-            return await players.page(context, **given)
-        words = [(field, word) for field, value in wanted.items() for word in index_words(field, value)]
-        subjects = [set(await vault.find(field, word)) for field, word in words]
-        return await players.summaries(context, [PlayerId(f"player_{s}") for s in sorted(set.intersection(*subjects))])
+        found: list[set[str]] = []
+        for field, value in wanted.items():
+            if not value.strip():
+                raise Invalid(f"{field} is what to look for", parameter=field)
+            found += [set(await vault.find(field, word)) for word in index_words(field, value)]
+        among = [PlayerId(f"player_{subject}") for subject in set.intersection(*found)] if found else None
+        return await players.page(context, among=among, **given)
 
     async def may_contact(context: Context, player_id: PlayerId, channel: str) -> players.MayContact:
         """Whether marketing may write to a player through a channel now: the one place to ask."""

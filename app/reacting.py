@@ -38,23 +38,25 @@ async def react(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         write = await stack.enter_async_context(write_side(settings))
         pool = await stack.enter_async_context(postgres.pool(settings.postgres, "countroom_reader", size=READERS_MAX))
-        client = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False))
+        client = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False, limits=httpx2.Limits()))
         edge = partial(_edge, write)
         streams = PostgresStreams(pool)
         codec = Codec(AGGREGATES)
+        payouts = Payouts(
+            settings.region,
+            pool,
+            streams,
+            codec,
+            write.vault,
+            write.decider.decide,
+            edge,
+            _providers(settings, client),
+            is_alone=len(settings.regions) == 1,
+        )
+        stack.push_async_callback(payouts.close)
         reactions: Mapping[str, Reaction] = {
             "timers": Timers(settings.region, pool, streams, write.decider.run, edge),
-            "payouts": Payouts(
-                settings.region,
-                pool,
-                streams,
-                codec,
-                write.vault,
-                write.decider.decide,
-                edge,
-                _providers(settings, client),
-                is_alone=len(settings.regions) == 1,
-            ),
+            "payouts": payouts,
         }
         await Start().record(write.decider, pool, "reactor")
         _log.info("reacting", reactions=list(reactions))

@@ -21,14 +21,16 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from access.policy import Action
-from commands.edge import Edge, Endpoint, PersonalText, Text, read_body
+from commands.edge import Edge, Endpoint, PersonalText, Text, read_body, whole
 from commands.plan import Fact, Plan, RefusedFact
 from domain import approvals
 from domain.adjustments import Adjustments, Made
 from domain.approvals import Approval, ApprovalClosed, ApprovalNotDue, HashDiffers, SamePerson, Status
 from domain.errors import Forbidden, NotFound, Rejected
 from domain.kernel import AnyStream, ApprovalId, Event, PlayerId
-from policies.approvals import ADJUST, PAY_OUT, RULES, Rule, reasons
+from domain.transactions import Intervened
+from domain.transactions import Status as PaymentStatus
+from policies.approvals import ADJUST, PAY_OUT, RETURN, RULES, Rule, reasons
 
 Amounts = tuple[str, Mapping[str, int]]
 """A currency, and by window of policies.approvals what the command comes to, in minor units."""
@@ -49,7 +51,7 @@ class AwaitingApproval(msgspec.Struct, frozen=True):
 class Approve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`hash`: of what is approved, as the approval shows it."""
 
-    hash: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    hash: Annotated[str, whole("[0-9a-f]{64}")]
 
 
 class RejectApproval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -179,11 +181,19 @@ def _paid_out(_events: Sequence[Event], states: Mapping[str, Any], _at: datetime
     return money.currency, {"amount": money.amount}
 
 
+def _returned(events: Sequence[Event], states: Mapping[str, Any], _at: datetime) -> Amounts:
+    """What a person would have paid out a second time if it has not come back."""
+    transaction = states["transaction"]
+    is_by_hand = any(isinstance(event, Intervened) for event in events)
+    was_paid = transaction.status is PaymentStatus.SETTLED
+    return transaction.money.currency, {"amount": transaction.money.amount if is_by_hand and was_paid else 0}
+
+
 def _nothing(_events: Sequence[Event], _states: Mapping[str, Any], _at: datetime) -> Amounts:
     return "", {}
 
 
-MEASURES: Mapping[str, Measure] = {ADJUST: _adjusted, PAY_OUT: _paid_out}
+MEASURES: Mapping[str, Measure] = {ADJUST: _adjusted, PAY_OUT: _paid_out, RETURN: _returned}
 """By path. A command of which nothing is measured can only need approval always."""
 
 

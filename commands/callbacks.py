@@ -5,12 +5,14 @@ Invariants:
     - a provider's verb and reference are one command for ever (caller `provider:<name>`, key verb, LF, reference), however
       often and in whatever order the provider says so; with another content it is refused;
     - a provider speaks of its own payments only;
-    - it enters by the same bodies and checks as the same command over REST.
+    - it speaks of what it was let speak of, payments or KYC;
+    - it enters by the same bodies and checks as the same command over REST;
+    - what it says of a payment and does not fit is recorded, unless it may only have come too early.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -20,9 +22,10 @@ from access.policy import service
 from commands import kyc, transactions
 from commands.edge import Edge, Endpoint, read_body
 from commands.identity import command_id, fingerprint
-from commands.plan import Context, Plan, RefusedFact
-from domain.errors import Invalid, NotFound
-from domain.kernel import Event
+from commands.plan import Context, Fact, Plan, RefusedFact
+from domain.errors import Conflict, Forbidden, Invalid, InvalidAmount, NotFound, Rejected
+from domain.kernel import Event, Money
+from domain.transactions import DisputeOpen, NotApproved, NotDisputed, NotSettled, ProviderRefused
 
 _Short = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -30,7 +33,8 @@ _Short = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 class Callback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """`id`: this message; `reference`: what it is about, in the provider's words (the same each time it is told), by default `id`.
 
-    `transaction`: ours, for the verbs of payments; `player`: ours, for those of KYC.
+    `transaction`: ours, for the verbs of payments; `player`: ours, for those of KYC. A refund, and what became of a dispute,
+    have a `reference` of their own.
     """
 
     id: _Short
@@ -48,10 +52,11 @@ class Callback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class _Verb(NamedTuple):
-    """`path` of the endpoint whose command it is; `fields`: what of the callback its body takes."""
+    """`path` of the endpoint whose command it is; `fields`: what of the callback its body takes; `of`: what must be spoken."""
 
     path: str
     fields: frozenset[str]
+    of: str = "payments"
 
 
 def _payment(what: str, *fields: str) -> _Verb:
@@ -63,16 +68,22 @@ VERBS: Mapping[str, _Verb] = {
     "settle": _payment("settle", "amount"),
     "fail": _payment("fail", "reason"),
     "dispute": _payment("dispute", "reference", "reason"),
-    "win": _payment("dispute/win"),
-    "lose": _payment("dispute/lose", "amount"),
-    "refund": _payment("refund", "amount"),
+    "win": _payment("dispute/win", "reference"),
+    "lose": _payment("dispute/lose", "reference", "amount"),
+    "refund": _payment("refund", "reference", "amount"),
     "return": _payment("return", "reason"),
     "kyc_approve": _Verb(
-        "/v1/players/{player_id}/kyc/approve", frozenset({"level", "method", "age_verified", "document_expires"})
+        "/v1/players/{player_id}/kyc/approve", frozenset({"level", "method", "age_verified", "document_expires"}), "kyc"
     ),
-    "kyc_reject": _Verb("/v1/players/{player_id}/kyc/reject", frozenset({"level", "method", "reason"})),
+    "kyc_reject": _Verb("/v1/players/{player_id}/kyc/reject", frozenset({"level", "method", "reason"}), "kyc"),
 }
 """What a provider may say."""
+
+_NAMED = frozenset({"dispute", "win", "lose", "refund"})
+"""Verbs that need a reference: what they are about may be told by others too, or for the second time."""
+
+_TOO_EARLY = (NotSettled, NotApproved, NotDisputed, DisputeOpen)
+"""Refusals that may pass, once what was overtaken has arrived."""
 
 _ENDPOINTS: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in (*transactions.ENDPOINTS, *kyc.ENDPOINTS)}
 
@@ -84,6 +95,13 @@ class UnknownVerb(Invalid):
     title = "No verb of providers is called so"
 
 
+class NotTheirs(Forbidden):
+    """Facts: speaks."""
+
+    code = "not_theirs_to_say"
+    title = "This provider speaks of other things"
+
+
 def answer_type(verb: str) -> type[msgspec.Struct]:
     return _ENDPOINTS[VERBS[verb].path].answer
 
@@ -92,15 +110,22 @@ def plan(
     provider: str,
     callback: Callback,
     *,
+    speaks: Collection[str],
     now: datetime,
     secret: bytes,
     edge: Callable[[Context], Edge],
     trace: str | None,
 ) -> Plan:
-    """Describe the command that a provider's message is. Raises Rejected."""
+    """Describe the command that a provider's message is. `speaks`: of what it may, payments or kyc. Raises Rejected."""
     verb = VERBS.get(callback.verb)
     if verb is None:
         raise UnknownVerb(pointer="/verb", verbs=sorted(VERBS))
+    if verb.of not in speaks:
+        raise NotTheirs(speaks=sorted(speaks))
+    if verb.of == "kyc" and callback.transaction:
+        raise Invalid("this verb is about a player, not about a transaction", pointer="/transaction")
+    if callback.verb in _NAMED and not callback.reference:
+        raise Invalid("this verb needs a reference", pointer="/reference")
     said = msgspec.structs.replace(callback, id="", reference=callback.reference or callback.id)
     actor = f"provider:{provider}"
     context = Context(
@@ -111,10 +136,10 @@ def plan(
         trace,
     )
     endpoint = _ENDPOINTS[verb.path]
-    subject = said.transaction if "{transaction_id}" in verb.path else said.player
+    subject = said.transaction if verb.of == "payments" else said.player
     body = read_body(msgspec.json.Decoder(endpoint.body), msgspec.json.encode(_body(said, verb)))
     made = endpoint.handler(subject, body, edge(context))
-    return _of_its_own(made, provider) if said.transaction else made
+    return _of_its_own(made, provider, said, endpoint.errors) if verb.of == "payments" else made
 
 
 def _body(said: Callback, verb: _Verb) -> dict[str, Any]:
@@ -125,12 +150,29 @@ def _body(said: Callback, verb: _Verb) -> dict[str, Any]:
     return body
 
 
-def _of_its_own(made: Plan, provider: str) -> Plan:
-    """The plan, refused where the payment is another provider's: of that one there is nothing to know here."""
+def _of_its_own(made: Plan, provider: str, said: Callback, errors: Sequence[type[Rejected]]) -> Plan:
+    """The plan, refused where the payment is another provider's: of that one there is nothing to know here. What does not fit
+    is recorded, and refused alike whenever it is said again.
+    """
 
     def decision(at: datetime, **states: Any) -> Sequence[Event] | RefusedFact:
         if states["transaction"].provider != provider:
             raise NotFound("no such transaction")
-        return made.decision(at, **states)
+        try:
+            return made.decision(at, **states)
+        except _TOO_EARLY:
+            raise
+        except (Conflict, InvalidAmount) as error:
+            money = None if said.amount is None else Money(said.amount, said.currency or "")
+            refused = ProviderRefused(verb=said.verb, reference=said.reference, money=money, code=error.code)
+            return RefusedFact(error, [refused])
 
-    return msgspec.structs.replace(made, decision=decision)
+    refusals = {error.code: error for error in errors}
+
+    def answer(facts: Sequence[Fact]) -> msgspec.Struct:
+        match facts:
+            case [Fact(_, ProviderRefused(code=code))]:
+                raise refusals.get(code, Conflict)
+        return made.answer(facts)
+
+    return msgspec.structs.replace(made, decision=decision, answer=answer)

@@ -6,7 +6,8 @@ Invariants:
     - a command id is looked up inside the append: a repeat, whatever has happened since, gets the first answer;
     - a refusal, or a decision that records nothing, is confirmed against the log before anyone hears of it, so a stale
       cache never refuses;
-    - personal fields are sealed, and their keys kept, before anything is appended.
+    - personal fields are sealed, and their keys kept, before anything is appended;
+    - nothing is kept for a command that may not be made, or records nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from commands.alike import Alike
 from commands.gathering import Gathering, Results
 from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion
 from commands.sealing import personal, seal
@@ -47,6 +49,14 @@ class _Folded(msgspec.Struct, frozen=True):
     leaf: bytes
 
 
+class _Saw(NamedTuple):
+    """What a decision sees: the states by the plan's own names, the versions of their streams, the later of now and these."""
+
+    known: Mapping[str, Any]
+    versions: dict[str, int]
+    at: datetime
+
+
 class _Decided(msgspec.Struct, frozen=True):
     """`versions`: of all streams that were seen. `streams`: where the facts stand, in their order."""
 
@@ -66,6 +76,7 @@ class Decider:
         self._writer = writer
         self._streams = streams
         self._vault = vault
+        self._alike = Alike(vault)
         self._codec = codec
         self._states: OrderedDict[str, _Folded] = OrderedDict()
         self._epochs: dict[int, int] = {}
@@ -83,9 +94,14 @@ class Decider:
         return [results[place] for place in range(len(plans))]
 
     async def rehearse(self, plans: Sequence[Plan]) -> list[Receipt | Exception]:
-        """What each plan would come to by itself, or why it would be refused. Nothing is recorded, and no key is kept."""
+        """What each plan would come to by itself, or why it would be refused. Nothing is recorded, and no key is kept.
+
+        A repeat comes to the first answer.
+        """
         results: Results[Receipt] = Results()
-        for place, decided in await self._decide_all(list(plans), range(len(plans)), results):
+        await self._answer_repeats(plans, range(len(plans)), results)
+        pending = [place for place in range(len(plans)) if place not in results]
+        for place, decided in await self._decide_all(list(plans), pending, results):
             if decided.error is None:
                 results.put(place, lambda each: Receipt(each.plan.answer(each.facts), None, repeated=False), decided)
             else:
@@ -93,32 +109,48 @@ class Decider:
         return [results[place] for place in range(len(plans))]
 
     async def _run(self, plans: list[Plan], results: Results[Receipt]) -> None:
-        await self._keep_keys(plans, results)
-        for _ in range(_ATTEMPTS):
-            pending = [place for place in range(len(plans)) if place not in results]
-            if not pending:
-                break
-            sent = await self._decide_all(plans, pending, results)
-            outcomes = await self._writer.append([decided.command for _, decided in sent])
-            await self._first_answers(plans, self._take_up(sent, outcomes, results), results)
+        owing = [place for place, plan in enumerate(plans) if plan.owed is not None]
+        await self._answer_repeats(plans, owing, results)  # a second key for what was recorded would open nothing
+        joined: list[Plan] = []
+        kept: set[int] = set()
+        try:
+            for _ in range(_ATTEMPTS):
+                pending = [place for place in range(len(plans)) if place not in results]
+                if not pending:
+                    break
+                sent = await self._decide_all(plans, pending, results, joined)
+                await self._keep_owed(sent, kept)
+                outcomes = await self._writer.append([decided.command for _, decided in sent])
+                await self._first_answers(plans, self._take_up(sent, outcomes, results), results)
+        finally:
+            self._alike.leave(joined)
         for place in range(len(plans)):
             if place not in results:
                 results[place] = Unavailable("the streams kept changing; try again")
         await self._snapshot()
 
     async def _decide_all(
-        self, plans: list[Plan], pending: Sequence[int], results: Results[Receipt]
+        self, plans: list[Plan], pending: Sequence[int], results: Results[Receipt], joined: list[Plan] | None = None
     ) -> list[tuple[int, _Decided]]:
-        """What the pending plans come to. An error that is to be confirmed by nobody is a result at once."""
+        """What the pending plans come to. An error that is to be confirmed by nobody is a result at once.
+
+        `joined`: of this run, those of which others hear; from here on the ones that will be recorded. None: nothing will.
+        """
         states = await self._load([plans[place] for place in pending])
+        plans = list(plans)  # followed anew at each attempt: a newer state may lead to other streams
         while followed := self._follow(plans, pending, states):
-            states |= await self._load(followed)
+            states = await self._load(followed) | states  # what they were followed from is what is decided on
         keys = await self._keys([plans[place] for place in pending], states)
-        alike = await self._alike([plans[place] for place in pending])
+        telling = {place: plans[place] for place in pending if plans[place].owed and _tells(plans[place], states)}
+        if joined is not None:
+            self._alike.leave(joined)
+            joined[:] = telling.values()
+            self._alike.join(joined)
+        alike = await self._alike.heard(telling)
         sent = []
         for place in pending:
             try:
-                sent.append((place, self._decide(plans[place], states, keys, alike)))
+                sent.append((place, self._decide(plans[place], states, keys, alike.get(place, {}))))
             except Exception as error:  # noqa: BLE001 — its own caller's, and nobody else's
                 results[place] = error
         return sent
@@ -129,7 +161,7 @@ class Decider:
         for plan in plans:
             if plan.key is not None:
                 with suppress(Rejected):  # the decision will say so
-                    id_, commitment = plan.key(**_states_of(plan, states))
+                    id_, commitment = plan.key(**_saw(plan, states).known)
                     named[id_] = commitment
         try:
             return await self._vault.keys(named) if named else {}
@@ -141,11 +173,6 @@ class Decider:
                 except CannotOpen as error:
                     found[id_] = error
             return found
-
-    async def _alike(self, plans: Sequence[Plan]) -> Mapping[tuple[str, str], Sequence[str]]:
-        """Who else is found by what these plans ask for. Their own words are kept by now, so of two at once one sees the other."""
-        words = [word for plan in plans if plan.owed for word in plan.owed.found_by if word[0] in plan.alike]
-        return await self._vault.find_all(words) if words else {}
 
     def _take_up(
         self, sent: Sequence[tuple[int, _Decided]], outcomes: Sequence[Outcome | Malformed], results: Results[Receipt]
@@ -163,17 +190,20 @@ class Decider:
                 self._forget(decided, outcome)
         return repeats
 
-    async def _keep_keys(self, plans: Sequence[Plan], results: Results[Receipt]) -> None:
-        """Commit the data keys that plans need. A repeated command needs none: it is answered at once."""
-        owing = [place for place, plan in enumerate(plans) if plan.owed is not None]
-        if not owing:
+    async def _keep_owed(self, sent: Sequence[tuple[int, _Decided]], kept: set[int]) -> None:
+        """Commit the data keys and words of what is about to be appended, once each."""
+        owing = {place: owed for place, decided in sent if decided.facts and (owed := decided.plan.owed)}
+        if new := owing.keys() - kept:
+            await self._vault.keep([owing[place] for place in sorted(new)])
+            kept |= new
+
+    async def _answer_repeats(self, plans: Sequence[Plan], asked: Sequence[int], results: Results[Receipt]) -> None:
+        """Give those of the `asked` plans whose commands stand in the log their first answers."""
+        if not asked:
             return
-        known = await self._streams.find([plans[place].context.command_id for place in owing])
-        repeats = [(place, first) for place in owing if (first := known.get(plans[place].context.command_id))]
+        known = await self._streams.find([plans[place].context.command_id for place in asked])
+        repeats = [(place, first) for place in asked if (first := known.get(plans[place].context.command_id))]
         await self._first_answers(plans, repeats, results)
-        owed = [owed for place in owing if place not in results and (owed := plans[place].owed)]
-        if owed:
-            await self._vault.keep(owed)
 
     # Loading
 
@@ -245,39 +275,24 @@ class Decider:
         plan: Plan,
         states: Mapping[str, _Folded],
         keys: Mapping[str, DataKey | CannotOpen],
-        alike: Mapping[tuple[str, str], Sequence[str]],
+        alike: Mapping[str, Sequence[str]],
     ) -> _Decided:
         """Raises WrongRegion, KeyNotHeld, CannotOpen. Any other refusal is to be confirmed, with the versions that it was decided from."""
         context = plan.context
-        at = context.now
-        known: dict[str, Any] = {}
-        versions: dict[str, int] = {}
-        for streams in (plan.writes, plan.reads):
-            for name, stream in streams.items():
-                folded = states[stream.name]
-                known[name] = folded.state
-                versions[stream.name] = folded.version
-                at = max(at, folded.at)
-        for name in plan.seen.streams:
-            versions[name] = states[name].version
+        saw = _saw(plan, states)
+        versions = saw.versions
         if (partition := _partition(plan)) is not None and partition not in self._epochs:
             raise WrongRegion(partition=partition)
         error: Rejected | None = None
         events: Sequence[Event] = ()
         try:
-            context.principal.require(*plan.require)
-            if plan.seen.streams:
-                plan.seen.require(versions)
-            if plan.follow:
-                plan.follow(**known)
-            heard = {**known, "alike": _heard(plan, alike)} if plan.alike else known
-            decision = plan.decision(at, **heard)
+            decision = _judge(plan, saw, alike)
             error, events = decision if isinstance(decision, RefusedFact) else (None, decision)
         except Rejected as refused:
             error = refused
         if not events:
             return _Decided(plan, Command(context.command_id, (), tuple(versions.items())), versions, (), (), error)
-        facts, written, bodies = self._encode(plan, events, versions, _key(plan, known, keys))
+        facts, written, bodies = self._encode(plan, events, versions, _key(plan, saw.known, keys))
         reads = versions.copy()
         for each in written:
             reads.pop(each.name, None)
@@ -401,21 +416,38 @@ def _key(plan: Plan, known: Mapping[str, Any], keys: Mapping[str, DataKey | Cann
     return key
 
 
-def _states_of(plan: Plan, states: Mapping[str, _Folded]) -> dict[str, Any]:
-    """By the plan's own names."""
-    return {
-        role: states[stream.name].state for streams in (plan.writes, plan.reads) for role, stream in streams.items()
-    }
+def _saw(plan: Plan, states: Mapping[str, _Folded]) -> _Saw:
+    at = plan.context.now
+    known: dict[str, Any] = {}
+    versions: dict[str, int] = {}
+    for streams in (plan.writes, plan.reads):
+        for role, stream in streams.items():
+            folded = states[stream.name]
+            known[role] = folded.state
+            versions[stream.name] = folded.version
+            at = max(at, folded.at)
+    for name in plan.seen.streams:
+        versions[name] = states[name].version
+    return _Saw(known, versions, at)
 
 
-def _heard(plan: Plan, alike: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, list[str]]:
-    """Other subjects by the field in which they are alike."""
-    heard: dict[str, list[str]] = {}
-    for field, value in plan.owed.found_by if plan.owed else ():
-        for subject in alike.get((field, value), ()) if field in plan.alike else ():
-            if plan.owed and subject != plan.owed.subject and subject not in heard.setdefault(field, []):
-                heard[field].append(subject)
-    return {field: subjects for field, subjects in heard.items() if subjects}
+def _judge(plan: Plan, saw: _Saw, alike: Mapping[str, Sequence[str]]) -> Sequence[Event] | RefusedFact:
+    """What is decided, if whoever asks may. Raises Rejected."""
+    plan.context.principal.require(*plan.require)
+    if plan.seen.streams:
+        plan.seen.require(saw.versions)
+    if plan.follow:
+        plan.follow(**saw.known)
+    return plan.decision(saw.at, **({**saw.known, "alike": alike} if plan.alike else saw.known))
+
+
+def _tells(plan: Plan, states: Mapping[str, _Folded]) -> bool:
+    """Whether something would be recorded if nobody were alike."""
+    try:
+        decision = _judge(plan, _saw(plan, states), {})
+    except Exception:  # noqa: BLE001 — the decision itself will say so
+        return False
+    return not isinstance(decision, RefusedFact) and bool(decision)
 
 
 def ledger_position(log: str, position: int, leaf: bytes) -> str:

@@ -8,16 +8,14 @@ import msgspec
 from pyrage import RecipientError, x25519
 
 from access.policy import Action
-from commands.edge import Edge, Endpoint, Text
+from commands.edge import Edge, Endpoint, Text, whole
 from commands.plan import Plan, WrongRegion
 from domain import disclosures, players
 from domain.disclosures import PLAYERS_MAX
 from domain.errors import Invalid, NotFound
 from domain.kernel import PlayerId
 
-Recipient = Annotated[
-    str, msgspec.Meta(pattern="^age1[02-9ac-hj-np-z]{58}$", description="An age recipient, of type X25519.")
-]
+Recipient = Annotated[str, whole("age1[02-9ac-hj-np-z]{58}", "An age recipient, of type X25519.")]
 
 
 class DiscloseKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -78,16 +78,23 @@ def _level(level: Level) -> Level:
 
 
 def request(player_id: str, command: RequestKyc, edge: Edge) -> Plan:
-    """Ask a player for what a level needs, until a deadline. Raises NotFound."""
+    """Ask a player for what a level needs, until a deadline. Answers how it stands. Raises NotFound."""
     level = _level(command.level)
     due_at = command.due_at.astimezone(UTC) if command.due_at else None
+    was = Status.NONE
+
+    def decide(at: datetime, state: kyc.Kyc, player: players.Player) -> list[kyc.KycEvent]:
+        nonlocal was  # for the answer, if there is nothing to record
+        was = state.status
+        return kyc.request(state, player, level=level, due_at=due_at, at=at)
+
     return Plan(
         edge.context,
         require=(Action.KYC_REQUEST,),
         writes={"state": kyc.stream(PlayerId(player_id))},
         reads={"player": players.stream(PlayerId(player_id))},
-        decision=lambda at, state, player: kyc.request(state, player, level=level, due_at=due_at, at=at),
-        answer=lambda _facts: KycChanged(player_id, Status.PENDING),
+        decision=decide,
+        answer=lambda facts: KycChanged(player_id, Status.PENDING if facts else was),
     )
 
 

@@ -1,29 +1,27 @@
 """
 Commands on payouts. Nobody asks for them over REST: they are what reactions/payouts.py makes of an approval and of a provider's
-answer. A person who has paid by hand sends the withdrawal (commands/transactions.py), and there is no payout.
+answer. A person who has paid by hand sends the withdrawal (commands/transactions/), and there is no payout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from access.policy import Action
-from commands import transactions
 from commands.edge import Edge
-from commands.plan import Fact, Plan, RefusedFact
-from commands.transactions import ReturnWithdrawal, SendWithdrawal
-from domain import payouts
-from domain.kernel import AnyStream, Event, TransactionId
-from domain.transactions import Status
+from commands.plan import Plan
+from commands.transactions.telling import its_wallet
+from domain import payouts, transactions
+from domain.kernel import Event, Stream, TransactionId
+from domain.payouts import Payout
+from domain.transactions import Status, Transaction
+from domain.wallets import Wallet
 
 REASON_CHARACTERS_MAX = 500
-
-
-_Decision = Callable[..., Sequence[Event] | RefusedFact]
 
 
 class Paid(msgspec.Struct, frozen=True):
@@ -34,26 +32,38 @@ class Paid(msgspec.Struct, frozen=True):
 
 
 def order(transaction_id: TransactionId, provider: str, edge: Edge) -> Plan:
-    """Send an approved withdrawal and have its provider asked. Sent already, by whomever, it is not ordered."""
-    sent = transactions.send(transaction_id, SendWithdrawal(reference=transaction_id), edge)
+    """Send an approved withdrawal and have its provider asked. Sent already, by whomever, it is not ordered. Raises NotFound,
+    WrongKind, NotApproved, SentAlready, TransactionClosed.
+    """
 
-    def decision(at: datetime, payout: payouts.Payout, **states: Any) -> Sequence[Event] | RefusedFact:
-        decided = sent.decision(at, **states)
-        if isinstance(decided, RefusedFact) or not decided:
-            return decided
-        of = states["transaction"]
-        return [*decided, *payouts.order(payout, player=of.player, provider=provider, money=of.money)]
+    def decision(_at: datetime, transaction: Transaction, payout: Payout) -> Sequence[Event]:
+        sent = transactions.send_withdrawal(transaction, reference=transaction_id)
+        if not sent:
+            return []
+        ordered = payouts.order(payout, player=transaction.player, provider=provider, money=transaction.money)
+        return [*sent, *ordered]
 
-    return _with_payout(sent, transaction_id, decision, payouts.Status.ORDERED)
+    return Plan(
+        edge.context,
+        require=(Action.WITHDRAWAL_SEND,),
+        writes=_both(transaction_id),
+        decision=decision,
+        answer=lambda _facts: Paid(transaction_id, payouts.Status.ORDERED),
+    )
 
 
 def accept(transaction_id: TransactionId, reference: str, edge: Edge) -> Plan:
-    """The provider will pay. Raises NotFound, AnsweredOtherwise."""
+    """The provider will pay. If the withdrawal has ended without, that is recorded, and a person finds out (that the provider
+    has told of the payment before its answer was recorded is well). Raises NotFound, AnsweredOtherwise.
+    """
     return Plan(
         edge.context,
         require=(Action.WITHDRAWAL_SEND,),
         writes={"payout": payouts.stream(transaction_id)},
-        decision=lambda _at, payout: payouts.accept(payout, reference=reference),
+        reads={"transaction": transactions.stream(transaction_id)},
+        decision=lambda _at, payout, transaction: payouts.accept(
+            payout, reference=reference, is_wanted=transaction.status in (Status.SENT, Status.SETTLED)
+        ),
         answer=lambda _facts: Paid(transaction_id, payouts.Status.ACCEPTED),
     )
 
@@ -63,16 +73,24 @@ def decline(transaction_id: TransactionId, reason: str, edge: Edge) -> Plan:
     finds out. Raises NotFound, AnsweredOtherwise.
     """
     said = reason[:REASON_CHARACTERS_MAX] or "declined"
-    returned = transactions.return_(transaction_id, ReturnWithdrawal(reason=said), edge)
 
-    def decision(at: datetime, payout: payouts.Payout, **states: Any) -> Sequence[Event] | RefusedFact:
-        if states["transaction"].status is not Status.SENT:
+    def decision(_at: datetime, transaction: Transaction, payout: Payout, wallet: Wallet) -> Sequence[Event]:
+        if transaction.status is not Status.SENT:
             return payouts.drop(payout)
         declined = payouts.decline(payout, reason=said)
-        decided = returned.decision(at, **states) if declined else ()
-        return decided if isinstance(decided, RefusedFact) else [*declined, *decided]
+        if not declined:
+            return []
+        returned = transactions.return_withdrawal(transaction, wallet, transaction_id=transaction_id, reason=said)
+        return [*declined, *returned]
 
-    return _with_payout(returned, transaction_id, decision, payouts.Status.DECLINED)
+    return Plan(
+        edge.context,
+        require=(Action.WITHDRAWAL_SETTLE,),
+        writes=_both(transaction_id),
+        follow=its_wallet,
+        decision=decision,
+        answer=lambda _facts: Paid(transaction_id, payouts.Status.DECLINED),
+    )
 
 
 def drop(transaction_id: TransactionId, edge: Edge) -> Plan:
@@ -86,14 +104,5 @@ def drop(transaction_id: TransactionId, edge: Edge) -> Plan:
     )
 
 
-def _with_payout(plan: Plan, transaction_id: TransactionId, decision: _Decision, status: payouts.Status) -> Plan:
-    """The plan of the withdrawal, which also writes its payout."""
-
-    def answer(_facts: Sequence[Fact]) -> Paid:
-        return Paid(transaction_id, status)
-
-    def follow(payout: payouts.Payout, **states: Any) -> Mapping[str, AnyStream[Any]]:  # noqa: ARG001 — it has no part in it
-        return plan.follow(**states) if plan.follow else {}
-
-    writes = {**plan.writes, "payout": payouts.stream(transaction_id)}
-    return msgspec.structs.replace(plan, writes=writes, decision=decision, answer=answer, follow=follow)
+def _both(transaction_id: TransactionId) -> Mapping[str, Stream[Any]]:
+    return {"transaction": transactions.stream(transaction_id), "payout": payouts.stream(transaction_id)}

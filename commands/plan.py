@@ -82,7 +82,8 @@ class Plan(msgspec.Struct, frozen=True):
     which the decision hears nothing.
 
     Personal fields are sealed under the key that is `owed`, or under the one that `key(**states)` names: (id, commitment).
-    `alike` are fields of `owed.found_by`: the decision gets, as `alike`, which other subjects have the same values.
+    What is owed is kept once the decision has events. `alike` are fields of `owed.found_by`: the decision gets, as `alike`,
+    which other subjects have the same values (commands.alike); it is asked a first time as if there were none.
     """
 
     context: Context

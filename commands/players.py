@@ -17,27 +17,29 @@ from commands.edge import (
     Label,
     Occurred,
     PersonalText,
-    Text,
     Word,
     currency,
     occurred,
     suffix_in,
+    whole,
 )
 from commands.plan import Fact, Plan
 from commands.sealing import KeyNotHeld
-from domain import kyc, players
+from domain import eligibility, kyc, players
+from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, Underage
 from domain.errors import AlreadyRegistered, GateClosed, Invalid, NotFound, UnknownCurrency
 from domain.errors import PlayerBlocked as Blocked
 from domain.kernel import PlayerId
-from domain.players import Channel, PlayerClosed, TooManyTags, Underage
+from domain.players import Channel, PlayerClosed, TooManyTags
 from eventstore.vault import Owed
 from policies import gates
 from policies.gates import Level
+from policies.payments import WEIGHTY_TAGS
 
 ALIKE = frozenset({"email", "phone", "person"})
 """What two accounts of one person are found by; person: name and birth date together."""
 
-Language = Annotated[str, msgspec.Meta(pattern="^[a-z]{2,3}(-[A-Z]{2})?$", description="BCP 47, e.g. de-AT.")]
+Language = Annotated[str, whole("[a-z]{2,3}(-[A-Z]{2})?", "BCP 47, e.g. de-AT.")]
 LongPersonalText = Annotated[
     str, msgspec.Meta(min_length=1, max_length=5_000, description="Sealed under the player's own key.")
 ]
@@ -89,7 +91,7 @@ class BlockPlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UnblockPlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    reason: Text
+    reason: Word
 
 
 class ClosePlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,7 +137,10 @@ class NothingGiven(Invalid):
 
 
 def register(command: RegisterPlayer, edge: Edge) -> Plan:
-    """Register a player, with personal fields sealed under a new key. Raises AlreadyRegistered, UnknownCurrency, Underage, Forbidden."""
+    """Register a player, with personal fields sealed under a new key.
+
+    Raises AlreadyRegistered, UnknownCurrency, JurisdictionElsewhere, JurisdictionNeeded, BirthDateNeeded, Underage, Forbidden.
+    """
     context = edge.context
     suffix = edge.new_player()
     key = edge.new_key()
@@ -159,7 +164,8 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
         jurisdiction = command.jurisdiction or command.country
         awaiting: tuple[str, ...] = ()
         if not happened:
-            players.refuse_underage(jurisdiction, command.birth_date, at)
+            eligibility.require_jurisdiction(jurisdiction, command.country)
+            eligibility.require_birth_date(jurisdiction, command.birth_date, at)
             awaiting = ("kyc",) if gates.awaits_identity(jurisdiction, at) else ()
         return players.register(
             player, registered=registered, profile=profile, consents=command.consents, alike=alike, awaiting=awaiting
@@ -221,7 +227,10 @@ def _iso(day: date | None) -> str | None:
 
 
 def record_profile(player_id: str, command: Known, edge: Edge) -> Plan:
-    """Record what is known of a player from now on; what is not given stays. Raises NotFound, PlayerClosed, Underage, KeyNotHeld."""
+    """Record what is known of a player from now on; what is not given stays. A verified age is doubted if it may be another's.
+
+    Raises NotFound, PlayerClosed, JurisdictionElsewhere, JurisdictionNeeded, BirthDateNeeded, Underage, KeyNotHeld.
+    """
     stream = players.stream(PlayerId(player_id))
     profile = _profile(command, of_registration=False)
     if profile is None:
@@ -229,18 +238,21 @@ def record_profile(player_id: str, command: Known, edge: Edge) -> Plan:
     found_by = _found_by(command)
 
     def decide(
-        at: datetime, player: players.Player, alike: dict[str, list[str]] | None = None
-    ) -> list[players.PlayerEvent]:
-        return players.record_profile(player, profile=profile, birth_date=command.birth_date, at=at, alike=alike)
+        at: datetime, player: players.Player, state: kyc.Kyc, alike: dict[str, list[str]] | None = None
+    ) -> list[players.PlayerEvent | kyc.KycEvent]:
+        return [
+            *players.record_profile(player, profile=profile, birth_date=command.birth_date, at=at, alike=alike),
+            *kyc.doubt_age(state, player, profile=profile),
+        ]
 
     return Plan(
         edge.context,
         require=(Action.PLAYER_MANAGE,),
-        writes={"player": stream},
+        writes={"player": stream, "state": kyc.stream(PlayerId(player_id))},
         decision=decide,
         answer=lambda _facts: PlayerChanged(player_id),
         owed=Owed(player_id.rpartition("_")[2], None, found_by) if found_by else None,
-        key=lambda player: player.sealing_key(),
+        key=lambda player, state: player.sealing_key(),  # noqa: ARG005 — the states come by these names
         alike=ALIKE if found_by else frozenset(),
     )
 
@@ -323,11 +335,15 @@ def close(player_id: str, command: ClosePlayer, edge: Edge) -> Plan:
     )
 
 
+def _tagging(tag: str) -> tuple[Action, ...]:
+    return (Action.PLAYER_MANAGE, Action.PLAYER_FLAG) if tag in WEIGHTY_TAGS else (Action.PLAYER_MANAGE,)
+
+
 def tag(player_id: str, command: TagPlayer, edge: Edge) -> Plan:
-    """Tag a player. Raises NotFound, TooManyTags."""
+    """Tag a player. Tags on which payouts depend need a right of their own. Raises NotFound, TooManyTags."""
     return Plan(
         edge.context,
-        require=(Action.PLAYER_MANAGE,),
+        require=_tagging(command.tag),
         writes={"player": players.stream(PlayerId(player_id))},
         decision=lambda _at, player: players.tag(player, tag=command.tag),
         answer=lambda _facts: PlayerChanged(player_id),
@@ -338,7 +354,7 @@ def untag(player_id: str, command: TagPlayer, edge: Edge) -> Plan:
     """Take a tag from a player. Raises NotFound."""
     return Plan(
         edge.context,
-        require=(Action.PLAYER_MANAGE,),
+        require=_tagging(command.tag),
         writes={"player": players.stream(PlayerId(player_id))},
         decision=lambda _at, player: players.untag(player, tag=command.tag),
         answer=lambda _facts: PlayerChanged(player_id),
@@ -358,8 +374,9 @@ def note(player_id: str, command: NotePlayer, edge: Edge) -> Plan:
 
 
 _ONE = "/v1/players/{player_id}"
-_REGISTER = (AlreadyRegistered, UnknownCurrency, Underage)
-_PROFILE = (NotFound, PlayerClosed, Underage, KeyNotHeld)
+_RULES = (JurisdictionElsewhere, JurisdictionNeeded, BirthDateNeeded, Underage)
+_REGISTER = (AlreadyRegistered, UnknownCurrency, *_RULES)
+_PROFILE = (NotFound, PlayerClosed, *_RULES, KeyNotHeld)
 
 ENDPOINTS = (
     Endpoint("/v1/players", register, RegisterPlayer, PlayerRegistered, 201, _REGISTER),

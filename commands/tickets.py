@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from access.policy import Action
-from commands.edge import Edge, Endpoint, Word, suffix_in
+from commands.edge import Edge, Endpoint, Word, suffix_in, whole
 from commands.plan import Fact, Plan
 from domain import players, tickets, transactions
 from domain.errors import InvalidId, NotFound
@@ -25,7 +25,7 @@ Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=200, description=
 Message = Annotated[
     str, msgspec.Meta(min_length=1, max_length=TEXT_MAX, description="Sealed under the player's own key.")
 ]
-Actor = Annotated[str, msgspec.Meta(pattern=r"^[^\s\x00-\x1f]{1,100}$", description="As it stands in events.")]
+Actor = Annotated[str, whole(r"[^\s\x00-\x1f]{1,100}", "As it stands in events.")]
 
 
 class OpenTicket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -116,7 +116,7 @@ class LimitRaise(RuleRefused):
 
 
 class GateClosed(RuleRefused):
-    """Facts: action, level (what would open it), reason (the rule that says so)."""
+    """Facts: action, level (what would open it), reason (the rule that says so), verified: whether it was read where it is made."""
 
     code = "kyc_required"
     title = "The player must be known better before this"

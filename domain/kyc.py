@@ -2,14 +2,15 @@
 KYC: how well we know a player (who they are, how old, where their money comes from), and what is closed to them until we do.
 
 Invariants:
-    - a level counts only while the document that showed it is valid, and a deadline only until it has passed, whether or not
-      a timer has noticed;
-    - a verified age stays verified when a document expires;
+    - a level counts only while what showed it is valid, and a deadline only until it has passed, whether or not a timer has
+      noticed; each level has papers of its own, and who is not known is not known better either;
+    - a verified age stays verified when a document expires, and is to be verified again when the person becomes another;
     - what a provider or a timer says again records nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -18,7 +19,7 @@ import msgspec
 
 from domain.errors import Conflict, GateClosed
 from domain.kernel import STREAMS_CACHED, Aggregate, Event, Intervention, PlayerId, Stream, parse_id
-from domain.players import Activated, Player
+from domain.players import Activated, Player, ProfileRecorded
 from domain.players import Status as PlayerStatus
 from policies import gates
 from policies.gates import Action, Level, Missing
@@ -65,11 +66,19 @@ class Expired(Event, frozen=True, tag="kyc.expired"):
     """The document that showed who the player is has expired."""
 
 
+class EnhancedExpired(Event, frozen=True, tag="kyc.enhanced_expired"):
+    """What showed where the money comes from has expired; who the player is stays known."""
+
+
+class AgeDoubted(Event, frozen=True, tag="kyc.age_doubted"):
+    """The player's name, birth date or jurisdiction is another than it was when their age was verified."""
+
+
 class DeadlineMissed(Event, frozen=True, tag="kyc.deadline_missed"):
     """The player has not shown in time what they were asked for."""
 
 
-KycEvent = Requested | Submitted | Approved | Rejected | Expired | DeadlineMissed
+KycEvent = Requested | Submitted | Approved | Rejected | Expired | EnhancedExpired | AgeDoubted | DeadlineMissed
 
 
 # State
@@ -85,7 +94,9 @@ class Status(StrEnum):
 
 class Kyc(msgspec.Struct, frozen=True):
     """`level`: how well the player is known, `method`: how that was checked. `wanted`: the level that is asked for, until
-    `due_at`, and `missed` once that was noticed to be over.
+    `due_at`, and `missed` once that was noticed to be over. `shown`: by level, the last day of what showed it (null: it
+    lasts); what shows the enhanced level shows the identity too, unless that was shown by itself. `level` and
+    `document_expires`, the first of these days, follow from it.
     """
 
     status: Status = Status.NONE
@@ -96,13 +107,16 @@ class Kyc(msgspec.Struct, frozen=True):
     wanted: Level = Level.NONE
     due_at: datetime | None = None
     missed: bool = False
+    shown: Mapping[Level, date | None] = {}
 
     def level_at(self, at: datetime) -> Level:
         """How well the player is known at that time."""
-        return Level.NONE if self.has_expired(at) else self.level
+        return _highest(self.valid(at))
 
-    def has_expired(self, at: datetime) -> bool:
-        return self.document_expires is not None and at.date() > self.document_expires
+    def valid(self, at: datetime) -> Mapping[Level, date | None]:
+        """What of `shown` counts at that time: above a level that has expired, nothing."""
+        over = [level for level, last in self.shown.items() if last is not None and at.date() > last]
+        return {level: last for level, last in self.shown.items() if not any(level.reaches(each) for each in over)}
 
     def is_overdue(self, at: datetime) -> bool:
         """Whether the player was to show something and the time for it is over."""
@@ -125,12 +139,12 @@ class Kyc(msgspec.Struct, frozen=True):
         return closed
 
     def require(self, player: Player, action: Action, *, deposited: int, at: datetime) -> None:
-        """Raises GateClosed (action, level, reason)."""
+        """Raises GateClosed (action, level, reason, verified)."""
         if closed := self.missing(player, action, deposited=deposited, at=at):
-            raise GateClosed(action=action, level=closed.level, reason=closed.reason)
+            raise GateClosed(action=action, level=closed.level, reason=closed.reason, verified=closed.verified)
 
 
-def evolve(kyc: Kyc, event: KycEvent, at: datetime) -> Kyc:
+def evolve(kyc: Kyc, event: KycEvent, at: datetime) -> Kyc:  # noqa: PLR0911 — one case an event
     change = msgspec.structs.replace
     match event:
         case Requested(level, due_at):
@@ -138,38 +152,61 @@ def evolve(kyc: Kyc, event: KycEvent, at: datetime) -> Kyc:
         case Submitted():
             return change(kyc, status=Status.PENDING)
         case Approved():
-            level = max(kyc.level_at(at), event.level, key=lambda each: each.rank)
-            done = level.reaches(kyc.wanted)
-            return Kyc(
-                Status.APPROVED,
-                level,
-                event.method,
-                kyc.age_verified or event.age_verified,
-                event.document_expires,
-                Level.NONE if done else kyc.wanted,
-                None if done else kyc.due_at,
-                kyc.missed and not done,
+            known = _showing(kyc, {**kyc.valid(at), event.level: event.document_expires})
+            done = known.level.reaches(kyc.wanted)
+            return change(
+                known,
+                status=Status.APPROVED,
+                method=event.method,
+                age_verified=kyc.age_verified or event.age_verified,
+                wanted=Level.NONE if done else kyc.wanted,
+                due_at=None if done else kyc.due_at,
+                missed=kyc.missed and not done,
             )
         case Rejected():
-            return change(kyc, status=Status.REJECTED, level=_below(kyc.level, event.level), method=event.method)
+            return change(_showing(kyc, _below(kyc.shown, event.level)), status=Status.REJECTED, method=event.method)
         case Expired():
-            return change(kyc, status=Status.EXPIRED, level=Level.NONE, document_expires=None)
+            return _showing(change(kyc, status=_expired(kyc)), {})
+        case EnhancedExpired():
+            return _showing(change(kyc, status=_expired(kyc)), _under(kyc.shown, Level.ENHANCED))
+        case AgeDoubted():
+            return change(kyc, age_verified=False)
         case DeadlineMissed():
             return change(kyc, missed=True)
 
 
-def _below(level: Level, rejected: Level) -> Level:
-    """What is left of `level` when `rejected` is none."""
-    if level.rank < rejected.rank:
-        return level
-    return max((each for each in Level if each.rank < rejected.rank), key=lambda each: each.rank)
+def _showing(kyc: Kyc, shown: Mapping[Level, date | None]) -> Kyc:
+    days = [last for last in shown.values() if last is not None]
+    return msgspec.structs.replace(
+        kyc, shown=shown, level=_highest(shown), document_expires=min(days) if days else None
+    )
+
+
+def _highest(shown: Mapping[Level, date | None]) -> Level:
+    return max(shown, key=lambda each: each.rank, default=Level.NONE)
+
+
+def _below(shown: Mapping[Level, date | None], rejected: Level) -> Mapping[Level, date | None]:
+    """What is left when `rejected` is not shown; of the enhanced level, who the player is."""
+    if rejected is Level.ENHANCED and Level.ENHANCED in shown:
+        return {Level.IDENTITY: shown.get(Level.IDENTITY, shown[Level.ENHANCED])}
+    return _under(shown, rejected)
+
+
+def _under(shown: Mapping[Level, date | None], level: Level) -> Mapping[Level, date | None]:
+    return {each: last for each, last in shown.items() if each.rank < level.rank}
+
+
+def _expired(kyc: Kyc) -> Status:
+    """A rejection stays one: it says more."""
+    return kyc.status if kyc.status is Status.REJECTED else Status.EXPIRED
 
 
 KYC = Aggregate(
     "kyc",
     initial=Kyc(),
     evolve=evolve,
-    events=[Requested, Submitted, Approved, Rejected, Expired, DeadlineMissed],
+    events=[Requested, Submitted, Approved, Rejected, Expired, EnhancedExpired, AgeDoubted, DeadlineMissed],
 )
 
 
@@ -187,11 +224,18 @@ class NotDue(Conflict):
 
 
 def request(kyc: Kyc, player: Player, *, level: Level, due_at: datetime | None, at: datetime) -> list[KycEvent]:
-    """Ask the player for what a level needs; by default until the law's or the house's deadline. Asking again records nothing."""
+    """Ask the player for what a level needs; by default until the law's or the house's deadline.
+
+    Asking again records nothing, unless the deadline is another, was missed, or what came was rejected. Whoever is asked for
+    more is not asked for less instead.
+    """
     player.require()
-    if kyc.level_at(at).reaches(level) or kyc.wanted.reaches(level):
+    if kyc.level_at(at).reaches(level) or kyc.wanted.rank > level.rank:
         return []
-    return [Requested(level, due_at or gates.due_at(player.jurisdiction, player.registered_at, at))]
+    over = kyc.missed or kyc.is_overdue(at) or kyc.status is Status.REJECTED
+    if kyc.wanted is level and not over and due_at in {None, kyc.due_at}:
+        return []
+    return [Requested(level, due_at or gates.due_at(level, player.jurisdiction, player.registered_at, at))]
 
 
 def submit(_kyc: Kyc, player: Player, *, submitted: Submitted) -> list[KycEvent]:
@@ -205,9 +249,9 @@ def approve(kyc: Kyc, player: Player, *, approved: Approved, at: datetime) -> li
     player.require()
     if approved.document_expires is not None and at.date() > approved.document_expires:
         raise DocumentExpired(expires=approved.document_expires)
-    known = kyc.status is Status.APPROVED and kyc.level_at(at).reaches(approved.level)
-    same = (kyc.method, kyc.document_expires) == (approved.method, approved.document_expires)
-    if known and same and kyc.age_verified >= approved.age_verified:
+    known = kyc.status is Status.APPROVED and approved.level in kyc.valid(at)
+    same = known and (kyc.method, kyc.shown[approved.level]) == (approved.method, approved.document_expires)
+    if same and kyc.age_verified >= approved.age_verified:
         return []
     waits = player.status is PlayerStatus.PENDING and player.awaiting == ("kyc",)
     return [approved, Activated()] if waits else [approved]
@@ -232,9 +276,20 @@ def expire(kyc: Kyc, *, at: datetime) -> list[KycEvent]:
     """A document's last day is over. Saying so again records nothing."""
     if kyc.document_expires is None:
         return []
-    if not kyc.has_expired(at):
-        raise NotDue(document_expires=kyc.document_expires)
-    return [Expired()]
+    match kyc.level_at(at):
+        case kyc.level:
+            raise NotDue(document_expires=kyc.document_expires)
+        case Level.NONE:
+            return [Expired()]
+        case _:
+            return [EnhancedExpired()]
+
+
+def doubt_age(kyc: Kyc, player: Player, *, profile: ProfileRecorded) -> list[KycEvent]:
+    """What a profile means for an age that was verified: of another person, or for another jurisdiction, it was not."""
+    moved = profile.jurisdiction not in {"", player.jurisdiction}
+    another = moved or profile.name is not None or profile.birth_date is not None
+    return [AgeDoubted()] if another and kyc.age_verified else []
 
 
 def miss_deadline(kyc: Kyc, *, at: datetime) -> list[KycEvent]:

@@ -6,6 +6,7 @@ Invariants:
     - an order stands in the log, and in another region's copy, before the provider is asked for the first time;
     - what was ordered is never ordered otherwise: the provider hears the same key and the same money each time;
     - the provider's answer is recorded once; another one later is a conflict, which a person resolves;
+    - until it has answered nobody gives the payout up by hand;
     - once the withdrawal has ended, nobody is asked to pay it.
 """
 
@@ -47,7 +48,13 @@ class PayoutDropped(Event, frozen=True, tag="payout.dropped"):
     """The withdrawal had ended before the provider has answered; it is asked no more, and a person finds out what it did."""
 
 
-PayoutEvent = PayoutOrdered | PayoutAccepted | PayoutDeclined | PayoutDropped
+class PayoutDisputed(Event, frozen=True, tag="payout.disputed"):
+    """The provider will pay, and calls it `reference`, but the withdrawal had ended without; a person resolves it."""
+
+    reference: str
+
+
+PayoutEvent = PayoutOrdered | PayoutAccepted | PayoutDeclined | PayoutDropped | PayoutDisputed
 
 
 # State
@@ -59,6 +66,7 @@ class Status(StrEnum):
     ACCEPTED = "accepted"
     DECLINED = "declined"
     DROPPED = "dropped"
+    DISPUTED = "disputed"
 
 
 class Payout(msgspec.Struct, frozen=True):
@@ -80,13 +88,15 @@ def evolve(payout: Payout, event: PayoutEvent, _at: datetime) -> Payout:
             return msgspec.structs.replace(payout, status=Status.DECLINED, answer=event.reason)
         case PayoutDropped():
             return msgspec.structs.replace(payout, status=Status.DROPPED)
+        case PayoutDisputed():
+            return msgspec.structs.replace(payout, status=Status.DISPUTED, answer=event.reference)
 
 
 PAYOUTS = Aggregate(
     "payout",
     initial=Payout(),
     evolve=evolve,
-    events=[PayoutOrdered, PayoutAccepted, PayoutDeclined, PayoutDropped],
+    events=[PayoutOrdered, PayoutAccepted, PayoutDeclined, PayoutDropped, PayoutDisputed],
 )
 
 
@@ -102,6 +112,13 @@ class AnsweredOtherwise(Conflict):
     title = "The provider has answered otherwise before"
 
 
+class UnderWay(Conflict):
+    """Facts: provider."""
+
+    code = "payout_under_way"
+    title = "The provider is being asked to pay this; wait for its answer"
+
+
 # Decisions
 
 
@@ -110,9 +127,19 @@ def order(payout: Payout, *, player: PlayerId, provider: str, money: Money) -> l
     return [PayoutOrdered(player, provider, money)] if payout.status is Status.UNKNOWN else []
 
 
-def accept(payout: Payout, *, reference: str) -> list[PayoutAccepted]:
-    """The provider will pay. Raises NotFound, AnsweredOtherwise."""
-    return [PayoutAccepted(reference)] if _is_open(payout, Status.ACCEPTED, reference) else []
+def require_answered(payout: Payout) -> None:
+    """Raises UnderWay while a provider is asked and has not answered."""
+    if payout.status is Status.ORDERED:
+        raise UnderWay(provider=payout.provider)
+
+
+def accept(payout: Payout, *, reference: str, is_wanted: bool = True) -> list[PayoutAccepted | PayoutDisputed]:
+    """The provider will pay. `is_wanted`: the withdrawal has not ended without. Raises NotFound, AnsweredOtherwise."""
+    if payout.status is Status.DISPUTED and payout.answer == reference:
+        return []
+    if not _is_open(payout, Status.ACCEPTED, reference):
+        return []
+    return [PayoutAccepted(reference) if is_wanted else PayoutDisputed(reference)]
 
 
 def decline(payout: Payout, *, reason: str) -> list[PayoutDeclined]:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from domain.errors import AlreadyRegistered, Conflict, GateClosed, NotFound, PlayerBlocked, PlayerNotActive, RuleRefused
+from domain import eligibility
+from domain.errors import AlreadyRegistered, Conflict, GateClosed, NotFound, PlayerBlocked, PlayerNotActive
 from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, Event, Personal, PlayerId, Stream, parse_id
 from policies import gates
 
@@ -115,7 +116,7 @@ class Blocked(Event, frozen=True, tag="player.blocked"):
 
 
 class Unblocked(Event, frozen=True, tag="player.unblocked"):
-    """The block is over. `reason`: text, in the clear."""
+    """The block is over. `reason`: a word, in the clear."""
 
     reason: str
 
@@ -192,6 +193,7 @@ class Verdict(NamedTuple):
 
 class Player(msgspec.Struct, frozen=True):
     """`key`, `commitment`: of the player's data key. `awaiting`: why the account is not active yet, also behind a block.
+    `block_reason`: of the block that has not ended; it outlasts the closing of the account.
     `registered_at`: when that was recorded here. `consents` and `tags` in order.
     """
 
@@ -229,7 +231,7 @@ class Player(msgspec.Struct, frozen=True):
     def require_payable(self) -> None:
         """What withdrawals need: their money is theirs, unless the block is of a kind that holds it. Raises NotFound, PlayerBlocked."""
         self.require()
-        if self.status is Status.BLOCKED and self.block_reason in gates.BLOCKS_THAT_HOLD_MONEY:
+        if self.block_reason in gates.BLOCKS_THAT_HOLD_MONEY:
             raise PlayerBlocked
 
     def may_contact(self, channel: Channel, _at: datetime) -> Verdict:
@@ -265,7 +267,8 @@ def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa:
         case Blocked(reason):
             return change(player, status=Status.BLOCKED, block_reason=reason)
         case Unblocked():
-            return change(player, status=Status.PENDING if player.awaiting else Status.ACTIVE, block_reason=None)
+            ended = Status.PENDING if player.awaiting else Status.ACTIVE
+            return change(player, status=player.status if player.status is Status.CLOSED else ended, block_reason=None)
         case MadeDormant():
             return change(player, status=Status.DORMANT)
         case Reactivated():
@@ -306,13 +309,6 @@ def stream(player_id: PlayerId) -> Stream[Player]:
 
 
 # Decisions
-
-
-class Underage(RuleRefused):
-    """Facts: minimum (years)."""
-
-    code = "underage"
-    title = "The person is too young to play there"
 
 
 class PlayerClosed(Conflict):
@@ -365,22 +361,16 @@ def record_profile(
     player.require()
     if player.status is Status.CLOSED:
         raise PlayerClosed
-    refuse_underage(profile.jurisdiction or player.jurisdiction, birth_date, at)
+    jurisdiction = profile.jurisdiction or player.jurisdiction
+    if profile.jurisdiction:
+        eligibility.require_jurisdiction(jurisdiction, profile.address_country or player.country)
+    eligibility.require_age_to_move(player.jurisdiction, jurisdiction, birth_date, at)
     return [profile, _duplicates(alike)] if alike else [profile]
 
 
 def _duplicates(alike: Mapping[str, Sequence[str]]) -> DuplicatesFound:
     found = sorted({PlayerId(f"player_{suffix}") for suffixes in alike.values() for suffix in suffixes})
     return DuplicatesFound(tuple(sorted(alike)), tuple(found[:DUPLICATES_MAX]))
-
-
-def refuse_underage(jurisdiction: str, birth_date: date | None, at: datetime) -> None:
-    """Raises Underage. Who does not say when they were born stays unverified, which gates (policies/gates.py) ask for."""
-    if birth_date is None:
-        return
-    minimum = gates.age_minimum(jurisdiction, at)
-    if gates.age(birth_date, at.date()) < minimum:
-        raise Underage(minimum=minimum)
 
 
 def give_consent(player: Player, *, channels: Sequence[Channel]) -> list[PlayerEvent]:
@@ -405,26 +395,29 @@ def activate(player: Player, *, identified: bool) -> list[PlayerEvent]:
     if player.status is Status.BLOCKED:
         raise PlayerBlocked
     if "kyc" in player.awaiting and not identified:
-        raise GateClosed(action="activate", level=gates.Level.IDENTITY, reason="kyc.deadline")
+        waits = gates.awaited(player.jurisdiction, player.registered_at)
+        raise GateClosed(action="activate", level=waits.level, reason=waits.reason, verified=waits.verified)
     if player.status is Status.PENDING:
         return [Activated()]
     return [Reactivated()] if player.status is Status.DORMANT else []
 
 
 def block(player: Player, *, reason: str) -> list[PlayerEvent]:
-    """Stop deposits at once. Asking again records nothing."""
+    """Stop deposits at once. A further reason stands instead of the first, unless that holds the money and this does not.
+
+    Asking again records nothing.
+    """
     player.require()
     if player.status is Status.CLOSED:
         raise PlayerClosed
-    if player.status is Status.BLOCKED:
-        return []
-    return [Blocked(reason=reason)]
+    lighter = player.block_reason in gates.BLOCKS_THAT_HOLD_MONEY and reason not in gates.BLOCKS_THAT_HOLD_MONEY
+    return [] if lighter or reason == player.block_reason else [Blocked(reason=reason)]
 
 
 def unblock(player: Player, *, reason: str) -> list[PlayerEvent]:
-    """End a block; an account that was waiting waits on."""
+    """End a block; an account that was waiting waits on, and one that is closed stays closed."""
     player.require()
-    return [Unblocked(reason=reason)] if player.status is Status.BLOCKED else []
+    return [] if player.block_reason is None else [Unblocked(reason=reason)]
 
 
 def make_dormant(player: Player) -> list[PlayerEvent]:

@@ -36,6 +36,9 @@ OWN: Final = (CASH, BONUS, RESERVED, RECEIVABLE)
 DEPOSIT: Final = "deposit"
 """The code of the transfers that settle deposits."""
 
+HISTORY: Final = "deposit_history"
+"""And of those that settle deposits of the past, which no limit has counted."""
+
 
 class Transfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`money` leaves the account `source` and enters the account `target`."""
@@ -126,10 +129,13 @@ KINDS: tuple[type[WalletEvent], ...] = (Credited, Reserved, Released, Debited, M
 
 
 class Wallet(msgspec.Struct, frozen=True):
-    """By currency. `deposited`: the sum of all deposits that were ever settled, whatever became of them afterwards."""
+    """By currency. `deposited`: the sum of all deposits that were ever settled, whatever became of them afterwards; `imported`:
+    what of it is of the past.
+    """
 
     balances: dict[str, Accounts] = {}
     deposited: dict[str, int] = {}
+    imported: dict[str, int] = {}
 
     def balance(self, currency: str) -> Accounts:
         return self.balances.get(currency, _NOTHING)
@@ -169,15 +175,18 @@ def _after(before: Accounts, transfer: Transfer | Movement) -> Accounts:
 
 
 def evolve(wallet: Wallet, event: WalletEvent, _at: datetime) -> Wallet:
+    change = msgspec.structs.replace
     if isinstance(event, Moved):
-        return Wallet({**wallet.balances, currency_of(event): event.accounts}, wallet.deposited)
-    currency, balance = event.transfer.money.currency, event.balance
+        return change(wallet, balances={**wallet.balances, currency_of(event): event.accounts})
+    currency, balance, transfer = event.transfer.money.currency, event.balance, event.transfer
     before = wallet.balance(currency)
     after = Accounts(balance.cash, before.bonus, balance.reserved, before.receivable)
-    deposited = wallet.deposited
-    if isinstance(event, Credited) and event.transfer.code == DEPOSIT:
-        deposited = {**deposited, currency: deposited.get(currency, 0) + event.transfer.money.amount}
-    return Wallet({**wallet.balances, currency: after}, deposited)
+    deposited, imported = wallet.deposited, wallet.imported
+    if isinstance(event, Credited) and transfer.code in (DEPOSIT, HISTORY):
+        deposited = {**deposited, currency: deposited.get(currency, 0) + transfer.money.amount}
+        if transfer.code == HISTORY:
+            imported = {**imported, currency: imported.get(currency, 0) + transfer.money.amount}
+    return Wallet({**wallet.balances, currency: after}, deposited, imported)
 
 
 WALLETS = Aggregate("wallet", initial=Wallet(), evolve=evolve, events=KINDS)

@@ -82,6 +82,11 @@ def _associated(event_id: str, path: str) -> bytes:
     return f"{event_id}\n{path}".encode()
 
 
+def normalised(text: str) -> str:
+    """However a value is written (case, width and surrounding blanks), this is the same."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
 class RegionKey:
     """Wraps data keys and keys the blind indexes; 32 secret bytes from a file that only the service may read."""
 
@@ -109,8 +114,7 @@ class RegionKey:
 
     def digest(self, field: str, text: str) -> bytes:
         """The blind index of a value, however it is written (case, width and surrounding blanks do not matter)."""
-        normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).strip()
-        return hmac.digest(self._index, f"{field}\n{normal}".encode(), "sha256")[:16]
+        return hmac.digest(self._index, f"{field}\n{normalised(text)}".encode(), "sha256")[:16]
 
 
 class Owed(NamedTuple):
@@ -209,13 +213,18 @@ class Vault:
             )
             return [row[0] for row in await cursor.fetchall()]
 
-    async def find_all(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
-        """The same for many (field, value) at once; what is found by none is left out."""
+    async def find_registered(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+        """The same for many (field, value) at once, of players who are registered in a log held here; what finds none is left out.
+
+        (Words are kept before their registration is appended, and stay if it never comes.)
+        """
         digests = {(field, self._region_key.digest(field, value)): (field, value) for field, value in words}
         async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
             await cursor.execute(
                 """SELECT i.field, i.digest, i.subject
                      FROM unnest(%b, %b) AS q (field, digest) JOIN vault.blind_index AS i USING (field, digest)
+                    WHERE EXISTS (SELECT FROM ledger.entry AS e
+                                   WHERE e.stream = 'player-' || i.subject AND e.version = 1)
                     ORDER BY i.subject""",
                 (
                     packing.text_array([field for field, _ in digests]),

@@ -14,6 +14,7 @@ from policies.currencies import EXPONENTS
 
 ALWAYS = "always"
 _OTHERWISE = "*"
+_NORDIC = ("SEK", "NOK", "DKK")
 
 Thresholds = Mapping[str, int]
 """Whole units (euros, not cents) by currency; "*" for any other."""
@@ -33,16 +34,19 @@ class Rule(msgspec.Struct, frozen=True):
 
 ADJUST = "/v1/players/{player_id}/adjustments"
 PAY_OUT = "/v1/transactions/{transaction_id}/approve"
+RETURN = "/v1/transactions/{transaction_id}/return"
+"""By hand, of a withdrawal that was paid: then the player gets money for which we have only one person's word."""
 
 RULES: Mapping[str, Rule] = {
     ADJUST: Rule(
         24,
         {
-            "operator_day": {"EUR": 100, "SEK": 1_000, "JPY": 15_000, _OTHERWISE: 100},
-            "player_day": {"EUR": 250, "SEK": 2_500, "JPY": 40_000, _OTHERWISE: 250},
+            "operator_day": {"EUR": 100, **dict.fromkeys(_NORDIC, 1_000), "JPY": 15_000, _OTHERWISE: 100},
+            "player_day": {"EUR": 250, **dict.fromkeys(_NORDIC, 2_500), "JPY": 40_000, _OTHERWISE: 250},
         },
     ),
-    PAY_OUT: Rule(72, {"amount": {"EUR": 2_000, "SEK": 20_000, "JPY": 300_000, _OTHERWISE: 2_000}}),
+    PAY_OUT: Rule(72, {"amount": {"EUR": 2_000, **dict.fromkeys(_NORDIC, 20_000), "JPY": 300_000, _OTHERWISE: 2_000}}),
+    RETURN: Rule(72, {"amount": {_OTHERWISE: 0}}),
 }
 
 

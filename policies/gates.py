@@ -51,11 +51,24 @@ PLAY = frozenset({Action.DEPOSIT, Action.FREE_PLAY, Action.BET, Action.BONUS})
 
 
 class Missing(NamedTuple):
-    """Why a gate is closed: which level would open it (with a verified age, if `age`), and the rule that says so."""
+    """Why a gate is closed: which level would open it (with a verified age, if `age`), and the rule that says so.
+
+    `verified`: whether that rule was read where it is made; the house's own always are.
+    """
 
     level: Level
     reason: str
     age: bool = False
+    verified: bool = True
+
+
+class AgeMinimum(NamedTuple):
+    """In years, and the rule that says so. `of_law`: a jurisdiction's, and not the house's."""
+
+    years: int
+    rule: str
+    verified: bool
+    of_law: bool
 
 
 # The house's own policy
@@ -141,11 +154,12 @@ def missing(
     """
     law = rules.of(jurisdiction, at)
     if not age_verified and action in _before_age(law):
-        return Missing(Level.IDENTITY, "age_verification.before", age=True)
+        rule = law["age_verification.before"]
+        return Missing(Level.IDENTITY, rule.name, age=True, verified=rule.verified)
     if not level.reaches(Level.IDENTITY):
-        reason = _unidentified(law, action, deposited, currency, registered_at, at)
-        if reason:
-            return Missing(Level.IDENTITY, reason)
+        refuses = _unidentified(law, action, deposited, currency, registered_at, at)
+        if refuses is not None:
+            return Missing(Level.IDENTITY, refuses.name, verified=refuses.verified)
     if action is Action.WITHDRAW and _says(law, "kyc.withdrawal_may_trigger_new_request", value=False):
         return None
     return _house(action, level, deposited, currency, registered_at, at)
@@ -153,16 +167,16 @@ def missing(
 
 def _unidentified(
     law: Mapping[str, Rule], action: Action, deposited: int, currency: str, registered_at: datetime, at: datetime
-) -> str | None:
+) -> Rule | None:
     """The rule that refuses the action to a player whose identity is not verified."""
     deadline = law.get("kyc.deadline")
     if deadline is not None and action in _after(deadline, registered_at, at):
-        return deadline.name
+        return deadline
     maximum = law.get("kyc.deposit_max_before_verification")
     if maximum is not None and action is Action.DEPOSIT and (currency != maximum.unit or deposited > _number(maximum)):
-        return maximum.name
+        return maximum
     if action is Action.WITHDRAW and _says(law, "kyc.payout_before_verification", value=False):
-        return "kyc.payout_before_verification"
+        return law["kyc.payout_before_verification"]
     return None
 
 
@@ -214,18 +228,30 @@ def awaits_identity(jurisdiction: str, at: datetime, rules: Rules = RULES) -> bo
     return deadline is not None and deadline.value in _BEFORE_ACTIVATION
 
 
-def due_at(jurisdiction: str, registered_at: datetime, at: datetime, rules: Rules = RULES) -> datetime:
-    """Until when a player whom we ask at `at` must have shown who they are."""
+def awaited(jurisdiction: str, registered_at: datetime, rules: Rules = RULES) -> Missing:
+    """What an account that was registered there then waits for."""
+    rule = rules.of(jurisdiction, registered_at).get("kyc.deadline")
+    return Missing(Level.IDENTITY, "kyc.deadline", verified=rule is None or rule.verified)
+
+
+def due_at(level: Level, jurisdiction: str, registered_at: datetime, at: datetime, rules: Rules = RULES) -> datetime:
+    """Until when a player whom we ask at `at` must have shown what the level needs: the law's deadline, which is for the
+    identity and counts from the registration; once that is over, and for more than the identity, the house's days.
+    """
     deadline = rules.of(jurisdiction, at).get("kyc.deadline")
-    if deadline is not None and isinstance(deadline.value, timedelta):
-        return max(at, registered_at + deadline.value)
+    if level is Level.IDENTITY and deadline is not None and isinstance(deadline.value, timedelta):
+        due = registered_at + deadline.value
+        if due > at:
+            return due
     return at + timedelta(days=HOUSE_KYC_DAYS)
 
 
-def age_minimum(jurisdiction: str, at: datetime, rules: Rules = RULES) -> int:
-    """Years."""
+def age_minimum(jurisdiction: str, at: datetime, rules: Rules = RULES) -> AgeMinimum:
+    """From which age on one may play there."""
     rule = rules.of(jurisdiction, at).get("age.minimum")
-    return HOUSE_AGE_MINIMUM if rule is None else _number(rule)
+    if rule is None:
+        return AgeMinimum(HOUSE_AGE_MINIMUM, "house.age_minimum", verified=True, of_law=False)
+    return AgeMinimum(_number(rule), rule.name, rule.verified, of_law=True)
 
 
 def age(born: date, on: date) -> int:

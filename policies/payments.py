@@ -4,7 +4,9 @@ What may be paid in and out by each method and in each currency: the house's own
 A method is a provider's name. Amounts are in whole units of the currency, here as everywhere in policies, and become minor
 units in `of`.
 
-Invariant: for each method and currency there is exactly one rule, the most particular one.
+Invariants:
+    - for each method and currency there is exactly one rule, the most particular one;
+    - nothing goes out by itself for which policies.approvals wants two people (a test compares).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Method(NamedTuple):
     withdrawal_min: int | None = None
     withdrawal_max: int | None = None
     automatic: int = 500
-    automatic_fast: int = 2_500
+    automatic_fast: int = 2_000
     deposit_hours: int = 24
     withdrawal_hours: int = 7 * 24
 
@@ -50,8 +52,8 @@ class Terms(NamedTuple):
     withdrawal_lives: timedelta
 
 
-_TENFOLD = Method(automatic=5_000, automatic_fast=25_000)
-_HUNDREDFOLD = Method(automatic=50_000, automatic_fast=250_000)
+_TENFOLD = Method(automatic=5_000, automatic_fast=20_000)
+_HUNDREDFOLD = Method(automatic=50_000, automatic_fast=200_000)
 
 METHODS: Mapping[tuple[str, str], Method] = {
     ("", ""): Method(),
@@ -67,6 +69,9 @@ FAST_PAYOUT = "fast_payout"
 
 REVIEW_TAGS = frozenset({"risk", "bonus_abuse", "pep"})
 """Tags of players each of whose withdrawals a person looks at."""
+
+WEIGHTY_TAGS = REVIEW_TAGS | {FAST_PAYOUT}
+"""Tags on which it depends whether money goes out unseen: not everybody who may tag a player may set or remove these."""
 
 
 @lru_cache(1024)

@@ -2,11 +2,12 @@
 What the law asks for, jurisdiction by jurisdiction: rules.csv, loaded and typed.
 
 Each row names its source and what was quoted from it. A row whose `status` is `unverified` was not read in a law or at an
-authority; it is applied like any other, and whoever shows it says so. No row means «not researched», never «no rule».
+authority; it is applied like any other, and whoever shows it says so (docs/reference/rules.md lists them). No row means «not researched», never «no rule».
 
 Invariants:
     - a unit that is not known here, or a value that is not of its unit, refuses to load;
     - a row is applied from its first day (UTC) on; without one it is in force;
+    - in a part of a country (ISO 3166-2) what holds in all of it holds too, unless the part has a rule of the same name;
     - of two rows of one rule the later that is in force applies.
 """
 
@@ -94,6 +95,7 @@ class Rules:
         self._by_jurisdiction: dict[str, list[Rule]] = {}
         for rule in sorted(rules, key=lambda rule: rule.effective_from or date.min):
             self._by_jurisdiction.setdefault(rule.jurisdiction, []).append(rule)
+        self._in_parts = {country_of(name) for name in self._by_jurisdiction} - self._by_jurisdiction.keys()
         self._on = lru_cache(1_000)(self._in_force)
 
     def of(self, jurisdiction: str, at: datetime) -> Mapping[str, Rule]:
@@ -101,8 +103,20 @@ class Rules:
         return self._on(jurisdiction, at.date())
 
     def _in_force(self, jurisdiction: str, day: date) -> Mapping[str, Rule]:
+        country = country_of(jurisdiction)
+        whole = {} if country == jurisdiction else self._on(country, day)
         rules = self._by_jurisdiction.get(jurisdiction, ())
-        return MappingProxyType({r.name: r for r in rules if r.effective_from is None or r.effective_from <= day})
+        own = {r.name: r for r in rules if r.effective_from is None or r.effective_from <= day}
+        return MappingProxyType({**whole, **own})
+
+    def only_in_parts(self, country: str) -> bool:
+        """Whether rules are known for parts of the country and none for all of it."""
+        return country in self._in_parts
+
+
+def country_of(jurisdiction: str) -> str:
+    """The country (ISO 3166-1) of a jurisdiction, which may be a part of it (ISO 3166-2)."""
+    return jurisdiction.partition("-")[0]
 
 
 def load(table: bytes) -> Rules:

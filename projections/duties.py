@@ -114,6 +114,8 @@ _PAYMENTS = (
             payouts.PayoutAccepted: over,
             payouts.PayoutDeclined: over,
             payouts.PayoutDropped: over,
+            payouts.PayoutDisputed: over,
+            payouts.PayoutDisputed: over,
         },
     ),
     Duty(
@@ -146,13 +148,27 @@ def _deadline(level: Level) -> Duty:
     )
 
 
-def _last_day_is_over(_recorded: Recorded, event: kyc.Approved) -> int | None:
-    last: date | None = event.document_expires
-    return None if last is None else at(datetime.combine(last, time(), UTC) + timedelta(days=1))
+def _document(name: str, level: Level, *ends: type[Event]) -> Duty:
+    """The last day of what showed a level; what shows another is a duty of its own."""
+
+    def approved(_recorded: Recorded, event: kyc.Approved) -> int | Leave | None:
+        last: date | None = event.document_expires
+        if event.level is not level:
+            return LEAVE
+        return None if last is None else at(datetime.combine(last, time(), UTC) + timedelta(days=1))
+
+    def rejected(_recorded: Recorded, event: kyc.Rejected) -> Leave | None:
+        return None if level.reaches(event.level) else LEAVE
+
+    return Duty(name, {kyc.Approved: approved, kyc.Rejected: rejected, **dict.fromkeys(ends, over)})
 
 
 KYC_DEADLINES = tuple(_deadline(level) for level in Level if level is not Level.NONE)
-_PLAYERS = (*KYC_DEADLINES, Duty("kyc_document", {kyc.Approved: _last_day_is_over, kyc.Expired: over}))
+KYC_DOCUMENTS = (
+    _document("kyc_document", Level.IDENTITY, kyc.Expired),
+    _document("kyc_document_enhanced", Level.ENHANCED, kyc.Expired, kyc.EnhancedExpired),
+)
+_PLAYERS = (*KYC_DEADLINES, *KYC_DOCUMENTS)
 
 
 # Tickets

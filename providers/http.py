@@ -8,7 +8,8 @@ A provider over HTTP: a signed POST of JSON for each payout, and a signed answer
 
 Invariants:
     - any other status, a time-out, a lost connection is no answer: it is asked again, with the same key;
-    - an answer counts only if it is signed now and speaks of this transaction and this money.
+    - an answer counts only if it is signed now and speaks of this transaction and this money;
+    - what it says can stand in the log: text that may be kept (domain.ijson), and not too long.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import httpx2
 import msgspec
 
+from domain.ijson import NotText, require_text
 from domain.kernel import Money
 from providers import signing
 from providers.known import Known
@@ -29,6 +31,8 @@ from providers.port import Accepted, Answer, Declined, Payout, Unanswered, Unbel
 TIMEOUT_S = 10.0
 TRIES = 3
 PAUSE_S = 0.2
+REFERENCE_CHARACTERS_MAX = 200
+REASON_CHARACTERS_MAX = 500
 _OK = 200
 
 _encode = msgspec.json.Encoder().encode
@@ -46,8 +50,8 @@ class _Answered(msgspec.Struct, frozen=True):
     amount: int
     currency: str
     status: Literal["accepted", "declined"]
-    reference: str = ""
-    reason: str = ""
+    reference: Annotated[str, msgspec.Meta(max_length=REFERENCE_CHARACTERS_MAX)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)] = ""
 
 
 _decoder = msgspec.json.Decoder(_Answered)
@@ -107,9 +111,12 @@ class HttpProvider:
         """Raises Unbelievable."""
         try:
             signing.verify(self._secret, header, raw, int(self._clock()))
+            require_text(raw)
             answer = _decoder.decode(raw)
-        except (signing.BadSignature, msgspec.DecodeError) as error:
+        except (signing.BadSignature, msgspec.DecodeError, RecursionError) as error:
             raise Unbelievable(f"{self.name}: {error}") from error
+        except NotText as error:
+            raise Unbelievable(f"{self.name}'s answer holds {error}") from error
         if (answer.transaction, Money(answer.amount, answer.currency)) != (payout.transaction, payout.money):
             raise Unbelievable(f"{self.name} answers about another payout than {payout.transaction}")
         if answer.status == "declined":

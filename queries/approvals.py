@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 
@@ -16,11 +17,12 @@ from queries.context import Context, page_size, read_cursor, write_cursor
 _COLUMNS = """id, version, player, status, action, path, body, hash, reasons, requester, requested_at, expires_at,
               decided_at, decided_by, reject_reason"""
 _GET = f"SELECT {_COLUMNS} FROM read.approval WHERE id = %s"
-_PAGE = f"""
-    SELECT {_COLUMNS} FROM read.approval
-     WHERE (%s::text IS NULL OR status = %s) AND (%s::text IS NULL OR player = %s)
-       AND (%s::timestamptz IS NULL OR expires_at < %s) AND (expires_at, id) > (%s, %s)
-     ORDER BY expires_at, id LIMIT %s"""
+_CHOSEN: Mapping[str, LiteralString] = {
+    "status": "status = %s",
+    "player": "player = %s",
+    "due_before": "expires_at < %s",
+    "cursor": "(expires_at, id) > (%s, %s)",
+}
 _MICROSECOND = timedelta(microseconds=1)
 STATUSES = frozenset(Status) - {Status.UNKNOWN}
 
@@ -78,24 +80,26 @@ async def page(
         raise Invalid("not a status of an approval", parameter="status")
     if player is not None:
         parse_id("player", player)
-    before = None if due_before is None else instant(microseconds(due_before, "due_before"))
-    after, id_ = _place(cursor) if cursor is not None else (EPOCH, "")
-    rows = await context.fetch(_PAGE, status, status, player, player, before, before, after, id_, limit + 1)
+    wanted: dict[str, Sequence[object]] = {
+        name: (value,) for name, value in (("status", status), ("player", player)) if value is not None
+    }
+    if due_before is not None:
+        wanted["due_before"] = (instant(microseconds(due_before, "due_before")),)
+    if cursor is not None:
+        expires_us, id_ = read_cursor(cursor, tuple[int, str])
+        parse_id("approval", id_)
+        wanted["cursor"] = (instant(expires_us), id_)
+    chosen: LiteralString = " AND ".join([_CHOSEN[name] for name in wanted]) or "true"
+    rows = await context.fetch(
+        f"SELECT {_COLUMNS} FROM read.approval WHERE {chosen} ORDER BY expires_at, id LIMIT %s",
+        *(argument for arguments in wanted.values() for argument in arguments),
+        limit + 1,
+    )
     items = [_approval(*row) for row in rows[:limit]]
     if len(rows) <= limit:
         return ApprovalPage(items, None)
     last = items[-1]
     return ApprovalPage(items, write_cursor((last.expires_at - EPOCH) // _MICROSECOND, last.id))
-
-
-def _place(cursor: str) -> tuple[datetime, str]:
-    """Raises Invalid."""
-    expires_us, id_ = read_cursor(cursor, tuple[int, str])
-    parse_id("approval", id_)
-    try:
-        return instant(expires_us), id_
-    except OverflowError:
-        raise Invalid("not a cursor of this list") from None
 
 
 def _approval(id_: str, version: int, player: str, status: str, *rest: Any) -> Approval:

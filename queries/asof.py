@@ -15,7 +15,7 @@ from domain.transactions import Kind, Status
 from eventstore.record import Codec, Entry, Recorded
 from queries import events, history
 from queries.audit import AuditEvent, shown, with_proofs
-from queries.context import Context
+from queries.context import LAST_US, Context
 from queries.events import END_US, Log, Row, Selection
 from queries.history import Account
 from queries.players import Balance, DepositLimit, Facts, Personal, facts, opened
@@ -132,7 +132,7 @@ def microseconds(text: str, parameter: str) -> int:
         since = datetime.fromisoformat(text) - EPOCH
     except (ValueError, OverflowError):  # no day of the calendar
         raise UnknownMoment(parameter=parameter) from None
-    return max(0, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+    return min(max(0, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds), LAST_US)
 
 
 async def _rows(context: Context, player_id: PlayerId, held: list[Log]) -> list[Row]:

@@ -19,6 +19,9 @@ from domain.kernel import Sealed
 from domain.players import DataKey
 
 LIMIT_MAX = 200
+_NO_CURSOR = "not a cursor of this list"
+_FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""µs since 1970 of the first and the last moment that a datetime can hold. (No position, version or amount of ours is larger.)"""
 
 T = TypeVar("T")
 
@@ -68,10 +71,14 @@ def write_cursor(*place: str | int) -> str:
 
 
 def read_cursor(cursor: str, kind: type[T]) -> T:
-    """The place that a cursor of ours names. Raises Invalid for any other text."""
+    """The place that a cursor of ours names: numbers are times, positions, versions or amounts. Raises Invalid for any other text."""
     try:
-        return msgspec.json.decode(
+        place = msgspec.json.decode(
             base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True), type=kind
         )
-    except (binascii.Error, ValueError):  # msgspec's errors are ValueErrors, and so is text that is not ASCII
-        raise Invalid("not a cursor of this list") from None
+    except (binascii.Error, ValueError, RecursionError):  # msgspec's are ValueErrors, and so is text that is not ASCII
+        raise Invalid(_NO_CURSOR) from None
+    for each in place if isinstance(place, tuple) else (place,):
+        if (isinstance(each, int) and not _FIRST_US <= each <= LAST_US) or (isinstance(each, str) and "\0" in each):
+            raise Invalid(_NO_CURSOR)  # no datetime, and no text of PostgreSQL, holds it
+    return place

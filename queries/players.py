@@ -20,7 +20,7 @@ from eventstore.record import Codec, Entry
 from policies.gates import Level
 from projections.known import Known, Told
 from projections.players import Standing
-from queries.context import LIMIT_MAX, Context, page_size, read_cursor, write_cursor
+from queries.context import Context, page_size, read_cursor, write_cursor
 from queries.positions import MADE
 
 _CARD = f"""
@@ -35,7 +35,6 @@ _CARD = f"""
            ({MADE} WHERE projection = 'players' AND live) AS m
      WHERE p.id = %s"""
 _CHOSEN: Mapping[str, LiteralString] = {
-    "status": "p.status = %s",
     "brand": "p.brand = %s",
     "country": "p.country = %s",
     "tag": "EXISTS (SELECT FROM read.player_tag AS t WHERE t.tag = %s AND t.player = p.id)",
@@ -45,8 +44,8 @@ _CHOSEN: Mapping[str, LiteralString] = {
 _EVENTS = """
     SELECT l.name, e.position, e.recorded, e.leaf, e.body FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
      WHERE e.stream = %s ORDER BY e.version"""
-_SUMMARIES = """
-    SELECT id, status, brand, country, currency, registered_at FROM read.player WHERE id = ANY (%s) ORDER BY id DESC"""
+_HAVING: Mapping[str, LiteralString] = {status: f"p.status = '{status}'" for status in players.Status}
+"""Written out, so that a plan for any parameters may use the index of those who are not active."""
 _AFTER_ALL = "player_~"
 _CODEC = Codec(AGGREGATES)
 
@@ -298,20 +297,34 @@ def facts(player: Player, known: Known, kyc: Kyc, login: Login) -> Facts:
     )
 
 
-async def page(context: Context, cursor: str | None = None, limit: int = 50, **chosen: str) -> PlayerPage:
+async def page(
+    context: Context,
+    cursor: str | None = None,
+    limit: int = 50,
+    *,
+    among: Sequence[PlayerId] | None = None,
+    status: str | None = None,
+    **chosen: str,
+) -> PlayerPage:
     """
     A page of all players, or of those with a status, brand, country or tag, or registered in a time (registered_from ≤ … <
-    registered_to; a day or an RFC 3339 time). Raises Invalid.
+    registered_to; a day or an RFC 3339 time). `among`: only of these, if they are registered. Raises Invalid.
     """
     page_size(limit)
     (before,) = read_cursor(cursor, tuple[str]) if cursor else (_AFTER_ALL,)
+    if status is not None and status not in _HAVING:
+        raise Invalid("no player has this status", parameter="status")
     conditions: list[LiteralString] = ["p.id < %s", *(_CHOSEN[name] for name in chosen)]
-    values = [_value(name, text) for name, text in chosen.items()]
+    values: list[object] = [before, *(_value(name, text) for name, text in chosen.items())]
+    if status is not None:
+        conditions.append(_HAVING[status])
+    if among is not None:
+        conditions.append("p.id = ANY (%s::text[])")
+        values.append(list(among))
     rows = await context.fetch(
         "SELECT p.id, p.status, p.brand, p.country, p.currency, p.registered_at FROM read.player AS p WHERE "
         + " AND ".join(conditions)
         + " ORDER BY p.id DESC LIMIT %s",
-        before,
         *values,
         limit + 1,
     )
@@ -320,7 +333,7 @@ async def page(context: Context, cursor: str | None = None, limit: int = 50, **c
 
 
 def _value(name: str, text: str) -> str | datetime:
-    if "\0" in text or (name == "status" and text not in set(players.Status)):  # no text of PostgreSQL holds the former
+    if "\0" in text:  # no text of PostgreSQL holds it
         raise Invalid(f"no player has this {name}", parameter=name)
     if not name.startswith("registered_"):
         return text
@@ -345,12 +358,6 @@ async def may_contact(context: Context, player_id: PlayerId, channel: str, at: d
     state.require()
     verdict = state.may_contact(Channel(channel), at)
     return MayContact(player_id, Channel(channel), verdict.allowed, verdict.reason)
-
-
-async def summaries(context: Context, ids: Sequence[PlayerId]) -> PlayerPage:
-    """Those of the given players that are registered, in the newest first: what a look-up has found."""
-    rows = await context.fetch(_SUMMARIES, list(ids[:LIMIT_MAX]))
-    return PlayerPage([PlayerSummary(*row) for row in rows], None)
 
 
 def _deposit_limit(

@@ -20,13 +20,16 @@ from queries.history import streams_of
 
 _LAST = (2**63 - 1, "~", 2**63 - 1)
 _HAPPENED = """
-    SELECT e.recorded, l.name, e.position, e.body
-      FROM (SELECT unnest(%s::text[]) UNION ALL
-            SELECT replace(id, '_', '-') FROM read.transaction WHERE player = %s UNION ALL
-            SELECT replace(id, '_', '-') FROM read.ticket WHERE player = %s) AS s (stream)
-           JOIN ledger.entry AS e USING (stream) JOIN ledger.log AS l ON l.id = e.log
-     WHERE (e.recorded, l.name COLLATE "C", e.position) < (%s, %s, %s)
-     ORDER BY e.recorded DESC, l.name COLLATE "C" DESC, e.position DESC LIMIT %s"""
+    WITH page AS MATERIALIZED (
+        SELECT e.recorded, l.name COLLATE "C" AS name, e.position, e.log
+          FROM (SELECT unnest(%s::text[]) UNION ALL
+                SELECT replace(id, '_', '-') FROM read.transaction WHERE player = %s UNION ALL
+                SELECT replace(id, '_', '-') FROM read.ticket WHERE player = %s) AS s (stream)
+               JOIN ledger.entry AS e USING (stream) JOIN ledger.log AS l ON l.id = e.log
+         WHERE (e.recorded, l.name COLLATE "C", e.position) < (%s, %s, %s)
+         ORDER BY e.recorded DESC, l.name COLLATE "C" DESC, e.position DESC LIMIT %s)
+    SELECT p.recorded, p.name, p.position, e.body FROM page AS p JOIN ledger.entry AS e USING (log, position)
+     ORDER BY p.recorded DESC, p.name DESC, p.position DESC"""
 _NOTES = """
     SELECT e.version, e.recorded, e.body FROM ledger.entry AS e
      WHERE e.stream = %s AND e.type = 'player.noted' AND e.version < %s ORDER BY e.version DESC LIMIT %s"""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 
@@ -20,12 +21,14 @@ _FIRST = f"SELECT {_COLUMNS} FROM read.transaction WHERE player = %s ORDER BY re
 _NEXT = f"""
     SELECT {_COLUMNS} FROM read.transaction WHERE player = %s AND (requested_at, id) < (%s, %s)
      ORDER BY requested_at DESC, id DESC LIMIT %s"""
-_CHOSEN = f"""
-    SELECT {_COLUMNS} FROM read.transaction
-     WHERE (requested_at, id) < (coalesce(%s, 'infinity'::timestamptz), %s) AND requested_at >= coalesce(%s, '-infinity'::timestamptz)
-           AND (%s::text IS NULL OR status = %s) AND (%s::text IS NULL OR kind = %s)
-           AND (%s::text IS NULL OR provider = %s)
-     ORDER BY requested_at DESC, id DESC LIMIT %s"""
+_CHOSEN: Mapping[str, LiteralString] = {
+    "status": "status = %s",
+    "kind": "kind = %s",
+    "provider": "provider = %s",
+    "requested_from": "requested_at >= %s",
+    "requested_to": "requested_at < %s",
+    "cursor": "(requested_at, id) < (%s, %s)",
+}
 _SUMMARY = f"""
     SELECT m.positions, m.code, p.kind, p.status, p.currency, p.count, p.amount
       FROM ({MADE} WHERE projection = 'transactions' AND live) AS m LEFT JOIN read.payments AS p ON true
@@ -137,12 +140,24 @@ async def page(
         raise Invalid(f"a kind is one of {', '.join(KINDS)}", parameter="kind")
     if "\0" in (provider or ""):
         raise Invalid("no provider has this name", parameter="provider")
-    since, before, id_ = _instant(requested_from, "requested_from"), _instant(requested_to, "requested_to"), ""
+    given = {
+        "status": status,
+        "kind": kind,
+        "provider": provider,
+        "requested_from": _instant(requested_from, "requested_from"),
+        "requested_to": _instant(requested_to, "requested_to"),
+    }
+    wanted: dict[str, Sequence[object]] = {name: (value,) for name, value in given.items() if value is not None}
     if cursor is not None:
         requested_us, id_ = read_cursor(cursor, tuple[int, str])
-        before = instant(requested_us)
-    chosen = (status, status, kind, kind, provider, provider)
-    return _page(await context.fetch(_CHOSEN, before, id_, since, *chosen, limit + 1), limit)
+        wanted["cursor"] = (instant(requested_us), id_)
+    chosen: LiteralString = " AND ".join([_CHOSEN[name] for name in wanted]) or "true"
+    rows = await context.fetch(
+        f"SELECT {_COLUMNS} FROM read.transaction WHERE {chosen} ORDER BY requested_at DESC, id DESC LIMIT %s",
+        *(argument for arguments in wanted.values() for argument in arguments),
+        limit + 1,
+    )
+    return _page(rows, limit)
 
 
 async def summary(context: Context) -> PaymentsSummary:

@@ -12,16 +12,20 @@ between, nobody is paid who could still be paid otherwise.
 Invariants:
     - killed at any step, the reaction goes on from the log: a command has one effect by its id, a payout by its key;
     - no answer is no refusal: it is asked again, later and later, as long as the withdrawal is sent and nothing else;
-    - an answer that cannot be believed changes nothing.
+    - an answer that cannot be believed changes nothing, and one that contradicts another is a command of its own, so it is heard;
+    - a provider that never answers holds up its own payouts only.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from access.policy import service
@@ -31,7 +35,8 @@ from commands.identity import command_id
 from commands.plan import Context, Plan, Receipt
 from domain import players, transactions
 from domain.errors import Rejected
-from domain.kernel import Sealed, TransactionId
+from domain.kernel import Sealed, TransactionId, partition_of
+from domain.payouts import AnsweredOtherwise
 from domain.players import Registered
 from domain.transactions import TRANSACTIONS, Status, WithdrawalRequested
 from eventstore.log import Streams
@@ -46,9 +51,12 @@ from replication import geo
 ACTOR = "reaction:payouts"
 ORDER, PAY = "payout_order", "payout"
 AT_ONCE = 16
+LINGER_S = 1.0
 _WHENEVER = datetime.max.replace(tzinfo=UTC)  # the clocks of PostgreSQL and of this process need not agree
 
 _log = structlog.get_logger(__name__)
+
+_canonical = msgspec.json.Encoder(order="sorted").encode  # for text that is RFC 8785
 
 
 class NotReadable(Exception):
@@ -65,7 +73,10 @@ class _Withdrawal(NamedTuple):
 
 
 class Payouts:
-    """Pays for the partitions that `log` owns. `is_alone`: no other region could keep a copy, so nothing is waited for."""
+    """Pays for the partitions that `log` owns. `is_alone`: no other region could keep a copy, so nothing is waited for.
+
+    AT_ONCE payouts are asked of one provider at once. What waits for it goes on beside the next steps, until `close`.
+    """
 
     def __init__(
         self,
@@ -80,6 +91,7 @@ class Payouts:
         *,
         is_alone: bool,
         clock: Clock = lambda: datetime.now(UTC),
+        linger_s: float = LINGER_S,
     ) -> None:
         self._log = log
         self._pool = pool
@@ -91,21 +103,53 @@ class Payouts:
         self._providers = providers
         self._is_alone = is_alone
         self._clock = clock
+        self._linger_s = linger_s
         self._patience = Patience()
+        self._under_way: dict[Pending, asyncio.Task[None]] = {}
+        self._deciding = asyncio.Semaphore(AT_ONCE)
+        self._lanes: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+        self._elsewhere: set[Pending] = set()
 
     async def step(self) -> None:
-        """Order and ask for what can be now, the oldest first; what one of them meets with holds up no other."""
+        """Begin whatever can be done now, the oldest first, and wait a moment for it."""
         owned = await self._streams.epochs(self._log)
         copied = await self._copied()
         now = self._clock()
         open_: set[Pending] = set()
-        ready: list[Pending] = []
         async for page in pending.pages(self._pool, (ORDER, PAY), owned, _WHENEVER):
             open_.update(page)
-            ready += [each for each in page if self._may_go(each, copied) and self._patience.is_over(each, now)]
+            for each in page:
+                if self._may_go(each, copied) and each not in self._under_way and self._patience.is_over(each, now):
+                    self._patience.tried(each, now)
+                    self._under_way[each] = asyncio.create_task(self._do(each))
         self._patience.forget_all_but(open_)
-        for first in range(0, len(ready), AT_ONCE):
-            await asyncio.gather(*(self._do(each) for each in ready[first : first + AT_ONCE]))
+        self._tell_of_elsewhere(open_)
+        await self._linger()
+
+    async def close(self) -> None:
+        """Wait for nobody any more. Who was asked is asked again by whoever goes on, with the same key."""
+        for task in self._under_way.values():
+            task.cancel()
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        self._under_way.clear()
+
+    async def _linger(self) -> None:
+        """Let what is under way come to its end, but do not wait for a provider that takes its time."""
+        if self._under_way:
+            await asyncio.wait(self._under_way.values(), timeout=self._linger_s)
+        done = [each for each, task in self._under_way.items() if task.done()]
+        await asyncio.gather(*[self._under_way.pop(each) for each in done])
+
+    def _tell_of_elsewhere(self, open_: Collection[Pending]) -> None:
+        """Of payouts that no log of ours can tell to be copied: their provider may have been asked, and nobody asks here."""
+        elsewhere = {each for each in open_ if each.kind == PAY and each.log != self._log}
+        for each in sorted(elsewhere - self._elsewhere):
+            _log.warning(
+                "ordered in another region's log, and not asked for here; a person resolves it",
+                transaction=f"transaction_{each.suffix}",
+                log=each.log,
+            )
+        self._elsewhere = elsewhere
 
     async def _copied(self) -> int | None:
         """Up to which position of our log another region holds a verified copy; None: there is nobody to wait for."""
@@ -119,17 +163,15 @@ class Payouts:
         return each.kind == ORDER or (each.log == self._log and (copied is None or each.position <= copied))
 
     async def _do(self, each: Pending) -> None:
-        self._patience.tried(each, self._clock())
         said = _log.bind(kind=each.kind, transaction=f"transaction_{each.suffix}")
         try:
-            withdrawal = await self._withdrawal(each)
-            provider = self._providers.get(withdrawal.requested.provider)
-            if provider is None:
-                said.info("nobody can be asked; a person resolves it", provider=withdrawal.requested.provider)
-            elif each.kind == ORDER:
-                await self._decide(payouts.order(withdrawal.id, provider.name, self._asking(each)))
-            else:
-                await self._pay(each, withdrawal, provider)
+            async with self._deciding:
+                provider = await self._prepare(each)
+            if provider is not None:
+                async with self._lanes[provider.name]:
+                    await self._pay(each, provider)
+        except AnsweredOtherwise as error:
+            said.error("a provider contradicts itself; a person resolves it", **error.facts)
         except Unbelievable as error:
             said.error("a provider's answer is not believed", error=str(error))
         except Unanswered as error:
@@ -139,26 +181,47 @@ class Payouts:
         except Exception:  # noqa: BLE001 — one payout's fault must not hold up the others
             said.exception("a payout failed; it is tried again")
 
-    async def _pay(self, each: Pending, withdrawal: _Withdrawal, provider: Provider) -> None:
-        """Raises Unanswered, Rejected."""
+    async def _prepare(self, each: Pending) -> Provider | None:
+        """Do what needs nobody else's word; returns who is to be asked to pay. Raises NotReadable, Rejected."""
+        withdrawal = await self._withdrawal(each)
+        if each.kind == PAY and withdrawal.status is not Status.SENT:
+            await self._drop(each, withdrawal)
+            return None
+        provider = self._providers.get(withdrawal.requested.provider)
+        if provider is None:
+            name = withdrawal.requested.provider
+            _log.info("nobody can be asked; a person resolves it", transaction=withdrawal.id, provider=name)
+        elif each.kind == ORDER:
+            await self._decide(payouts.order(withdrawal.id, provider.name, self._asking(each, "order")))
+            return None
+        return provider
+
+    async def _pay(self, each: Pending, provider: Provider) -> None:
+        """Ask, if the log still says so: it may have been a long wait. Raises Unanswered, Rejected."""
+        withdrawal = await self._withdrawal(each)
         if withdrawal.status is not Status.SENT:
-            await self._decide(payouts.drop(withdrawal.id, self._asking(each)))
+            await self._drop(each, withdrawal)
             return
         requested = withdrawal.requested
         asked = Payout(withdrawal.id, requested.money, await self._instrument(withdrawal))
+        if partition_of(each.stream) not in await self._streams.epochs(self._log):
+            return
         match await provider.pay(asked):
             case Accepted(reference):
-                await self._decide(payouts.accept(withdrawal.id, reference, self._asking(each)))
+                edge = self._asking(each, "accept", reference=reference)
+                await self._decide(payouts.accept(withdrawal.id, reference, edge))
             case Declined(reason):
-                await self._decide(payouts.decline(withdrawal.id, reason, self._asking(each)))
+                edge = self._asking(each, "decline", reason=reason)
+                await self._decide(payouts.decline(withdrawal.id, reason, edge))
 
-    def _asking(self, each: Pending) -> Edge:
+    async def _drop(self, each: Pending, withdrawal: _Withdrawal) -> None:
+        await self._decide(payouts.drop(withdrawal.id, self._asking(each, "drop")))
+
+    def _asking(self, each: Pending, verb: str, **answer: str) -> Edge:
+        """As which command. `answer`: what the provider said, so that another answer is another command."""
+        key = f"{each.cause}\n{verb}\n{sha256(_canonical(answer)).hexdigest()}"
         context = Context(
-            service(ACTOR, "reaction"),
-            self._clock(),
-            command_id(ACTOR, each.cause),
-            fingerprint=None,
-            cause=each.cause,
+            service(ACTOR, "reaction"), self._clock(), command_id(ACTOR, key), fingerprint=None, cause=each.cause
         )
         return self._edge(context)
 

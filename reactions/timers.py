@@ -25,7 +25,7 @@ from commands.plan import Context, Plan, Receipt
 from domain.errors import Rejected
 from eventstore.log import Streams
 from eventstore.writer import Unavailable
-from projections.duties import KYC_DEADLINES
+from projections.duties import KYC_DEADLINES, KYC_DOCUMENTS
 from reactions import pending
 from reactions.pending import Pending, Pool
 from reactions.runner import Clock, Patience
@@ -53,7 +53,7 @@ FIRES: Mapping[str, Fire] = {
     "withdrawal_expiry": _on("transaction", transactions.expire, transactions.ExpirePayment()),
     "approval_expiry": _on("approval", approvals.expire, approvals.ExpireApproval()),
     **dict.fromkeys((duty.name for duty in KYC_DEADLINES), _MISS_DEADLINE),
-    "kyc_document": _on("player", kyc.expire, kyc.Fire()),
+    **dict.fromkeys((duty.name for duty in KYC_DOCUMENTS), _on("player", kyc.expire, kyc.Fire())),
     "ticket_first_response": _MISS_TICKET,
     "ticket_resolution": _MISS_TICKET,
 }

@@ -146,7 +146,7 @@ def _payment_of(event: Event) -> TransactionId | None:
     match event:
         case HeadroomConsumed(transaction=transaction):
             return transaction
-        case Credited(transfer=Transfer(code="deposit", transaction=transaction)):
+        case Credited(transfer=Transfer(code="deposit" | "deposit_history", transaction=transaction)):
             return transaction
         case Reserved(transfer=Transfer(code="withdrawal", transaction=transaction)):
             return transaction

@@ -43,6 +43,8 @@ WORDS: Mapping[str, str] = {
     "kyc.approved": "KYC approved: {level}, {method}",
     "kyc.rejected": "KYC rejected: {level}, {method}: {reason}",
     "kyc.expired": "KYC document expired",
+    "kyc.enhanced_expired": "KYC document expired: enhanced",
+    "kyc.age_doubted": "Age to be verified again",
     "kyc.deadline_missed": "KYC deadline missed",
     "login.succeeded": "logged in: {device} {country}",
     "login.failed": "log-in failed: {reason}",
@@ -69,6 +71,7 @@ WORDS: Mapping[str, str] = {
     "transaction.withdrawal_cancelled": "withdrawal cancelled",
     "transaction.withdrawal_expired": "withdrawal expired",
     "transaction.withdrawal_returned": "withdrawal returned: {reason}",
+    "transaction.provider_refused": "the provider said {verb} ({reference}), which was refused: {code}",
     "transaction.intervened": "by hand, {kind}: {reason}",
     "wallet.credited": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
     "wallet.reserved": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
@@ -93,6 +96,7 @@ WORDS: Mapping[str, str] = {
     "payout.accepted": "payout accepted: {reference}",
     "payout.declined": "payout declined: {reason}",
     "payout.dropped": "payout not asked for any more",
+    "payout.disputed": "payout accepted although the withdrawal had ended: {reference}",
     "keys.disclosed": "keys disclosed to {recipient}: {reason}",
     "reads.recorded": "looked at",
 }
@@ -165,7 +169,7 @@ def in_words(tag: str, data: Any) -> str:
     words = WORDS.get(tag)
     if words is not None and isinstance(data, dict):
         try:
-            return words.format_map(_Missing(data)).strip()
+            return words.format_map(_Missing(_listed(data))).strip()
         except (KeyError, TypeError, IndexError, ValueError, AttributeError):
             pass  # of an unexpected shape: told like an event that is not known
     fields = data.items() if isinstance(data, dict) else ()
@@ -178,6 +182,14 @@ def amount(minor: int, currency: str) -> str:
     digits = EXPONENTS.get(currency, 0)
     whole, rest = divmod(abs(minor), 10**digits)
     return f"{'-' if minor < 0 else ''}{whole:,}" + (f".{rest:0{digits}}" if digits else "")
+
+
+def _listed(data: dict[str, Any]) -> dict[str, Any]:
+    """Lists of words as people write them."""
+    return {
+        name: ", ".join(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else value
+        for name, value in data.items()
+    }
 
 
 class _Missing(dict[str, Any]):

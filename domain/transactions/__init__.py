@@ -9,8 +9,8 @@ Invariants:
 from __future__ import annotations
 
 from domain.transactions.deposits import (
+    DisputeOpen,
     NotDisputed,
-    NotSettled,
     RefundExceeds,
     authorise_deposit,
     deposit_due,
@@ -43,6 +43,8 @@ from domain.transactions.payment import (
     Intervened,
     Kind,
     NotDue,
+    NotSettled,
+    ProviderRefused,
     Status,
     Transaction,
     TransactionEvent,
@@ -89,6 +91,7 @@ __all__ = [
     "DepositSettled",
     "DepositSettledFor",
     "DisputeLost",
+    "DisputeOpen",
     "DisputeWon",
     "Intervened",
     "Kind",
@@ -96,6 +99,7 @@ __all__ = [
     "NotDisputed",
     "NotDue",
     "NotSettled",
+    "ProviderRefused",
     "RefundExceeds",
     "SentAlready",
     "Status",

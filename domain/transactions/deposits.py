@@ -32,6 +32,7 @@ from domain.transactions.payment import (
     DisputeWon,
     Kind,
     NotDue,
+    NotSettled,
     Status,
     Transaction,
     TransactionEvent,
@@ -39,7 +40,7 @@ from domain.transactions.payment import (
     refuse_other,
     refuse_range,
 )
-from domain.wallets import CASH, DEPOSIT, Credited, InsufficientFunds, Transfer, Wallet, WalletEvent
+from domain.wallets import CASH, DEPOSIT, HISTORY, Credited, InsufficientFunds, Transfer, Wallet, WalletEvent
 from policies import gates, payments
 
 _OPEN = frozenset({Status.REQUESTED, Status.AUTHORISED})
@@ -48,14 +49,18 @@ _KEPT = frozenset({Status.SETTLED, Status.REFUNDED, Status.WON})
 _NEXT = timedelta(microseconds=1)  # between the events of a command, as the log records them
 
 
-class NotSettled(Conflict):
-    code = "not_settled"
-    title = "The deposit's money has not arrived"
-
-
 class NotDisputed(Conflict):
+    """Facts: reference."""
+
     code = "not_disputed"
-    title = "Nobody disputes the deposit"
+    title = "There is no such dispute of the deposit"
+
+
+class DisputeOpen(Conflict):
+    """Facts: reference."""
+
+    code = "dispute_open"
+    title = "The deposit is disputed; that has to be decided first"
 
 
 class RefundExceeds(Conflict):
@@ -84,7 +89,7 @@ def request_deposit(
     _refuse(transaction, player, money)
     terms = payments.of(requested.provider, money.currency)
     refuse_range(money, terms.deposit_min, terms.deposit_max)
-    before = max(limits.requested, wallet.deposited.get(money.currency, 0))
+    before = _so_far(limits, wallet, money.currency)
     kyc.require(player, gates.Action.DEPOSIT, deposited=before + money.amount, at=at)
     limits.refuse_excess(money, at)
     return [requested, HeadroomConsumed(transaction=transaction_id, money=money)]
@@ -100,12 +105,17 @@ def record_deposit(
 ) -> list[TransactionEvent | WalletEvent]:
     """Record a deposit of the past, requested and settled before this ledger was there."""
     _refuse(transaction, player, requested.money)
-    return [requested, DepositSettled(), *_credit(wallet, requested.provider, requested.money, transaction_id)]
+    return [requested, DepositSettled(), *_credit(wallet, requested.provider, requested.money, transaction_id, HISTORY)]
 
 
 def authorise_deposit(transaction: Transaction, *, reference: str) -> list[TransactionEvent]:
-    """The provider can take the money. Records nothing of a deposit that has gone further already."""
+    """The provider can take the money. Records nothing of a deposit that has gone further already.
+
+    Raises NotFound, WrongKind, TransactionClosed for one that was given up.
+    """
     refuse_other(transaction, Kind.DEPOSIT)
+    if transaction.status in _GIVEN_UP:
+        raise TransactionClosed(ended=transaction.status)
     if transaction.status is not Status.REQUESTED:
         return []
     return [DepositAuthorised(reference)]
@@ -171,49 +181,52 @@ def deposit_due(provider: str, currency: str, requested_at: datetime) -> datetim
 def dispute_deposit(transaction: Transaction, *, reference: str, reason: str) -> list[TransactionEvent]:
     """The payer wants the money back from their bank. The same dispute again, even a decided one, records nothing.
 
-    Raises NotFound, WrongKind, NotSettled, TransactionClosed.
+    Raises NotFound, WrongKind, NotSettled, DisputeOpen, TransactionClosed.
     """
     refuse_other(transaction, Kind.DEPOSIT)
     if not transaction.settled:
         raise NotSettled
-    if transaction.dispute == reference and transaction.dispute:
+    if reference == transaction.dispute or reference in transaction.won:
         return []
-    if transaction.status not in _KEPT:
-        raise TransactionClosed(ended=transaction.status)
+    _refuse_undecided(transaction)
     return [DepositDisputed(reference, reason)]
 
 
-def win_dispute(transaction: Transaction) -> list[TransactionEvent]:
-    """The money stays. Raises NotFound, WrongKind, NotDisputed, TransactionClosed."""
+def win_dispute(transaction: Transaction, *, reference: str) -> list[TransactionEvent]:
+    """The money stays. Of a dispute that was won, perhaps long ago, nothing is recorded.
+
+    Raises NotFound, WrongKind, NotDisputed, TransactionClosed.
+    """
     refuse_other(transaction, Kind.DEPOSIT)
-    match transaction.status:
-        case Status.DISPUTED:
-            return [DisputeWon()]
-        case Status.WON:
-            return []
-        case Status.LOST:
-            raise TransactionClosed(ended=transaction.status)
-    raise NotDisputed
+    if reference in transaction.won:
+        return []
+    if transaction.status is Status.LOST:
+        raise TransactionClosed(ended=transaction.status)
+    _refuse_undisputed(transaction, reference)
+    return [DisputeWon()]
 
 
 def lose_dispute(
-    transaction: Transaction, wallet: Wallet, *, transaction_id: TransactionId, money: Money | None = None
+    transaction: Transaction,
+    wallet: Wallet,
+    *,
+    transaction_id: TransactionId,
+    reference: str,
+    money: Money | None = None,
 ) -> list[TransactionEvent | WalletEvent]:
     """The money was charged back: all that is left of it, or `money`. What the player's cash does not cover they owe.
 
     Raises NotFound, WrongKind, CurrencyMismatch, NotDisputed, TransactionClosed, AmountDiffers, RefundExceeds.
     """
     refuse_other(transaction, Kind.DEPOSIT, money)
-    match transaction.status:
-        case Status.LOST:
-            _refuse_other_amount(money, transaction.lost)
-            return []
-        case Status.WON:
+    if reference in transaction.won:
+        raise TransactionClosed(ended=Status.WON)
+    if transaction.status is Status.LOST:
+        if reference != transaction.dispute:
             raise TransactionClosed(ended=transaction.status)
-        case Status.DISPUTED:
-            pass
-        case _:
-            raise NotDisputed
+        _refuse_other_amount(money, transaction.lost)
+        return []
+    _refuse_undisputed(transaction, reference)
     gone = money or Money(transaction.left, transaction.money.currency)
     _refuse_beyond(transaction, gone)
     return [DisputeLost(gone), *_take_back(wallet, "chargeback", transaction, gone, transaction_id)]
@@ -224,25 +237,30 @@ def refund_deposit(
     wallet: Wallet,
     *,
     transaction_id: TransactionId,
+    reference: str,
     money: Money | None = None,
     has_happened: bool = False,
 ) -> list[TransactionEvent | WalletEvent]:
     """Give back what is left, or `money` of it, from the player's cash; what a provider says `has_happened` they may then owe.
 
-    Raises NotFound, WrongKind, CurrencyMismatch, NotSettled, TransactionClosed, RefundExceeds, InsufficientFunds.
+    Of a `reference` that was refunded, by whomever, nothing is recorded.
+    Raises NotFound, WrongKind, CurrencyMismatch, AmountDiffers, NotSettled, DisputeOpen, TransactionClosed, RefundExceeds,
+    InsufficientFunds.
     """
     refuse_other(transaction, Kind.DEPOSIT, money)
+    if reference in transaction.refunds:
+        _refuse_other_amount(money, transaction.refunds[reference])
+        return []
     if not transaction.settled:
         raise NotSettled
-    if transaction.status not in _KEPT:
-        raise TransactionClosed(ended=transaction.status)
+    _refuse_undecided(transaction)
     if money is None and not transaction.left:
         return []
     back = money or Money(transaction.left, transaction.money.currency)
     _refuse_beyond(transaction, back)
     if not has_happened and back.amount > wallet.balance(back.currency).cash:
         raise InsufficientFunds("the player's cash does not cover the refund", amount=back.amount)
-    return [DepositRefunded(back), *_take_back(wallet, "refund", transaction, back, transaction_id)]
+    return [DepositRefunded(back, reference), *_take_back(wallet, "refund", transaction, back, transaction_id)]
 
 
 def _refuse(transaction: Transaction, player: Player, money: Money) -> None:
@@ -252,6 +270,20 @@ def _refuse(transaction: Transaction, player: Player, money: Money) -> None:
     player.require_active()
     if money.currency != player.currency:
         raise CurrencyMismatch(expected=player.currency, got=money.currency)
+
+
+def _refuse_undecided(transaction: Transaction) -> None:
+    """Raises DisputeOpen, TransactionClosed."""
+    if transaction.status is Status.DISPUTED:
+        raise DisputeOpen(reference=transaction.dispute)
+    if transaction.status not in _KEPT:
+        raise TransactionClosed(ended=transaction.status)
+
+
+def _refuse_undisputed(transaction: Transaction, reference: str) -> None:
+    """Raises NotDisputed unless it is the open dispute."""
+    if transaction.status is not Status.DISPUTED or reference != transaction.dispute:
+        raise NotDisputed(reference=reference)
 
 
 def _refuse_beyond(transaction: Transaction, money: Money) -> None:
@@ -266,8 +298,17 @@ def _refuse_other_amount(money: Money | None, booked: int) -> None:
         raise AmountDiffers(booked=Money(booked, money.currency))
 
 
-def _credit(wallet: Wallet, provider: str, money: Money, transaction_id: TransactionId) -> list[WalletEvent]:
-    transfer = Transfer(DEPOSIT, psp(provider), CASH, money, transaction_id)
+def _so_far(limits: Limits, wallet: Wallet, currency: str) -> int:
+    """What the player has deposited, imports included, and what is still on its way. (The first release did not tell imports
+    from other deposits; of those at least what was settled counts.)
+    """
+    return max(limits.requested + wallet.imported.get(currency, 0), wallet.deposited.get(currency, 0))
+
+
+def _credit(
+    wallet: Wallet, provider: str, money: Money, transaction_id: TransactionId, code: str = DEPOSIT
+) -> list[WalletEvent]:
+    transfer = Transfer(code, psp(provider), CASH, money, transaction_id)
     return [Credited(transfer, wallet.after(transfer))]
 
 

@@ -90,9 +90,10 @@ class DisputeLost(Event, frozen=True, tag="transaction.dispute_lost"):
 
 
 class DepositRefunded(Event, frozen=True, tag="transaction.deposit_refunded"):
-    """So much of the money was given back, and taken from the wallet by the same command."""
+    """So much of the money was given back, and taken from the wallet by the same command. `reference`: the refund's."""
 
     money: Money
+    reference: str
 
 
 class WithdrawalRequested(Event, frozen=True, kw_only=True, tag="transaction.withdrawal_requested"):
@@ -143,9 +144,13 @@ class WithdrawalExpired(Event, frozen=True, tag="transaction.withdrawal_expired"
 
 
 class WithdrawalReturned(Event, frozen=True, tag="transaction.withdrawal_returned"):
-    """The provider could not pay, or the money came back; it is cash again. `reason`: text, in the clear."""
+    """The provider could not pay, or the money came back; it is cash again. `reason`: text, in the clear.
+
+    `by_provider`: it said so itself, of whatever it says that it has paid; else we have given the payout up.
+    """
 
     reason: str
+    by_provider: bool = False
 
 
 class Intervened(Event, frozen=True, tag="transaction.intervened"):
@@ -153,6 +158,18 @@ class Intervened(Event, frozen=True, tag="transaction.intervened"):
 
     kind: str
     reason: str
+
+
+class ProviderRefused(Event, frozen=True, kw_only=True, tag="transaction.provider_refused"):
+    """The provider has said what does not fit; nothing was booked, and a person finds out.
+
+    `verb`, `reference`, `money`: what it said; `code`: why that was refused.
+    """
+
+    verb: str
+    reference: str
+    money: Money | None = None
+    code: str
 
 
 TransactionEvent = (
@@ -176,6 +193,7 @@ TransactionEvent = (
     | WithdrawalExpired
     | WithdrawalReturned
     | Intervened
+    | ProviderRefused
 )
 
 # State
@@ -232,8 +250,8 @@ STATUS_AFTER: Mapping[type[Event], Status] = {
 class Transaction(msgspec.Struct, frozen=True):
     """A payment. `money` was asked for; `settled`, `refunded` and `lost` are minor units of the same currency.
 
-    `reference`: the provider's, of the authorisation or the payout; `dispute`: that of the last dispute; `expires_at`: of a
-    withdrawal.
+    `reference`: the provider's, of the authorisation or the payout; `dispute`: that of the last dispute, `won`: those of
+    disputes that were won; `refunds`: by reference; `expires_at`: of a withdrawal; `came_back`: so its provider says.
     """
 
     status: Status = Status.UNKNOWN
@@ -248,6 +266,9 @@ class Transaction(msgspec.Struct, frozen=True):
     reference: str = ""
     dispute: str = ""
     expires_at: datetime | None = None
+    won: tuple[str, ...] = ()
+    refunds: dict[str, int] = {}
+    came_back: bool = False
 
     @property
     def left(self) -> int:
@@ -255,7 +276,7 @@ class Transaction(msgspec.Struct, frozen=True):
         return self.settled - self.refunded - self.lost
 
 
-def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> Transaction:
+def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> Transaction:  # noqa: C901 — one case an event
     match event:
         case DepositRequested():
             return Transaction(Status.REQUESTED, event.player, event.money, event.provider, at)
@@ -263,7 +284,7 @@ def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> T
             return Transaction(
                 Status.REQUESTED, event.player, event.money, event.provider, at, Kind.WITHDRAWAL, expires_at=event.expires_at
             )  # fmt: skip
-        case Intervened():
+        case Intervened() | ProviderRefused():
             return transaction
     learnt: dict[str, Any] = {}
     match event:
@@ -275,14 +296,21 @@ def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> T
             learnt["reference"] = reference
         case DepositDisputed(reference):
             learnt["dispute"] = reference
+        case DisputeWon():
+            learnt["won"] = (*transaction.won, transaction.dispute)
         case DisputeLost(money):
             learnt["lost"] = transaction.lost + money.amount
-        case DepositRefunded(money):
+        case DepositRefunded(money, reference):
             learnt["refunded"] = transaction.refunded + money.amount
+            learnt["refunds"] = {**transaction.refunds, reference: money.amount}
+        case WithdrawalReturned(_, by_provider):
+            learnt["came_back"] = transaction.came_back or by_provider
     return msgspec.structs.replace(transaction, status=STATUS_AFTER[type(event)], **learnt)
 
 
-TRANSACTIONS = Aggregate("transaction", initial=Transaction(), evolve=evolve, events=[*STATUS_AFTER, Intervened])
+TRANSACTIONS = Aggregate(
+    "transaction", initial=Transaction(), evolve=evolve, events=[*STATUS_AFTER, Intervened, ProviderRefused]
+)
 
 
 @lru_cache(STREAMS_CACHED)
@@ -319,6 +347,11 @@ class AmountOutOfRange(RuleRefused):
 
     code = "amount_out_of_range"
     title = "The method does not carry this amount"
+
+
+class NotSettled(Conflict):
+    code = "not_settled"
+    title = "The payment is not settled"
 
 
 class NotDue(Conflict):

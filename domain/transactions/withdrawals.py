@@ -5,7 +5,8 @@ Invariants:
     - the money is reserved from the request until the end: it leaves when the provider has paid, or is cash again;
     - a closed KYC gate holds a withdrawal, and never refuses it;
     - once it is sent, only the provider or a person ends it: no timer and no player;
-    - money that a provider has paid is booked, even if the reservation was given up before: then the player may owe it.
+    - money that a provider has paid is booked, even if we have given the payout up before: then the player may owe it;
+    - what the provider says has come back is not booked as paid any more, in whatever order it says so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from domain.transactions.payment import (
     AmountDiffers,
     Kind,
     NotDue,
+    NotSettled,
     Status,
     Transaction,
     TransactionEvent,
@@ -148,6 +150,7 @@ def settle_withdrawal(
     transaction: Transaction, wallet: Wallet, *, transaction_id: TransactionId, money: Money | None = None
 ) -> Events:
     """The player was paid: the money leaves what was reserved, or, if that was given up, cash, and then they owe the rest.
+    What its provider has returned itself is closed: it has paid nothing, or has it back.
 
     Raises NotFound, WrongKind, CurrencyMismatch, AmountDiffers, NotApproved, TransactionClosed.
     """
@@ -161,11 +164,13 @@ def settle_withdrawal(
         case Status.APPROVED | Status.SENT:
             transfer = Transfer(CODE, RESERVED, target, paid, transaction_id)
             return [WithdrawalSettled(), Debited(transfer, wallet.after(transfer))]
-        case Status.REJECTED | Status.CANCELLED | Status.EXPIRED:
+        case Status.RETURNED if transaction.settled:
+            return []
+        case Status.RETURNED if transaction.came_back:
+            raise TransactionClosed(ended=transaction.status)
+        case Status.REJECTED | Status.CANCELLED | Status.EXPIRED | Status.RETURNED:
             taken = wallet.charged_back(code=CODE, target=target, money=paid, transaction=transaction_id)
             return [WithdrawalSettled(), taken]
-        case Status.RETURNED:
-            raise TransactionClosed(ended=transaction.status)
     raise NotApproved
 
 
@@ -209,16 +214,18 @@ def _released(transaction: Transaction, wallet: Wallet, transaction_id: Transact
 
 
 def return_withdrawal(
-    transaction: Transaction, wallet: Wallet, *, transaction_id: TransactionId, reason: str
+    transaction: Transaction, wallet: Wallet, *, transaction_id: TransactionId, reason: str, by_provider: bool = False
 ) -> Events:
-    """The provider could not pay, or what was paid came back: it is cash again. Raises NotFound, WrongKind, NotApproved,
-    TransactionClosed.
+    """The provider could not pay, or what was paid came back: it is cash again. `by_provider`: it says so itself, which is
+    recorded also if we knew, since nothing that it says it has paid is booked after that.
+
+    Raises NotFound, WrongKind, NotApproved, NotSettled (given up by us, and nothing was paid).
     """
     refuse_other(transaction, Kind.WITHDRAWAL)
-    returned = WithdrawalReturned(reason)
+    returned = WithdrawalReturned(reason, by_provider)
     match transaction.status:
         case Status.RETURNED:
-            return []
+            return [returned] if by_provider and not transaction.came_back else []
         case Status.APPROVED | Status.SENT:
             return [returned, _released(transaction, wallet, transaction_id)]
         case Status.SETTLED:
@@ -226,7 +233,7 @@ def return_withdrawal(
             return [returned, Credited(transfer, wallet.after(transfer))]
         case Status.REQUESTED | Status.UNDER_REVIEW:
             raise NotApproved
-    raise TransactionClosed(ended=transaction.status)
+    raise NotSettled
 
 
 def withdrawal_due(provider: str, currency: str, at: datetime) -> datetime:

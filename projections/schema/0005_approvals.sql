@@ -22,6 +22,6 @@ COMMENT ON COLUMN read.approval.body IS 'the JSON text as it was sent; hash is o
 COMMENT ON COLUMN read.approval.reasons IS 'words of policies.approvals, with commas between them';
 CREATE INDEX ON read.approval (expires_at, id);
 CREATE INDEX ON read.approval (player, expires_at, id);
-CREATE INDEX ON read.approval (expires_at, id) WHERE status = 'awaiting_approval';
+CREATE INDEX ON read.approval (status, expires_at, id);
 GRANT SELECT ON read.approval TO countroom_reader;
 RESET ROLE;

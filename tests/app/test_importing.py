@@ -17,12 +17,12 @@ from tests.app.reading import CODEC, Client, region, serving
 from tests.ledger import Ledger
 from tests.stack import Servers
 
-TABLE = """country,currency,name,email,consents
-DE,EUR,Ada Lovelace,ada@example.com,email sms
-SE,SEK,Björn Borg,,
-XX,EUR,Nobody,not checked,
-DE,EURO,Grace Hopper,grace@example.com,
-DE,EUR,Alan Turing,alan@example.com,pigeon
+TABLE = """country,currency,birth_date,name,email,consents
+DE,EUR,1985-12-10,Ada Lovelace,ada@example.com,email sms
+SE,SEK,1956-06-06,Björn Borg,,
+XX,EUR,1970-01-01,Nobody,not checked,
+DE,EURO,1976-12-09,Grace Hopper,grace@example.com,
+DE,EUR,1982-06-23,Alan Turing,alan@example.com,pigeon
 """
 
 
@@ -80,17 +80,25 @@ async def test_a_dry_run_tells_the_same_and_records_nothing(house: House) -> Non
 
 
 async def test_a_dry_run_sees_who_is_there_already(house: House) -> None:
-    await house.imported("country,currency,email\nDE,EUR,ada@example.com\n")
+    header = "country,currency,birth_date,email\n"
+    await house.imported(f"{header}DE,EUR,1985-12-10,ada@example.com\n")
     tried = await house.imported(
-        "country,currency,email\nSE,SEK,ada@example.com\nSE,SEK,new@example.com\n", dry_run=True
+        f"{header}SE,SEK,1985-12-10,ada@example.com\nSE,SEK,1985-12-10,new@example.com\n", dry_run=True
     )
     assert (tried.players, tried.pending) == (2, 1)
+
+
+async def test_a_dry_run_of_what_was_imported_tells_who_is_there_already(house: House) -> None:
+    done = await house.imported()
+    tried = await house.imported(dry_run=True)
+    assert (tried.players, tried.repeated, tried.pending) == (done.players, 3, done.pending)
+    assert tried.refused == done.refused
 
 
 async def test_in_a_dry_run_no_item_can_name_what_another_would_make(house: House) -> None:
     deposit = {"amount": {"amount": 100, "currency": "EUR"}, "provider": "card"}
     items = [
-        {"key": "a", "path": "/v1/players", "body": {"country": "DE", "currency": "EUR"}},
+        {"key": "a", "path": "/v1/players", "body": {"country": "DE", "currency": "EUR", "birth_date": "1985-12-10"}},
         {"key": "b", "path": "/v1/players/$0/deposits", "body": deposit},
     ]
     answer = await house.client.post("/v1/batch", {"items": items, "dry_run": True}, "operator")

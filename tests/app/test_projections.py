@@ -70,7 +70,7 @@ async def project(ledger: Ledger, made: Region) -> None:
 
 
 async def register(client: Client) -> None:
-    body = {"country": "SE", "currency": "SEK", "name": "Bo"}
+    body = {"country": "SE", "currency": "SEK", "name": "Bo", "birth_date": "1990-12-10"}
     assert (await client.post("/v1/players", body, "operator", Idempotency_Key="b-1")).status == 201
 
 

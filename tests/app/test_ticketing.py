@@ -23,6 +23,7 @@ from tests.ledger import EU, OWNED, Ledger, opening
 from tests.stack import Servers
 
 TEXT = "Where is my money?"
+SWEDE = {"country": "SE", "currency": "SEK", "birth_date": "1990-12-10"}
 READ = Path(projections.__file__).parent / "schema"
 
 
@@ -39,7 +40,7 @@ class House(NamedTuple):
 
     async def ticket(self, **more: Any) -> str:
         """A ticket's id, of a new player."""
-        player = (await self.post("/v1/players", {"country": "SE", "currency": "SEK"}, "operator", key=str(more))).json
+        player = (await self.post("/v1/players", SWEDE, "operator", key=str(more))).json
         body = {"channel": "email", "subject": "Money", "text": TEXT, **more}
         ticket: str = (await self.post(f"/v1/players/{player['player']}/tickets", body)).json["ticket"]
         return ticket

@@ -62,8 +62,14 @@ class MemoryVault:
     async def find(self, field: str, value: str) -> list[str]:
         return self._words.get((field, self._region_key.digest(field, value)), [])
 
-    async def find_all(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
-        return {word: found for word in words if (found := await self.find(*word))}
+    async def find_registered(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+        registered = {CODEC.decode(entry).body.stream for entry in self.log.entries} if self.log else set()
+        found = {word: await self.find(*word) for word in words}
+        return {
+            word: there
+            for word, subjects in found.items()
+            if (there := [each for each in subjects if f"player-{each}" in registered])
+        }
 
     async def keys(self, commitments: Mapping[str, str]) -> dict[str, DataKey]:
         found = {key: self.kept[key] for key in commitments if key in self.kept}

@@ -425,7 +425,7 @@ async def test_a_refusal_that_a_regulator_must_see_is_recorded_and_repeated(hous
 
     def answer(facts: Sequence[Fact]) -> msgspec.Struct:
         stands = [decode_body(entry.body).id for entry in house.log.entries[1:2]]
-        assert facts == [Fact(players.stream(player).name, Blocked(reason="under age"), *stands)]
+        assert facts == [Fact(players.stream(player).name, Blocked(**BLOCK), *stands)]
         raise LoggedRefusal
 
     known = house.plan(f"/v1/players/{player}/block", BLOCK, key="k")
@@ -433,7 +433,7 @@ async def test_a_refusal_that_a_regulator_must_see_is_recorded_and_repeated(hous
         known.context,
         require=(Action.PLAYER_BLOCK,),
         writes={"player": players.stream(player)},
-        decision=lambda _at, **_: RefusedFact(LoggedRefusal(), [Blocked(reason="under age")]),
+        decision=lambda _at, **_: RefusedFact(LoggedRefusal(), [Blocked(**BLOCK)]),
         answer=answer,
     )
     for _ in range(3):

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from commands.edge import InterventionMissing
-from commands.transactions import Payment
+from access.policy import service
+from commands import payouts
+from commands.approvals import AwaitingApproval
+from commands.edge import Edge, InterventionMissing
+from commands.identity import command_id
+from commands.plan import Context, Plan
+from commands.transactions import MoreThanAsked, Payment
 from domain.errors import Forbidden, GateClosed, TransactionClosed
-from domain.kernel import Money, Sealed
+from domain.kernel import Money, Sealed, TransactionId
+from domain.payouts import PayoutAccepted, PayoutDeclined, PayoutDisputed, UnderWay
 from domain.transactions import Status, WithdrawalHeld, WithdrawalRequested
+from domain.wallets import Credited
 from tests.commands.house import House, deposit_of, euros, made
+from tests.ledger import OWNED
 
 WHY = {"kind": "payment_trouble", "reason": "the bank has written"}
 PAYMENTS = "payments:acme"
@@ -89,7 +98,7 @@ async def test_a_lost_dispute_is_answered_with_what_is_left(house: House) -> Non
     payment = await house.deposit(await house.player(), 50)
     await tell(house, payment, "settle", amount=euros(60))
     await tell(house, payment, "dispute", reference="CB-1", reason="stolen")
-    lost = await tell(house, payment, "dispute/lose")
+    lost = await tell(house, payment, "dispute/lose", reference="CB-1")
     assert lost == Payment(payment, Status.LOST, Money(60, "EUR"), Money(0, "EUR"))
 
 
@@ -123,3 +132,117 @@ async def test_a_deposit_is_asked_for_as_before(house: House) -> None:
     receipt = await house.process.post(path, deposit_of(50))
     assert receipt.answer == Payment(made(receipt), Status.REQUESTED, Money(50, "EUR"))
     assert [type(event).__name__ for event in house.log.events()][-2:] == ["DepositRequested", "HeadroomConsumed"]
+
+
+# Nobody makes money alone
+
+
+async def test_a_person_books_no_more_than_was_asked_for(house: House) -> None:
+    payment = await house.deposit(await house.player(), 100)
+    settle, why = f"/v1/transactions/{payment}/settle", {"intervention": WHY}
+    with pytest.raises(MoreThanAsked):
+        await house.process.post(settle, {"amount": euros(100_000_000), **why}, actor="cashier:ines", roles=["cashier"])
+    assert house.log.events("wallet") == []
+    booked = await house.process.post(settle, {"amount": euros(90), **why}, actor="cashier:ines", roles=["cashier"])
+    assert booked.answer == Payment(payment, Status.SETTLED, Money(90, "EUR"), Money(90, "EUR"))
+
+
+async def test_what_was_paid_out_comes_back_by_the_word_of_two_people_or_of_its_provider(house: House) -> None:
+    payments = [(await withdraw(house, await rich(house), 4_000)).transaction for _ in range(3)]
+    by_hand, by_provider, unpaid = payments
+    for payment in (by_hand, by_provider):
+        await tell(house, payment, "settle")
+    asked, back = {"reason": "account closed", "intervention": WHY}, Money(9_000, "EUR")
+    returned = (await house.process.post(f"/v1/transactions/{by_hand}/return", asked, actor="cashier:ines")).answer
+    assert isinstance(returned, AwaitingApproval)
+    assert not isinstance(house.log.events("wallet")[-1], Credited)
+    await house.process.post(
+        f"/v1/approvals/{returned.approval}/approve", {"hash": returned.hash}, actor="supervisor:bo"
+    )
+    assert isinstance(house.log.events("wallet")[-1], Credited)
+    assert await tell(house, by_provider, "return", reason="account closed") == Payment(
+        by_provider, Status.RETURNED, balance=back
+    )
+    alone = await house.process.post(f"/v1/transactions/{unpaid}/return", asked, actor="cashier:ines")
+    assert alone.answer == Payment(unpaid, Status.RETURNED, balance=back), "nothing was paid, so nobody gets anything"
+
+
+async def test_a_cashier_sends_what_they_pay_by_hand(house: House) -> None:
+    payment = (await withdraw(house, await rich(house), 100)).transaction
+    body = {"reference": "bank-7", "intervention": WHY}
+    sent = await house.process.post(f"/v1/transactions/{payment}/send", body, actor="cashier:ines", roles=["cashier"])
+    assert sent.answer == Payment(payment, Status.SENT)
+
+
+# What a provider is asked to pay
+
+
+async def reacts(house: House, make: Callable[[Edge], Plan]) -> Any:
+    """A command of the reaction that has payouts made."""
+    actor = "reaction:payouts"
+    key = command_id(actor, str(len(house.log.entries)))
+    context = Context(service(actor, "reaction"), house.now, key, fingerprint=None)
+    edge = Edge(context, house.vault, list(OWNED), "eu")  # type: ignore[arg-type]
+    return (await house.process.decider.decide(make(edge))).answer
+
+
+async def ordered(house: House) -> TransactionId:
+    """A withdrawal of 40.00 that its provider is asked to pay."""
+    payment = TransactionId((await withdraw(house, await rich(house), 4_000)).transaction)
+    await reacts(house, lambda edge: payouts.order(payment, "acme", edge))
+    return payment
+
+
+async def test_nobody_returns_by_hand_what_a_provider_is_being_asked_to_pay(house: House) -> None:
+    payment = await ordered(house)
+    give_up = {"reason": "it takes too long", "intervention": WHY}
+    with pytest.raises(UnderWay):
+        await house.process.post(f"/v1/transactions/{payment}/return", give_up, actor="cashier:ines")
+    await reacts(house, lambda edge: payouts.accept(payment, "paid-1", edge))
+    assert PayoutAccepted("paid-1") in house.log.events("payout")
+    returned = await house.process.post(f"/v1/transactions/{payment}/return", give_up, actor="cashier:ines")
+    assert returned.answer == Payment(payment, Status.RETURNED, balance=Money(9_000, "EUR"))
+
+
+async def test_what_is_paid_after_it_was_given_up_is_booked_all_the_same(house: House) -> None:
+    payment = await ordered(house)
+    await reacts(house, lambda edge: payouts.decline(payment, "no such account", edge))
+    assert house.log.events("payout")[-1] == PayoutDeclined("no such account")
+    assert await tell(house, payment, "settle") == Payment(payment, Status.SETTLED, balance=Money(5_000, "EUR"))
+
+
+async def test_an_answer_to_what_has_ended_without_it_is_told_to_a_person(house: House) -> None:
+    payment = await ordered(house)
+    await tell(house, payment, "return", reason="account closed")
+    for _ in range(2):
+        await reacts(house, lambda edge: payouts.accept(payment, "paid-1", edge))
+    assert house.log.events("payout")[1:] == [PayoutDisputed("paid-1")]
+
+
+async def test_a_provider_that_has_told_of_the_payment_before_it_answered_is_believed(house: House) -> None:
+    payment = await ordered(house)
+    await tell(house, payment, "settle")
+    await reacts(house, lambda edge: payouts.accept(payment, "paid-1", edge))
+    assert house.log.events("payout")[1:] == [PayoutAccepted("paid-1")]
+
+
+# What changes nothing
+
+
+async def test_what_changes_nothing_answers_with_what_is(house: House) -> None:
+    deposit = await house.deposit(await house.player(), 50)
+    await tell(house, deposit, "settle")
+    assert await tell(house, deposit, "authorise") == Payment(deposit, Status.SETTLED)
+    await tell(house, deposit, "dispute", reference="CB-1", reason="stolen")
+    assert await tell(house, deposit, "settle") == Payment(deposit, Status.DISPUTED)
+    payment = await ordered(house)
+    await tell(house, payment, "settle")
+    approve = f"/v1/transactions/{payment}/approve"
+    assert (await house.process.post(approve, {"intervention": WHY})).answer == Payment(payment, Status.SETTLED)
+
+
+async def test_a_deposit_that_was_given_up_is_not_authorised(house: House) -> None:
+    deposit = await house.deposit(await house.player(), 50)
+    await tell(house, deposit, "fail", reason="declined")
+    with pytest.raises(TransactionClosed):
+        await tell(house, deposit, "authorise")

@@ -16,6 +16,7 @@ from commands.plan import Plan, Receipt
 from commands.players import NothingGiven
 from commands.sealing import KeyNotHeld
 from domain import kyc, players
+from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, Underage
 from domain.errors import Forbidden, GateClosed, Invalid, NotFound
 from domain.kernel import Event, Sealed
 from domain.players import (
@@ -26,7 +27,6 @@ from domain.players import (
     DuplicatesFound,
     ProfileRecorded,
     Registered,
-    Underage,
 )
 from eventstore.vault import CannotOpen, DataKey
 from policies.gates import Level
@@ -43,6 +43,7 @@ ADA = {
 }
 WHY = {"kind": "other", "reason": "seen in person"}
 PASSPORT = {"level": "identity", "method": "document", "age_verified": True, "intervention": WHY}
+PENNSYLVANIAN = {"country": "US", "jurisdiction": "US-PA", "currency": "USD", "birth_date": "1990-12-10"}
 STRANGER = {"country": "AT", "currency": "EUR"}
 
 
@@ -88,10 +89,43 @@ async def test_what_is_told_at_the_registration_is_recorded_with_it_and_sealed(h
 async def test_nobody_under_age_is_registered_and_nothing_is_recorded_of_them(house: House) -> None:
     with pytest.raises(Underage) as refused:
         await house.process.post("/v1/players", {**ADA, "birth_date": "2008-11-23"})
-    assert refused.value.facts == {"minimum": 18}
-    with pytest.raises(Underage):
-        await house.process.post("/v1/players", {**ADA, "birth_date": "2006-01-01", "jurisdiction": "US-PA"})
+    assert refused.value.facts == {"minimum": 18, "rule": "house.age_minimum", "verified": True}
+    with pytest.raises(Underage) as refused:
+        await house.process.post("/v1/players", {**PENNSYLVANIAN, "birth_date": "2006-01-01"})
+    assert refused.value.facts == {"minimum": 21, "rule": "age.minimum", "verified": True}
     assert house.log.entries == []
+
+
+async def test_who_registers_says_when_they_were_born_where_the_law_has_an_age_for_it(house: House) -> None:
+    for body in ({**STRANGER, "country": "SE"}, {**PENNSYLVANIAN, "birth_date": None}):
+        with pytest.raises(BirthDateNeeded):
+            await house.process.post("/v1/players", body)
+    await house.process.post("/v1/players", {**STRANGER, "country": "SE", "occurred": "2025-01-01"})
+    await house.process.post("/v1/players", PENNSYLVANIAN)
+
+
+async def test_where_the_rules_are_those_of_parts_of_a_country_a_player_is_of_a_part(house: House) -> None:
+    unsaid = {**PENNSYLVANIAN, "jurisdiction": None}
+    with pytest.raises(JurisdictionNeeded):
+        await house.process.post("/v1/players", unsaid)
+    with pytest.raises(JurisdictionElsewhere):
+        await house.process.post("/v1/players", {**PENNSYLVANIAN, "jurisdiction": "CA-ON"})
+    assert house.log.entries == []
+    await house.process.post("/v1/players", {**unsaid, "occurred": "2025-01-01"})
+    player = made(await house.process.post("/v1/players", PENNSYLVANIAN))
+    for jurisdiction, refusal in (("US", JurisdictionNeeded), ("CA-ON", JurisdictionElsewhere)):
+        with pytest.raises(refusal):
+            await house.process.post(f"/v1/players/{player}/profile", {"jurisdiction": jurisdiction})
+
+
+async def test_a_profile_that_makes_another_of_a_person_takes_their_verified_age_back(house: House) -> None:
+    ada = made(await house.process.post("/v1/players", ADA))
+    await house.process.post(f"/v1/players/{ada}/kyc/approve", PASSPORT)
+    await house.process.post(f"/v1/players/{ada}/profile", {"language": "en"})
+    assert kinds(house.log.events("kyc")) == ["kyc.approved"]
+    await house.process.post(f"/v1/players/{ada}/profile", {"name": "Ada Lovelace"})
+    await house.process.post(f"/v1/players/{ada}/profile", {"birth_date": "1990-12-11"})
+    assert kinds(house.log.events("kyc")) == ["kyc.approved", "kyc.age_doubted"]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +216,16 @@ async def test_nothing_personal_is_recorded_without_the_key(house: House) -> Non
             await house.another_process().post(f"/v1/players/{ada}/{path}", body)
     await house.process.post(f"/v1/players/{ada}/profile", {"language": "en"})
     assert len(house.log.entries) == before + 1
+
+
+@pytest.mark.parametrize("tag", ["fast_payout", "risk", "pep"])
+@pytest.mark.parametrize("verb", ["tags", "tags/remove"])
+async def test_a_tag_on_which_payouts_depend_needs_a_right_of_its_own(house: House, tag: str, verb: str) -> None:
+    path = f"/v1/players/{made(await house.process.post('/v1/players', ADA))}/{verb}"
+    with pytest.raises(Forbidden):
+        await house.process.post(path, {"tag": tag}, roles=["operator"])
+    await house.process.post(path, {"tag": "likes_poker"}, roles=["operator"])
+    await house.process.post(path, {"tag": tag}, roles=["compliance"])
 
 
 async def test_a_wrong_key_in_the_vault_is_the_trouble_of_its_own_player_only(house: House) -> None:
@@ -289,6 +333,41 @@ async def test_a_deadline_is_recorded_in_utc(house: House) -> None:
         await house.process.post(f"/v1/players/{ada}/kyc/request", {"level": "none"})
 
 
+async def test_who_is_asked_again_hears_how_it_stands(house: House) -> None:
+    ada = made(await house.process.post("/v1/players", ADA))
+    paths = [f"/v1/players/{ada}/kyc/{verb}" for verb in ("request", "approve", "reject")]
+    statuses = []
+    for path, body in (
+        (paths[0], {"level": "identity"}),
+        (paths[2], {"level": "identity", "method": "document", "reason": "blurred", "intervention": WHY}),
+        (paths[0], {"level": "identity"}),
+        (paths[0], {"level": "identity"}),
+        (paths[1], PASSPORT),
+        (paths[0], {"level": "identity"}),
+    ):
+        statuses.append((await house.process.post(path, body)).answer.status)  # type: ignore[attr-defined]
+    assert statuses == ["pending", "rejected", "pending", "pending", "approved", "approved"]
+    assert kinds(house.log.events("kyc")) == ["kyc.requested", "kyc.rejected", "kyc.requested", "kyc.approved"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/players", {**STRANGER, "country": "AT\n"}),
+        ("/v1/players", {**STRANGER, "jurisdiction": "AT\n"}),
+        ("/v1/players", {**STRANGER, "brand": "main\n"}),
+        ("/v1/players", {**STRANGER, "language": "de-AT\n"}),
+        ("/v1/players", {**STRANGER, "occurred": "2025-01-01\n"}),
+        (f"/v1/players/{NOBODY}/block", {"reason": "fraud\n"}),
+        (f"/v1/tickets/ticket_{'0' * 26}/assign", {"to": "operator:maria\n"}),
+        (f"/v1/approvals/approval_{'0' * 26}/approve", {"hash": "0" * 64 + "\n"}),
+    ],
+)
+async def test_a_word_ends_where_it_ends(house: House, path: str, body: object) -> None:
+    with pytest.raises(Invalid, match="regex"):
+        await house.process.post(path, body)
+
+
 # Log-ins
 
 
@@ -311,5 +390,7 @@ async def test_a_block_names_its_reason_in_a_word(house: House) -> None:
     with pytest.raises(Invalid):
         await house.process.post(f"/v1/players/{ada}/block", {"reason": "has been very rude"})
     await house.process.post(f"/v1/players/{ada}/block", {"reason": "fraud"})
-    await house.process.post(f"/v1/players/{ada}/unblock", {"reason": "it was a mistake"})
-    assert house.log.events()[-2:] == [players.Blocked("fraud"), players.Unblocked("it was a mistake")]
+    with pytest.raises(Invalid):
+        await house.process.post(f"/v1/players/{ada}/unblock", {"reason": "Ada Byron was right"})
+    await house.process.post(f"/v1/players/{ada}/unblock", {"reason": "mistake"})
+    assert house.log.events()[-2:] == [players.Blocked("fraud"), players.Unblocked("mistake")]

@@ -12,9 +12,11 @@ from domain import kyc
 from domain.errors import GateClosed, NotFound, Rejected
 from domain.kyc import (
     KYC,
+    AgeDoubted,
     Approved,
     DeadlineMissed,
     DocumentExpired,
+    EnhancedExpired,
     Expired,
     Kyc,
     NotDue,
@@ -44,10 +46,43 @@ def test_a_player_is_asked_once_until_a_deadline() -> None:
     assert asked == Requested(Level.IDENTITY, NOON + timedelta(hours=72))  # GlüStV 2021 § 6a Abs. 4 Satz 2 in rules.csv
     waiting = given(KYC, asked)
     assert waiting.status is Status.PENDING
-    assert kyc.request(waiting, ANNA, level=Level.IDENTITY, due_at=TOMORROW, at=NOON) == []
+    assert kyc.request(waiting, ANNA, level=Level.IDENTITY, due_at=None, at=NOON) == []
+    assert kyc.request(waiting, ANNA, level=Level.IDENTITY, due_at=asked.due_at, at=NOON) == []
     assert kyc.request(given(KYC, BY_DOCUMENT), ANNA, level=Level.IDENTITY, due_at=None, at=NOON) == []
     with pytest.raises(NotFound):
         kyc.request(Kyc(), Player(), level=Level.IDENTITY, due_at=None, at=NOON)
+
+
+def test_a_player_is_asked_again_with_another_deadline_and_once_one_was_missed_or_what_came_rejected() -> None:
+    asked = Requested(Level.IDENTITY, TOMORROW)
+    later = Requested(Level.IDENTITY, NOON + timedelta(days=5))
+    ask = {"level": Level.IDENTITY, "due_at": later.due_at}
+    assert kyc.request(given(KYC, asked), ANNA, at=NOON, **ask) == [later]  # type: ignore[arg-type]
+    for end in (DeadlineMissed(), KycRejected(Level.IDENTITY, "document", "blurred")):
+        [again] = kyc.request(given(KYC, asked, end), ANNA, level=Level.IDENTITY, due_at=None, at=NOON)
+        assert again == Requested(Level.IDENTITY, NOON + timedelta(hours=72))
+        assert not fold(KYC, [again], state=given(KYC, asked, end)).missed
+        assert (
+            kyc.request(
+                fold(KYC, [again], state=given(KYC, asked, end)), ANNA, level=Level.IDENTITY, due_at=None, at=NOON
+            )
+            == []
+        )
+    unnoticed = kyc.request(given(KYC, asked), ANNA, level=Level.IDENTITY, due_at=None, at=TOMORROW)
+    assert unnoticed == [Requested(Level.IDENTITY, NOON + timedelta(hours=72))]
+
+
+def test_whoever_owes_more_is_not_asked_for_less_instead() -> None:
+    owes = given(KYC, Requested(Level.ENHANCED, TOMORROW), DeadlineMissed())
+    assert kyc.request(owes, ANNA, level=Level.IDENTITY, due_at=None, at=NOON) == []
+
+
+def test_the_laws_three_days_are_for_the_identity_alone() -> None:
+    month = NOON + timedelta(days=30)
+    assert kyc.request(Kyc(), ANNA, level=Level.ENHANCED, due_at=None, at=NOON) == [Requested(Level.ENHANCED, month)]
+    late = NOON + timedelta(hours=72)
+    [asked] = kyc.request(Kyc(), ANNA, level=Level.IDENTITY, due_at=None, at=late)
+    assert asked == Requested(Level.IDENTITY, late + timedelta(days=30))
 
 
 def test_a_player_who_is_known_can_be_asked_for_more() -> None:
@@ -83,6 +118,63 @@ def test_a_late_lower_approval_takes_no_level_away() -> None:
     enhanced = Approved(Level.ENHANCED, "documents", age_verified=True)
     assert given(KYC, enhanced, BY_DOCUMENT).level is Level.ENHANCED
     assert given(KYC, UNTIL_TODAY, enhanced, at=NOON).level is Level.ENHANCED
+
+
+MORE = Approved(Level.ENHANCED, "payslip", age_verified=True)
+MORE_UNTIL_TODAY = Approved(Level.ENHANCED, "payslip", age_verified=True, document_expires=NOON.date())
+
+
+def test_papers_about_money_do_not_make_an_expiring_identity_last() -> None:
+    known = given(KYC, UNTIL_TODAY, MORE)
+    assert (known.level_at(NOON), known.level_at(TOMORROW)) == (Level.ENHANCED, Level.NONE)
+    assert kyc.expire(known, at=TOMORROW) == [Expired()]
+
+
+def test_papers_about_money_that_expire_take_no_lasting_identity_away() -> None:
+    known = given(KYC, BY_DOCUMENT, MORE_UNTIL_TODAY)
+    assert (known.level_at(NOON), known.level_at(TOMORROW)) == (Level.ENHANCED, Level.IDENTITY)
+    assert kyc.expire(known, at=TOMORROW) == [EnhancedExpired()]
+    after = given(KYC, BY_DOCUMENT, MORE_UNTIL_TODAY, EnhancedExpired())
+    assert (after.status, after.level, after.document_expires) == (Status.EXPIRED, Level.IDENTITY, None)
+    assert kyc.expire(after, at=TOMORROW) == []
+
+
+def test_what_shows_where_the_money_is_from_shows_who_it_is_unless_that_was_shown_by_itself() -> None:
+    assert given(KYC, MORE_UNTIL_TODAY).level_at(TOMORROW) is Level.NONE
+    assert given(KYC, MORE_UNTIL_TODAY, MORE).level_at(TOMORROW) is Level.ENHANCED
+    assert given(KYC, MORE_UNTIL_TODAY, BY_DOCUMENT).level_at(TOMORROW) is Level.IDENTITY
+    assert given(KYC, UNTIL_TODAY, MORE_UNTIL_TODAY, MORE).level_at(TOMORROW) is Level.NONE
+    rejected = given(KYC, MORE_UNTIL_TODAY, KycRejected(Level.ENHANCED, "payslip", "unclear"))
+    assert (rejected.level_at(NOON), rejected.level_at(TOMORROW)) == (Level.IDENTITY, Level.NONE)
+
+
+def test_a_rejection_does_not_turn_into_an_expiry() -> None:
+    forged = KycRejected(Level.IDENTITY, "document", "forged")
+    assert kyc.expire(given(KYC, UNTIL_TODAY, forged), at=TOMORROW) == []
+    unclear = given(KYC, UNTIL_TODAY, KycRejected(Level.ENHANCED, "payslip", "unclear"))
+    assert kyc.expire(unclear, at=TOMORROW) == [Expired()]
+    assert fold(KYC, [Expired()], state=unclear).status is Status.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("profile", "doubted"),
+    [
+        (ProfileRecorded(name="x"), True),
+        (ProfileRecorded(birth_date="x"), True),
+        (ProfileRecorded(jurisdiction="GB"), True),
+        (ProfileRecorded(jurisdiction="DE"), False),
+        (ProfileRecorded(email="x", city="y", language="de"), False),
+    ],
+)
+def test_an_age_is_verified_again_when_the_person_becomes_another(profile: ProfileRecorded, doubted: bool) -> None:
+    known = given(KYC, BY_DOCUMENT)
+    events = kyc.doubt_age(known, ANNA, profile=profile)
+    assert events == ([AgeDoubted()] if doubted else [])
+    assert kyc.doubt_age(Kyc(), ANNA, profile=profile) == []
+    after = fold(KYC, events, state=known)
+    assert (after.level, after.age_verified) == (Level.IDENTITY, not doubted)
+    assert (after.missing(in_jurisdiction("GB"), Action.DEPOSIT, deposited=1, at=NOON) is not None) == doubted
+    assert kyc.approve(after, ANNA, approved=BY_DOCUMENT, at=NOON) == ([BY_DOCUMENT] if doubted else [])
 
 
 def test_an_expired_document_shows_nothing() -> None:
@@ -142,6 +234,7 @@ def test_in_germany_an_unverified_player_deposits_a_hundred_euros_in_three_days(
         "action": "deposit",
         "level": "identity",
         "reason": "kyc.deposit_max_before_verification",
+        "verified": True,
     }
     with pytest.raises(GateClosed):
         Kyc().require(ANNA, Action.DEPOSIT, deposited=1, at=NOON + timedelta(hours=72))
@@ -193,7 +286,7 @@ def test_saying_it_again_records_nothing_and_no_level_is_held_without_a_valid_ap
 
 
 FAULTS: list[tuple[str, Any]] = [
-    ("has_expired", lambda _self, _at: False),
+    ("valid", lambda self, _at: self.shown),
     ("level_at", lambda self, _at: self.level),
     ("is_overdue", lambda _self, _at: True),
 ]

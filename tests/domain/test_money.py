@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import initialize, run_state_machine_as_test
 
-from domain import limits, wallets
-from domain.transactions import TRANSACTIONS, Status, deposits, withdrawals
+from domain import limits, payouts, transactions, wallets
+from domain.errors import TransactionClosed
+from domain.transactions import TRANSACTIONS, Status, Transaction, deposits, withdrawals
 from domain.wallets import Accounts
 from tests.domain.money import Books
 
@@ -103,6 +104,31 @@ def leave_the_gate_open(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(withdrawals, "_closed_gate", lambda *_: None)
 
 
+def book_each_refund_that_is_told(patch: pytest.MonkeyPatch) -> None:
+    right = TRANSACTIONS.evolve
+    patch.setattr(TRANSACTIONS, "evolve", lambda *given: msgspec.structs.replace(right(*given), refunds={}))
+
+
+def decide_whatever_dispute_is_open(patch: pytest.MonkeyPatch) -> None:
+    right = deposits._refuse_undisputed
+    patch.setattr(deposits, "_refuse_undisputed", lambda state, _: right(state, state.dispute))
+
+
+def keep_what_was_returned_although_it_was_paid(patch: pytest.MonkeyPatch) -> None:
+    right = transactions.settle_withdrawal
+
+    def stubborn(state: Transaction, *given: Any, **named: Any) -> Any:
+        if state.status is Status.RETURNED:
+            raise TransactionClosed
+        return right(state, *given, **named)
+
+    patch.setattr(transactions, "settle_withdrawal", stubborn)
+
+
+def give_up_what_a_provider_is_asked_to_pay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(payouts, "require_answered", lambda _: None)
+
+
 def spend_the_second_first(patch: pytest.MonkeyPatch) -> None:
     right = wallets._split
     patch.setattr(wallets, "_split", lambda wallet, money, first, second: right(wallet, money, second, first))
@@ -119,6 +145,10 @@ def spend_the_second_first(patch: pytest.MonkeyPatch) -> None:
         (Books, release_on_the_day_of_the_request),
         (Books, count_nothing_of_a_late_settlement),
         (Arrived, spend_the_second_first),
+        (Arrived, book_each_refund_that_is_told),
+        (Arrived, decide_whatever_dispute_is_open),
+        (Payouts, keep_what_was_returned_although_it_was_paid),
+        (Payouts, give_up_what_a_provider_is_asked_to_pay),
         (Payouts, keep_what_was_reserved),
         (Payouts, void_what_was_sent),
         (Payouts, leave_the_gate_open),

@@ -1,4 +1,4 @@
-"""What happens to deposits once they are requested, and to withdrawals from the request on."""
+"""What happens to deposits once they are requested, and what holds for every payment."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from domain import transactions
-from domain.errors import Conflict, CurrencyMismatch, GateClosed, PlayerBlocked, PlayerNotActive, TransactionClosed
+from domain.errors import Conflict, CurrencyMismatch, GateClosed, PlayerNotActive, TransactionClosed
 from domain.kernel import Intervention, Money
 from domain.kyc import KYC, Approved
 from domain.limits import LIMITS, HeadroomConsumed, HeadroomReleased
-from domain.players import PLAYERS, Blocked, Closed, Tagged
+from domain.players import PLAYERS, Closed
 from domain.transactions import (
     TRANSACTIONS,
     AmountDiffers,
@@ -27,46 +27,33 @@ from domain.transactions import (
     DepositSettled,
     DepositSettledFor,
     DisputeLost,
+    DisputeOpen,
     DisputeWon,
     Intervened,
-    NotApproved,
     NotDisputed,
     NotDue,
     NotSettled,
     RefundExceeds,
-    SentAlready,
     Status,
-    WithdrawalApproved,
-    WithdrawalCancelled,
-    WithdrawalExpired,
-    WithdrawalHeld,
-    WithdrawalRejected,
-    WithdrawalRequested,
-    WithdrawalReturned,
-    WithdrawalSent,
-    WithdrawalSettled,
     WrongKind,
     deposits,
 )
 from domain.wallets import (
     CASH,
     RECEIVABLE,
-    RESERVED,
     WALLETS,
     Accounts,
     Balance,
     Credited,
-    Debited,
     InsufficientFunds,
     Moved,
     Movement,
-    Released,
-    Reserved,
     Transfer,
 )
 from policies import payments
 from policies.gates import Level
 from tests.domain.history import DEPOSIT, NOON, PLAYER, REGISTERED, USD, euros, given
+from tests.domain.test_withdrawals import ANNA, KNOWN, withdraw, withdrawal
 
 PSP = "psp:acme"
 REQUESTED = DepositRequested(player=PLAYER, money=euros(5000), provider="acme")
@@ -92,8 +79,14 @@ def settle(state: transactions.Transaction, amount: int | None = None) -> list[A
 def test_an_authorisation_is_remembered_until_the_deposit_goes_further() -> None:
     assert transactions.authorise_deposit(deposit(), reference="A-7") == [DepositAuthorised("A-7")]
     assert deposit(DepositAuthorised("A-7")).reference == "A-7"
-    for further in (DepositAuthorised("A-7"), SETTLED, DepositFailed("declined")):
+    for further in (DepositAuthorised("A-7"), SETTLED):
         assert transactions.authorise_deposit(deposit(further), reference="A-7") == []
+
+
+@pytest.mark.parametrize("given_up", [DepositFailed("declined"), DepositExpired()])
+def test_a_deposit_that_was_given_up_is_not_authorised_any_more(given_up: Any) -> None:
+    with pytest.raises(TransactionClosed):
+        transactions.authorise_deposit(deposit(given_up), reference="A-7")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +159,22 @@ def test_all_that_a_player_has_asked_for_counts_before_they_are_known() -> None:
     assert ask(40_01, limits=on_the_way, kyc=known)
 
 
+def test_what_was_imported_and_what_is_on_its_way_add_up_before_a_player_is_known() -> None:
+    past = transactions.record_deposit(
+        given(TRANSACTIONS),
+        given(PLAYERS, REGISTERED),
+        given(WALLETS),
+        transaction_id=DEPOSIT,
+        requested=msgspec.structs.replace(REQUESTED, money=euros(90_00)),
+    )
+    imported = given(WALLETS, *[event for event in past if isinstance(event, Credited)])
+    assert imported.deposited == imported.imported == {"EUR": 90_00}
+    on_the_way = given(LIMITS, HeadroomConsumed(transaction=DEPOSIT, money=euros(9_00)))
+    assert ask(1_00, wallet=imported, limits=on_the_way)
+    with pytest.raises(GateClosed):
+        ask(9_00, wallet=imported, limits=on_the_way)
+
+
 def test_a_closed_account_takes_no_deposit() -> None:
     with pytest.raises(PlayerNotActive):
         ask(1, player=given(PLAYERS, REGISTERED, Closed("asked")))
@@ -197,20 +206,47 @@ def test_a_dispute_is_told_once_and_is_about_money_that_has_arrived() -> None:
     assert dispute(deposit(SETTLED, DISPUTED, DisputeWon()), "CB-2") == [DepositDisputed("CB-2", DISPUTED.reason)]
     with pytest.raises(NotSettled):
         dispute(deposit())
-    with pytest.raises(TransactionClosed):
+    with pytest.raises(DisputeOpen):
         dispute(deposit(SETTLED, DISPUTED), "CB-2")
+    with pytest.raises(TransactionClosed):
+        dispute(deposit(SETTLED, DISPUTED, DisputeLost(euros(5000))), "CB-2")
+
+
+def test_a_dispute_that_was_decided_is_not_opened_again_by_being_told_after_the_next_one() -> None:
+    second = DepositDisputed("CB-2", "again")
+    for later in ([second], [second, DisputeWon()]):
+        state = deposit(SETTLED, DISPUTED, DisputeWon(), *later)
+        assert transactions.dispute_deposit(state, reference="CB-1", reason="the card was stolen") == []
 
 
 def test_a_dispute_that_is_won_moves_nothing() -> None:
-    assert transactions.win_dispute(deposit(SETTLED, DISPUTED)) == [DisputeWon()]
-    assert transactions.win_dispute(deposit(SETTLED, DISPUTED, DisputeWon())) == []
+    assert win(deposit(SETTLED, DISPUTED)) == [DisputeWon()]
+    assert win(deposit(SETTLED, DISPUTED, DisputeWon())) == []
     with pytest.raises(NotDisputed):
-        transactions.win_dispute(deposit(SETTLED))
+        win(deposit(SETTLED))
 
 
-def lose(state: transactions.Transaction, amount: int | None = None, wallet: Any = RICH) -> list[Any]:
+def test_the_end_of_an_earlier_dispute_does_not_decide_the_open_one() -> None:
+    second = deposit(SETTLED, DISPUTED, DisputeWon(), DepositDisputed("CB-2", "again"))
+    assert win(second) == []
+    with pytest.raises(TransactionClosed):
+        lose(second)
+    assert win(second, "CB-2") == [DisputeWon()]
+    assert lose(second, reference="CB-2")[0] == DisputeLost(euros(5000))
+    for decide in (win, lose):
+        with pytest.raises(NotDisputed):
+            decide(second, reference="CB-3")
+
+
+def win(state: transactions.Transaction, reference: str = "CB-1") -> list[Any]:
+    return list(transactions.win_dispute(state, reference=reference))
+
+
+def lose(
+    state: transactions.Transaction, amount: int | None = None, wallet: Any = RICH, reference: str = "CB-1"
+) -> list[Any]:
     money = None if amount is None else euros(amount)
-    return list(transactions.lose_dispute(state, wallet, transaction_id=DEPOSIT, money=money))
+    return list(transactions.lose_dispute(state, wallet, transaction_id=DEPOSIT, reference=reference, money=money))
 
 
 def test_a_dispute_that_is_lost_takes_cash_and_what_is_missing_is_owed() -> None:
@@ -225,7 +261,7 @@ def test_a_dispute_that_is_lost_takes_cash_and_what_is_missing_is_owed() -> None
 
 
 def test_what_was_refunded_is_not_charged_back_as_well() -> None:
-    back = deposit(SETTLED, DepositRefunded(euros(2000)), DISPUTED)
+    back = deposit(SETTLED, DepositRefunded(euros(2000), "R-1"), DISPUTED)
     assert lose(back)[0] == DisputeLost(euros(3000))
     with pytest.raises(RefundExceeds):
         lose(back, 3001)
@@ -238,22 +274,41 @@ def test_a_lost_dispute_stays_lost() -> None:
     with pytest.raises(AmountDiffers):
         lose(lost, 4000)
     with pytest.raises(TransactionClosed):
-        transactions.win_dispute(lost)
+        win(lost)
+    for decide in (win, lose):
+        with pytest.raises(TransactionClosed):
+            decide(lost, reference="CB-2")
 
 
 def refund(state: transactions.Transaction, amount: int | None = None, **more: Any) -> list[Any]:
     money = None if amount is None else euros(amount)
-    known = {"wallet": RICH, "transaction_id": DEPOSIT, "money": money} | more
+    known = {"wallet": RICH, "transaction_id": DEPOSIT, "reference": "R-2", "money": money} | more
     return list(transactions.refund_deposit(state, **known))
 
 
 def test_refunds_never_exceed_what_is_left() -> None:
-    assert refund(deposit(SETTLED), 2000)[0] == DepositRefunded(euros(2000))
-    partly = deposit(SETTLED, DepositRefunded(euros(2000)))
-    assert refund(partly)[0] == DepositRefunded(euros(3000))
+    assert refund(deposit(SETTLED), 2000)[0] == DepositRefunded(euros(2000), "R-2")
+    partly = deposit(SETTLED, DepositRefunded(euros(2000), "R-1"))
+    assert refund(partly)[0] == DepositRefunded(euros(3000), "R-2")
     with pytest.raises(RefundExceeds):
         refund(partly, 3001)
-    assert refund(deposit(SETTLED, DepositRefunded(euros(5000)))) == []
+    assert refund(deposit(SETTLED, DepositRefunded(euros(5000), "R-1"))) == []
+
+
+def test_a_refund_is_booked_once_whoever_tells_of_it() -> None:
+    booked = deposit(SETTLED, DepositRefunded(euros(2000), "R-2"))
+    assert refund(booked, 2000) == refund(booked) == refund(booked, 2000, has_happened=True) == []
+    with pytest.raises(AmountDiffers):
+        refund(booked, 1000)
+    later = deposit(SETTLED, DepositRefunded(euros(2000), "R-2"), DepositRefunded(euros(100), "R-3"), DISPUTED)
+    assert refund(later, 2000) == []
+
+
+def test_nothing_is_refunded_while_a_dispute_is_open() -> None:
+    with pytest.raises(DisputeOpen):
+        refund(deposit(SETTLED, DISPUTED), 2000)
+    with pytest.raises(TransactionClosed):
+        refund(deposit(SETTLED, DISPUTED, DisputeLost(euros(1000))), 2000)
 
 
 def test_a_person_refunds_what_is_there_and_a_provider_may_have_refunded_more() -> None:
@@ -261,172 +316,6 @@ def test_a_person_refunds_what_is_there_and_a_provider_may_have_refunded_more() 
         refund(deposit(SETTLED), wallet=POOR)
     _, moved = refund(deposit(SETTLED), wallet=POOR, has_happened=True)
     assert moved.accounts == Accounts(receivable=-5000)
-
-
-# Withdrawals
-
-ANNA = given(PLAYERS, REGISTERED)
-KNOWN = given(KYC, Approved(Level.IDENTITY, "document", age_verified=True))
-DUE = NOON + timedelta(days=7)
-WANTED = WithdrawalRequested(player=PLAYER, money=euros(2000), provider="acme", expires_at=DUE)
-APPROVED, SENT, PAID = WithdrawalApproved(), WithdrawalSent("P-1"), WithdrawalSettled()
-RESERVED_20 = Reserved(Transfer("withdrawal", CASH, RESERVED, euros(2000), DEPOSIT), Balance(3000, 2000))
-RELEASED_20 = Released(Transfer("withdrawal", RESERVED, CASH, euros(2000), DEPOSIT), Balance(5000, 0))
-HOLDING = given(WALLETS, WITH_50, RESERVED_20)
-
-
-def withdraw(amount: int = 2000, **other: Any) -> list[Any]:
-    known: dict[str, Any] = {
-        "transaction": given(TRANSACTIONS),
-        "player": ANNA,
-        "kyc": KNOWN,
-        "wallet": RICH,
-        "transaction_id": DEPOSIT,
-        "requested": msgspec.structs.replace(WANTED, money=euros(amount)),
-        "at": NOON,
-    }
-    return list(transactions.request_withdrawal(**(known | other)))
-
-
-def withdrawal(*events: Any) -> transactions.Transaction:
-    return given(TRANSACTIONS, WANTED, *events)
-
-
-def test_a_small_withdrawal_is_reserved_and_approved_at_once() -> None:
-    assert withdraw() == [WANTED, APPROVED, RESERVED_20]
-
-
-def test_a_closed_gate_holds_a_withdrawal_and_does_not_refuse_it() -> None:
-    assert withdraw(kyc=given(KYC)) == [WANTED, WithdrawalHeld(("kyc",)), RESERVED_20]
-
-
-def funds(amount: int, **accounts: int) -> Any:
-    return given(
-        WALLETS, Moved((Movement("adjustment", "house:x", CASH, euros(1), "a"),), Accounts(amount, **accounts))
-    )
-
-
-@pytest.mark.parametrize(
-    ("amount", "tags", "reasons"),
-    [
-        (500_00, (), ()),
-        (500_01, (), ("threshold",)),
-        (500_01, ("fast_payout",), ()),
-        (2_500_01, ("fast_payout",), ("threshold",)),
-        (1, ("pep",), ("risk",)),
-    ],
-)
-def test_a_person_looks_at_what_is_large_or_risky(amount: int, tags: tuple[str, ...], reasons: tuple[str, ...]) -> None:
-    player = given(PLAYERS, REGISTERED, *map(Tagged, tags))
-    decided = withdraw(amount, player=player, wallet=funds(10_000_00))[1]
-    assert decided == (WithdrawalHeld(reasons) if reasons else APPROVED)
-
-
-def test_who_owes_money_is_looked_at() -> None:
-    assert withdraw(wallet=funds(5000, receivable=-1))[1] == WithdrawalHeld(("debt",))
-
-
-def test_nobody_withdraws_more_than_their_cash() -> None:
-    with pytest.raises(InsufficientFunds):
-        withdraw(5001)
-
-
-def test_a_blocked_player_takes_their_money_unless_the_block_holds_it() -> None:
-    assert withdraw(player=given(PLAYERS, REGISTERED, Blocked("asked")))[1] == APPROVED
-    with pytest.raises(PlayerBlocked):
-        withdraw(player=given(PLAYERS, REGISTERED, Blocked("fraud")))
-
-
-def approve(*events: Any, kyc: Any = KNOWN) -> list[Any]:
-    return list(transactions.approve_withdrawal(withdrawal(*events), ANNA, kyc, HOLDING, at=NOON))
-
-
-def test_an_approval_looks_at_the_gate_again_and_counts_once() -> None:
-    held = WithdrawalHeld(("kyc",))
-    with pytest.raises(GateClosed):
-        approve(held, kyc=given(KYC))
-    assert approve(held) == [APPROVED]
-    assert approve(held, APPROVED) == approve(APPROVED, SENT) == []
-    with pytest.raises(TransactionClosed):
-        approve(held, WithdrawalRejected("no"))
-
-
-def test_what_is_sent_was_approved_and_is_sent_once() -> None:
-    def send(*events: Any, reference: str = "P-1") -> list[Any]:
-        return list(transactions.send_withdrawal(withdrawal(*events), reference=reference))
-
-    assert send(APPROVED) == [SENT]
-    assert send(APPROVED, SENT) == send(APPROVED, SENT, PAID) == []
-    with pytest.raises(SentAlready):
-        send(APPROVED, SENT, reference="P-2")
-    with pytest.raises(NotApproved):
-        send(WithdrawalHeld(("kyc",)))
-
-
-def pay(*events: Any, wallet: Any = HOLDING, money: Money | None = None) -> list[Any]:
-    return list(transactions.settle_withdrawal(withdrawal(*events), wallet, transaction_id=DEPOSIT, money=money))
-
-
-@pytest.mark.parametrize("before", [(APPROVED,), (APPROVED, SENT)], ids=["told before we knew it was sent", "sent"])
-def test_what_was_paid_leaves_what_was_reserved(before: tuple[Any, ...]) -> None:
-    debited = Debited(Transfer("withdrawal", RESERVED, PSP, euros(2000), DEPOSIT), Balance(3000, 0))
-    assert pay(*before) == [PAID, debited]
-    assert pay(*before, PAID) == []
-
-
-def test_a_provider_cannot_pay_what_nobody_approved_nor_another_amount() -> None:
-    with pytest.raises(NotApproved):
-        pay(WithdrawalHeld(("kyc",)))
-    with pytest.raises(AmountDiffers):
-        pay(APPROVED, SENT, money=euros(2001))
-
-
-def test_what_was_paid_although_it_was_voided_is_booked_and_may_be_owed() -> None:
-    paid, moved = pay(APPROVED, WithdrawalCancelled(), wallet=funds(500))
-    assert paid == PAID
-    assert moved.accounts == Accounts(receivable=-1500)
-
-
-VOIDS: list[tuple[Any, Any]] = [
-    (WithdrawalRejected("no"), lambda state: transactions.reject_withdrawal(
-        state, HOLDING, transaction_id=DEPOSIT, reason="no")),
-    (WithdrawalCancelled(), lambda state: transactions.cancel_withdrawal(state, HOLDING, transaction_id=DEPOSIT)),
-    (WithdrawalExpired(), lambda state: transactions.expire_withdrawal(state, HOLDING, transaction_id=DEPOSIT, at=DUE)),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("event", "void"), VOIDS, ids=["rejected", "cancelled", "expired"])
-def test_what_is_voided_is_cash_again_but_never_once_it_is_sent(event: Any, void: Any) -> None:
-    for before in ([], [WithdrawalHeld(("kyc",))], [APPROVED]):
-        assert void(withdrawal(*before)) == [event, RELEASED_20]
-    assert void(withdrawal(APPROVED, event)) == []
-    for after in ([APPROVED, SENT], [APPROVED, SENT, PAID]):
-        with pytest.raises(TransactionClosed):
-            void(withdrawal(*after))
-
-
-def test_a_reservation_does_not_expire_early() -> None:
-    with pytest.raises(NotDue):
-        transactions.expire_withdrawal(
-            withdrawal(APPROVED), HOLDING, transaction_id=DEPOSIT, at=DUE - timedelta(microseconds=1)
-        )
-
-
-def test_what_is_returned_is_cash_again_before_and_after_it_was_paid() -> None:
-    def return_(*events: Any, wallet: Any = HOLDING) -> list[Any]:
-        return list(
-            transactions.return_withdrawal(
-                withdrawal(*events), wallet, transaction_id=DEPOSIT, reason="no such account"
-            )
-        )
-
-    returned = WithdrawalReturned("no such account")
-    assert return_(APPROVED, SENT) == [returned, RELEASED_20]
-    back = Credited(Transfer("withdrawal_return", PSP, CASH, euros(2000), DEPOSIT), Balance(5000, 0))
-    assert return_(APPROVED, SENT, PAID, wallet=funds(3000)) == [returned, back]
-    assert return_(APPROVED, SENT, returned) == []
-    with pytest.raises(NotApproved):
-        return_()
 
 
 # Both

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given as over
 from hypothesis import strategies as st
 
-from domain import players
+from domain import eligibility, players
+from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, Underage
 from domain.errors import AlreadyRegistered, GateClosed, NotFound, PlayerBlocked, PlayerNotActive, Rejected
 from domain.kernel import PlayerId
 from domain.players import (
@@ -31,7 +32,6 @@ from domain.players import (
     Tagged,
     TooManyTags,
     Unblocked,
-    Underage,
     Untagged,
     Verdict,
 )
@@ -88,19 +88,65 @@ def test_a_finding_names_a_bounded_number_of_players() -> None:
 @pytest.mark.parametrize(("jurisdiction", "minimum"), [("US-PA", 21), ("CA-ON", 19), ("GB", 18), ("nowhere", 18)])
 def test_nobody_plays_before_the_age_of_their_jurisdiction(jurisdiction: str, minimum: int) -> None:
     birthday = date(2026 - minimum, 11, 22)
-    players.refuse_underage(jurisdiction, birthday, NOON)
-    players.refuse_underage(jurisdiction, None, NOON)
+    eligibility.require_age(jurisdiction, birthday, NOON)
+    eligibility.require_age(jurisdiction, None, NOON)
     with pytest.raises(Underage) as refused:
-        players.refuse_underage(jurisdiction, birthday.replace(day=23), NOON)
-    assert refused.value.facts == {"minimum": minimum}
+        eligibility.require_age(jurisdiction, birthday.replace(day=23), NOON)
+    assert refused.value.facts["minimum"] == minimum
+
+
+@pytest.mark.parametrize(
+    ("jurisdiction", "rule", "verified"),
+    [("US-PA", "age.minimum", True), ("GB", "age.minimum", False), ("FR", "house.age_minimum", True)],
+)
+def test_who_is_refused_for_their_age_is_told_the_rule_and_whether_it_was_read(
+    jurisdiction: str, rule: str, verified: bool
+) -> None:
+    with pytest.raises(Underage) as refused:
+        eligibility.require_age(jurisdiction, date(2020, 1, 1), NOON)
+    assert (refused.value.facts["rule"], refused.value.facts["verified"]) == (rule, verified)
+
+
+def test_who_registers_says_when_they_were_born_where_the_law_has_an_age_for_it() -> None:
+    eligibility.require_birth_date("FR", None, NOON)
+    eligibility.require_birth_date("SE", date(2000, 1, 1), NOON)
+    with pytest.raises(BirthDateNeeded):
+        eligibility.require_birth_date("SE", None, NOON)
+    with pytest.raises(Underage):
+        eligibility.require_birth_date("SE", date(2020, 1, 1), NOON)
+
+
+def test_a_part_of_a_country_is_a_jurisdiction_of_those_who_live_there() -> None:
+    for jurisdiction, country in (("US-PA", "US"), ("US-NJ", "US"), ("DE-BY", "DE"), ("MT", "AT"), ("GB-SCT", "GB")):
+        eligibility.require_jurisdiction(jurisdiction, country)
+    with pytest.raises(JurisdictionElsewhere):
+        eligibility.require_jurisdiction("US-PA", "CA")
+    for country in ("US", "CA"):
+        with pytest.raises(JurisdictionNeeded) as refused:
+            eligibility.require_jurisdiction(country, country)
+        assert refused.value.facts == {"country": country}
 
 
 def test_a_profile_may_move_a_player_to_another_jurisdiction() -> None:
-    moved = ProfileRecorded(jurisdiction="US-PA", language="en")
-    assert players.record_profile(given(PLAYERS, REGISTERED), profile=moved, birth_date=None, at=NOON) == [moved]
+    anna = given(PLAYERS, REGISTERED)
+    moved = ProfileRecorded(jurisdiction="US-PA", address_country="US", language="en")
+    born = date(2005, 11, 22)
+    assert players.record_profile(anna, profile=moved, birth_date=born, at=NOON) == [moved]
     assert given(PLAYERS, REGISTERED, moved, ProfileRecorded(language="es")).jurisdiction == "US-PA"
     with pytest.raises(Underage):
-        players.record_profile(given(PLAYERS, REGISTERED), profile=moved, birth_date=date(2006, 1, 1), at=NOON)
+        players.record_profile(anna, profile=moved, birth_date=born.replace(day=23), at=NOON)
+    with pytest.raises(JurisdictionElsewhere):
+        players.record_profile(anna, profile=ProfileRecorded(jurisdiction="US-PA"), birth_date=born, at=NOON)
+
+
+def test_who_moves_to_where_people_play_later_says_again_when_they_were_born() -> None:
+    anna = given(PLAYERS, REGISTERED)
+    moved = ProfileRecorded(jurisdiction="US-PA", address_country="US")
+    with pytest.raises(BirthDateNeeded) as refused:
+        players.record_profile(anna, profile=moved, birth_date=None, at=NOON)
+    assert refused.value.facts == {"minimum": 21, "rule": "age.minimum", "verified": True}
+    back = ProfileRecorded(jurisdiction="DE")
+    assert players.record_profile(given(PLAYERS, REGISTERED, moved), profile=back, birth_date=None, at=NOON) == [back]
 
 
 def test_a_profile_that_is_like_anothers_is_found_and_blocks_nobody() -> None:
@@ -153,7 +199,32 @@ def test_a_registered_player_can_be_blocked() -> None:
 
 def test_blocking_again_records_nothing() -> None:
     blocked = given(PLAYERS, REGISTERED, Blocked(reason="fraud"))
-    assert players.block(blocked, reason="another reason") == []
+    assert players.block(blocked, reason="fraud") == []
+
+
+def test_a_reason_that_holds_the_money_stands_over_one_that_does_not() -> None:
+    blocked = given(PLAYERS, REGISTERED, Blocked("chargeback"))
+    blocked.require_payable()
+    events = players.block(blocked, reason="fraud")
+    assert events == [Blocked("fraud")]
+    held = fold(PLAYERS, events, state=blocked)
+    with pytest.raises(PlayerBlocked):
+        held.require_payable()
+    assert players.block(held, reason="chargeback") == []
+    assert players.block(held, reason="aml") == [Blocked("aml")]
+    assert players.block(blocked, reason="rude") == [Blocked("rude")]
+
+
+def test_closing_an_account_keeps_the_hold_on_its_money_until_the_block_is_ended() -> None:
+    closed = given(PLAYERS, REGISTERED, Blocked("aml"), Closed("asked"))
+    with pytest.raises(PlayerBlocked):
+        closed.require_payable()
+    events = players.unblock(closed, reason="cleared")
+    assert events == [Unblocked("cleared")]
+    freed = fold(PLAYERS, events, state=closed)
+    freed.require_payable()
+    assert freed.status is Status.CLOSED
+    assert players.unblock(freed, reason="cleared") == []
 
 
 def test_nobody_can_be_blocked_who_is_not_there() -> None:
@@ -180,7 +251,12 @@ def test_an_account_is_activated_once_what_it_waits_for_is_settled() -> None:
     waiting = given(PLAYERS, REGISTERED, WAITING)
     with pytest.raises(GateClosed) as refused:
         players.activate(waiting, identified=False)
-    assert refused.value.facts == {"action": "activate", "level": "identity", "reason": "kyc.deadline"}
+    assert refused.value.facts == {
+        "action": "activate",
+        "level": "identity",
+        "reason": "kyc.deadline",
+        "verified": True,
+    }
     assert players.activate(waiting, identified=True) == [Activated()]
     duplicate = given(PLAYERS, REGISTERED, ActivationAwaited(("duplicates",)))
     assert players.activate(duplicate, identified=False) == [Activated()]
@@ -270,7 +346,8 @@ def test_the_state_holds_nothing_personal() -> None:
 # Whatever is done to a player, in any order
 
 ACTS: dict[str, Any] = {
-    "block": lambda p: players.block(p, reason="fraud"),
+    "block": lambda p: players.block(p, reason="rude"),
+    "hold": lambda p: players.block(p, reason="fraud"),
     "unblock": lambda p: players.unblock(p, reason="x"),
     "close": lambda p: players.close(p, reason="x"),
     "sleep": players.make_dormant,

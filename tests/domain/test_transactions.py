@@ -152,7 +152,8 @@ def test_imported_history_is_settled_at_once_and_touches_no_limit() -> None:
     events = transactions.record_deposit(
         given(TRANSACTIONS), ANNA, given(WALLETS), transaction_id=DEPOSIT, requested=REQUESTED
     )
-    assert events == [REQUESTED, SETTLED, CREDITED]
+    credited = Credited(Transfer("deposit_history", "psp:acme", CASH, euros(50), DEPOSIT), Balance(cash=50))
+    assert events == [REQUESTED, SETTLED, credited]
 
 
 @pytest.mark.parametrize(

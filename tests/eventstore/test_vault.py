@@ -24,7 +24,7 @@ from domain.players import DataKey as KeyCommitment
 from domain.players import Registered
 from eventstore import postgres
 from eventstore.vault import CannotOpen, DataKey, Owed, RegionKey, Vault
-from tests.ledger import Ledger
+from tests.ledger import Ledger, command, stream
 
 KEY = DataKey("019a8f00-0000-7000-8000-000000000003", bytes(range(32)))
 OTHER = DataKey("019a8f00-0000-7000-8000-000000000004", bytes(32))
@@ -182,6 +182,20 @@ async def test_keys_are_kept_wrapped_and_found_by_what_identifies_their_subject(
     assert "anna" not in everything.lower()
     for key in (anna, ben):
         assert repr(key.key)[2:-1] not in everything
+
+
+async def test_of_many_words_only_those_of_registered_players_find_somebody(vault: Vault, ledger: Ledger) -> None:
+    """The words of a registration that never came stay."""
+    anna, ben, nobody = (stream(f"player {name}").removeprefix("player-") for name in ("5", "6", "7"))
+    words = [("email", "anna@example.com"), ("phone", "1"), ("phone", "2")]
+    await vault.keep([Owed(who, None, words[:2]) for who in (anna, ben, nobody)])
+    assert await vault.find_registered(words) == {}
+    assert ledger.append(command(("player 5", 1)), command(("wallet 6", 1)), command(("player 6", 1))) == [0, 0, 0]
+    assert await vault.find_registered(words) == {word: sorted([anna, ben]) for word in words[:2]}
+    assert await vault.find_registered([("email", " ANNA@example.com")]) == {
+        ("email", " ANNA@example.com"): sorted([anna, ben])
+    }
+    assert await vault.find("phone", "1") == sorted([anna, ben, nobody])
 
 
 async def test_keys_and_index_are_kept_together_or_not_at_all(vault: Vault, ledger: Ledger) -> None:

@@ -124,8 +124,33 @@ def test_every_rule_about_gates_that_ships_is_understood() -> None:
     for jurisdiction in {rule.jurisdiction for rule in RULES.all}:
         for action in Action:
             missing(action, jurisdiction)
-        assert 18 <= gates.age_minimum(jurisdiction, NOON) <= 21
-        assert gates.due_at(jurisdiction, NOON, NOON) > NOON
+        assert 18 <= gates.age_minimum(jurisdiction, NOON).years <= 21
+        for level in (Level.IDENTITY, Level.ENHANCED):
+            assert gates.due_at(level, jurisdiction, NOON, NOON) > NOON
+
+
+def test_the_laws_deadline_is_for_the_identity_and_counts_from_the_registration() -> None:
+    day, month = timedelta(days=1), timedelta(days=30)
+    assert gates.due_at(Level.IDENTITY, "DE", NOON, NOON + day) == NOON + timedelta(hours=72)
+    assert gates.due_at(Level.ENHANCED, "DE", NOON, NOON + day) == NOON + day + month
+    assert gates.due_at(Level.IDENTITY, "DE", NOON, NOON + 3 * day) == NOON + 3 * day + month
+    assert gates.due_at(Level.IDENTITY, "FR", NOON, NOON) == NOON + month
+
+
+def test_a_closed_gate_says_whether_its_rule_was_read_where_it_is_made() -> None:
+    for status in ("read", "unverified"):
+        rules = load((HEADER + f"XX,age_verification.before,deposit,list,,s,a,,{status}\n").encode())
+        closed = gates.missing(
+            Action.DEPOSIT, jurisdiction="XX", level=Level.NONE, age_verified=False, deposited=0, currency="EUR",
+            registered_at=NOON, at=NOON, rules=rules,
+        )  # fmt: skip
+        assert closed is not None
+        assert closed.verified == (status == "read")
+
+
+def test_in_a_part_of_a_country_the_gates_are_those_of_the_country() -> None:
+    assert missing(Action.DEPOSIT, "GB-SCT") == UNKNOWN_AGE
+    assert gates.awaits_identity("NL-NH", NOON)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import policies.rules
 from policies.rules import RULES, Unusable, load
 
+SHIPPED = Path(policies.rules.__file__).with_name("rules.csv")
 HEADER = "jurisdiction,rule,value,unit,effective_from,source,address,quotation,status\n"
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -72,6 +75,20 @@ def test_a_rule_of_the_future_is_loaded_and_not_applied() -> None:
     assert "x" not in rules.of("DE", datetime(2019, 12, 31, 23, tzinfo=UTC))
 
 
+def test_a_part_of_a_country_has_the_rules_of_the_country_and_its_own_before_them() -> None:
+    rules = load(table("GB,x,1,years,,s,a,q,read", "GB,y,1,years,,s,a,q,read", "GB-SCT,y,2,years,,s,a,q,read"))
+    assert {name: rule.value for name, rule in rules.of("GB-SCT", NOON).items()} == {"x": 1, "y": 2}
+    assert {name: rule.value for name, rule in rules.of("GB-WLS", NOON).items()} == {"x": 1, "y": 1}
+    assert rules.of("GB", NOON)["y"].value == 1
+    assert RULES.of("GB-SCT", NOON) == RULES.of("GB", NOON) != {}
+
+
+def test_it_is_known_of_which_countries_only_parts_have_rules() -> None:
+    countries = {rule.jurisdiction.partition("-")[0] for rule in RULES.all}
+    assert {country for country in countries if RULES.only_in_parts(country)} == {"US", "CA"}
+    assert not RULES.only_in_parts("US-PA")
+
+
 def test_nothing_is_said_of_a_jurisdiction_that_was_not_researched() -> None:
     assert RULES.of("FR", NOON) == {}
 
@@ -87,8 +104,25 @@ def test_what_ships_loads_and_marks_what_was_not_read_in_a_law() -> None:
     assert all(rule.name not in RULES.of(rule.jurisdiction, NOON) for rule in future)
 
 
+def listed(rows: Iterable[dict[str, str]]) -> str:
+    """The table of docs/reference/rules.md."""
+    lines = ["| jurisdiction | rule | value | where it is said to stand |", "|---|---|---|---|"]
+    for row in rows:
+        value = row["value"].replace("|", ", ")
+        lines.append(f"| {row['jurisdiction']} | `{row['rule']}` | {value} ({row['unit']}) | {row['source']} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_documentation_lists_every_rule_that_was_not_read_in_a_law() -> None:
+    with SHIPPED.open(newline="") as file:
+        unverified = [row for row in csv.DictReader(file) if row["status"] == "unverified"]
+    written = (Path(__file__).parents[2] / "docs" / "reference" / "rules.md").read_text()
+    assert written.endswith("\n\n" + listed(unverified)), (
+        "the table of docs/reference/rules.md is another: write listed()"
+    )
+
+
 def test_the_digest_is_of_the_bytes_that_were_loaded() -> None:
     import hashlib
 
-    shipped = Path(policies.rules.__file__).with_name("rules.csv").read_bytes()
-    assert RULES.digest == hashlib.sha256(shipped).hexdigest()
+    assert RULES.digest == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()

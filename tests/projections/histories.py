@@ -83,7 +83,9 @@ def settled_otherwise(id_: TransactionId, state: Transaction, wallet: Wallet, _a
 
 def refunded(id_: TransactionId, state: Transaction, wallet: Wallet, _at: datetime) -> Sequence[Event]:
     money = Money(1, state.money.currency)
-    return transactions.refund_deposit(state, wallet, transaction_id=id_, money=money, has_happened=True)
+    return transactions.refund_deposit(
+        state, wallet, transaction_id=id_, reference=f"R-{len(state.refunds)}", money=money, has_happened=True
+    )
 
 
 def expired(id_: TransactionId, state: Transaction, wallet: Wallet, at: datetime) -> Sequence[Event]:
@@ -98,8 +100,8 @@ PAYMENTS: list[Callable[[TransactionId, Transaction, Wallet, datetime], Sequence
     refunded,
     expired,
     lambda _id, state, _wallet, _at: transactions.dispute_deposit(state, reference="D-1", reason="stolen"),
-    lambda _id, state, _wallet, _at: transactions.win_dispute(state),
-    lambda id_, state, wallet, _at: transactions.lose_dispute(state, wallet, transaction_id=id_),
+    lambda _id, state, _wallet, _at: transactions.win_dispute(state, reference="D-1"),
+    lambda id_, state, wallet, _at: transactions.lose_dispute(state, wallet, transaction_id=id_, reference="D-1"),
     lambda _id, state, _wallet, _at: transactions.send_withdrawal(state, reference="P-1"),
     lambda id_, state, wallet, _at: transactions.settle_withdrawal(state, wallet, transaction_id=id_),
     lambda id_, state, wallet, _at: transactions.reject_withdrawal(state, wallet, transaction_id=id_, reason="no"),

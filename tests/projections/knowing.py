@@ -39,6 +39,13 @@ KNOWN: list[Learnt] = [
         k, p, approved=kyc.Approved(Level.IDENTITY, "document", age_verified=True, document_expires=at.date()), at=at
     ),
     lambda p, k, _l, _at: kyc.reject(k, p, rejected=kyc.Rejected(Level.IDENTITY, "document", "blurred")),
+    lambda p, k, _l, at: kyc.approve(
+        k,
+        p,
+        approved=kyc.Approved(Level.ENHANCED, "payslip", age_verified=True, document_expires=at.date()),
+        at=at,
+    ),
+    lambda p, k, _l, _at: kyc.doubt_age(k, p, profile=ProfileRecorded(name="x")),
     lambda _p, k, _l, at: kyc.expire(k, at=at),
     lambda _p, k, _l, at: kyc.miss_deadline(k, at=at),
     lambda p, _k, login, at: logins.succeed(

@@ -129,6 +129,18 @@ def test_a_document_is_valid_on_its_last_day() -> None:
     assert left(approved, kyc.Approved(Level.IDENTITY, "bank", age_verified=True)) == {}
 
 
+def test_what_showed_one_level_has_nothing_to_do_with_what_showed_another() -> None:
+    document = kyc.Approved(Level.IDENTITY, "passport", age_verified=True, document_expires=date(2030, 12, 31))
+    payslip = kyc.Approved(Level.ENHANCED, "payslip", age_verified=True, document_expires=date(2026, 12, 31))
+    identity = {"kyc_document": us(datetime(2031, 1, 1, tzinfo=UTC))}
+    both = {**identity, "kyc_document_enhanced": us(datetime(2027, 1, 1, tzinfo=UTC))}
+    assert left(document, payslip) == left(payslip, document) == both
+    assert left(document, payslip, kyc.EnhancedExpired()) == identity
+    assert left(document, payslip, kyc.Rejected(Level.ENHANCED, "payslip", "unclear")) == identity
+    for end in (kyc.Expired(), kyc.Rejected(Level.IDENTITY, "passport", "forged")):
+        assert left(document, payslip, end) == {}
+
+
 def test_a_tickets_promises_end_one_by_one() -> None:
     first, second = us(OPENED.first_response_due), us(OPENED.resolution_due)
     assert left(OPENED) == {"ticket_first_response": first, "ticket_resolution": second}

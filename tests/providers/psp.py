@@ -51,7 +51,8 @@ class Psp:
         """As providers.known reads it."""
         (folder / "acme.secret").write_text(self.secret.hex())
         file = folder / "providers.json"
-        file.write_text(json.dumps([{"name": self.name, "url": self.url, "secret": "acme.secret"}]))
+        speaks = ["payments", "kyc"]
+        file.write_text(json.dumps([{"name": self.name, "url": self.url, "secret": "acme.secret", "speaks": speaks}]))
         return file
 
     def pay(self, key: str, asked: Asked) -> dict[str, Any]:

@@ -80,6 +80,12 @@ LIES: list[tuple[Fault, str]] = [
     (say(reference=""), "without a reference"),
     (say(status="perhaps"), "status"),
     (sign_wrongly, "another's"),
+    (say(status="declined", reason="no\ufffe"), r"U\+FFFE"),
+    (say(status="declined", reason="no\0"), r"U\+0000"),
+    (say(reference="\U0010ffff"), r"U\+10FFFF"),
+    (say(reference="\ud800"), "acme"),
+    (say(reference="r" * 201), "200"),
+    (say(status="declined", reason="r" * 501), "500"),
 ]
 
 
@@ -97,3 +103,9 @@ async def test_an_answer_that_was_recorded_long_ago_is_no_answer(psp: Psp, clien
     with pytest.raises(Unanswered, match="401"):  # neither side believes the other then
         await adapter(psp, client, clock=lambda: time.time() - 400).pay(PAYOUT)
     assert psp.unsigned == TRIES
+
+
+async def test_what_an_answer_says_may_be_as_long_as_is_agreed(psp: Psp, client: httpx2.AsyncClient) -> None:
+    psp.before.extend([say(reference="ö" * 200), say(status="declined", reason="ö" * 500)])
+    asking = adapter(psp, client)
+    assert [await asking.pay(PAYOUT) for _ in range(2)] == [Accepted("ö" * 200), Declined("ö" * 500)]

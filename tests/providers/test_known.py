@@ -26,6 +26,12 @@ def test_providers_are_known_by_name_with_their_secret(tmp_path: Path) -> None:
     assert repr(bytes(16)) not in repr(known)
 
 
+def test_a_provider_speaks_of_payments_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    ident = {"name": "ident", "secret": "secret", "speaks": ["kyc"]}
+    known = load(written(tmp_path, {"name": "acme", "secret": "secret"}, ident))
+    assert (known["acme"].speaks, known["ident"].speaks) == ({"payments"}, {"kyc"})
+
+
 def test_without_a_file_nobody_is_known() -> None:
     assert load(None) == {}
 
@@ -39,6 +45,7 @@ def test_without_a_file_nobody_is_known() -> None:
         ([{"name": "acme", "secret": "secret"}], "not hex"),
         ([{"name": "acme", "secret": "secret", "url": "ftp://psp.example"}], SECRET),
         ([{"name": "acme", "secret": "secret"}] * 2, SECRET),
+        ([{"name": "acme", "secret": "secret", "speaks": ["gossip"]}], SECRET),
         ([{"name": "acme", "secret": "secret", "colour": "red"}], SECRET),
     ],
 )

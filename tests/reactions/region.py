@@ -54,9 +54,8 @@ class Both(PostgresStreams):
 class Bank:
     """A provider in memory, which pays each key once."""
 
-    name = "acme"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "acme") -> None:
+        self.name = name
         self.paid: list[Payout] = []
         self.asked = 0
 
@@ -99,16 +98,17 @@ class Region(House):
         run = (process or self.process).decider.run
         return Timers("eu", self.pool, self.log, run, self.edge, fires=fires, clock=lambda: self.now)
 
-    def payouts(self, *providers: Provider, decide: Any = None, is_alone: bool = True) -> Payouts:
+    def payouts(self, *providers: Provider, decide: Any = None, is_alone: bool = True, linger_s: float = 60) -> Payouts:
         return Payouts(
             "eu", self.pool, self.log, CODEC, self.vault, decide or self.process.decider.decide, self.edge,  # type: ignore[arg-type]
             {each.name: each for each in providers}, is_alone=is_alone, clock=lambda: self.now,
+            linger_s=linger_s,
         )  # fmt: skip
 
     async def said(self, provider: str, process: Process | None = None, **callback: Any) -> Receipt:
         """A callback, as the door takes it after its signature was found right. Raises Rejected."""
         plan = callbacks.plan(
-            provider, Callback(**callback), now=self.now, secret=SECRET, edge=self.edge, trace=None
+            provider, Callback(**callback), speaks=("payments", "kyc"), now=self.now, secret=SECRET, edge=self.edge, trace=None
         )  # fmt: skip
         return await (process or self.process).decider.decide(plan)
 

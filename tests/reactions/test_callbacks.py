@@ -23,22 +23,25 @@ from app.commanding import Services
 from app.openapi import Schemas
 from app.starting import Start
 from commands import callbacks
-from commands.callbacks import Callback, UnknownVerb
+from commands.callbacks import Callback, NotTheirs, UnknownVerb
 from commands.edge import Edge
 from commands.identity import command_id
 from commands.plan import Context, Receipt
+from commands.transactions import Payment
 from domain import limits, transactions, wallets
 from domain.errors import Invalid, KeyReused, NotFound, Rejected, TransactionClosed
-from domain.kernel import PlayerId, TransactionId
-from domain.transactions import AmountDiffers, Status
+from domain.kernel import Money, PlayerId, TransactionId
+from domain.transactions import AmountDiffers, NotDisputed, NotSettled, ProviderRefused, Status
 from providers import signing
-from tests.commands.house import CODEC, SECRET, House, Process
+from tests.commands.house import CODEC, SECRET, House, Process, made
 from tests.ledger import OWNED
 from tests.providers.psp import SECRET as SHARED
 from tests.providers.psp import Psp
 from tests.reactions.region import Region
 
 Said = dict[str, Any]
+
+SPEAKS = {"acme": {"payments"}, "other": {"payments"}, "ident": {"kyc"}}
 
 
 async def said(house: House, process: Process | None = None, provider: str = "acme", **callback: Any) -> Receipt:
@@ -47,7 +50,9 @@ async def said(house: House, process: Process | None = None, provider: str = "ac
     def edge(context: Context) -> Edge:
         return Edge(context, house.vault, list(OWNED), "eu")  # type: ignore[arg-type]
 
-    plan = callbacks.plan(provider, Callback(**callback), now=house.now, secret=SECRET, edge=edge, trace=None)
+    plan = callbacks.plan(
+        provider, Callback(**callback), speaks=SPEAKS[provider], now=house.now, secret=SECRET, edge=edge, trace=None
+    )
     return await (process or house.process).decider.decide(plan)
 
 
@@ -92,14 +97,38 @@ HISTORIES: list[list[Said]] = [
         {"verb": "dispute", "id": "3", "reference": "d", "reason": "stolen card"},
         {"verb": "win", "id": "4", "reference": "d"},
     ],
-    [{"verb": "settle", "id": "1"}, {"verb": "refund", "id": "2"}, {"verb": "authorise", "id": "3"}],
     [
         {"verb": "settle", "id": "1"},
-        {"verb": "refund", "id": "2", "amount": 1000, "currency": "EUR"},
-        {"verb": "refund", "id": "3", "amount": 500, "currency": "EUR"},
+        {"verb": "refund", "id": "2", "reference": "r"},
+        {"verb": "authorise", "id": "3"},
+    ],
+    [
+        {"verb": "settle", "id": "1"},
+        {"verb": "refund", "id": "2", "reference": "r1", "amount": 1000, "currency": "EUR"},
+        {"verb": "refund", "id": "3", "reference": "r2", "amount": 500, "currency": "EUR"},
+        {"verb": "refund", "id": "4", "reference": "r1", "amount": 1000, "currency": "EUR"},
+    ],
+    [
+        {"verb": "settle", "id": "1"},
+        {"verb": "dispute", "id": "2", "reference": "d1", "reason": "stolen card"},
+        {"verb": "win", "id": "3", "reference": "d1"},
+        {"verb": "dispute", "id": "4", "reference": "d2", "reason": "not me"},
+        {"verb": "lose", "id": "5", "reference": "d2"},
     ],
 ]
 """What may become of a deposit of 50.00, as a provider would tell it if nothing were lost or overtaken."""
+
+WITHDRAWALS: list[list[Said]] = [
+    [{"verb": "settle", "id": "1"}, {"verb": "settle", "id": "2"}],
+    [{"verb": "settle", "id": "1"}, {"verb": "return", "id": "2", "reason": "account closed"}],
+    [
+        {"verb": "settle", "id": "1"},
+        {"verb": "return", "id": "2", "reason": "account closed"},
+        {"verb": "settle", "id": "3"},
+        {"verb": "return", "id": "4", "reason": "account closed"},
+    ],
+]
+"""What may become of a withdrawal of 20.00."""
 
 
 async def told(house: House, messages: Sequence[Said], deposit: str) -> None:
@@ -132,6 +161,39 @@ async def come_to(messages: Sequence[Said]) -> tuple[Any, ...]:
 async def test_every_order_of_what_a_provider_says_comes_to_the_same(history: list[Said]) -> None:
     ends = [await come_to(order) for order in itertools.permutations(history)]
     assert ends[1:] == ends[:-1]
+
+
+async def withdrawn(messages: Sequence[Said], before: Said | None) -> tuple[Any, ...]:
+    """What a withdrawal comes to of which people have said `before` what its provider says."""
+    house = House()
+    try:
+        player = await house.player()
+        await house.process.post(f"/v1/players/{player}/kyc/approve", KNOWN, actor="payments:acme")
+        await told(house, [{"verb": "settle", "id": "rich"}], await house.deposit(player, 5000))
+        asked = {"amount": {"amount": 2000, "currency": "EUR"}, "provider": "acme"}
+        withdrawal = made(await house.process.post(f"/v1/players/{player}/withdrawals", asked))
+        for verb, body in (before or {}).items():
+            await house.process.post(f"/v1/transactions/{withdrawal}/{verb}", {**body, "intervention": WHY})
+        await told(house, messages, withdrawal)
+        return outcome(house, player, withdrawal)[::4]  # where it stands, and what the player has
+    finally:
+        await house.close()
+
+
+WHY = {"kind": "payment_trouble", "reason": "the bank has written"}
+KNOWN = {"level": "identity", "method": "document", "age_verified": True}
+SENT = {"send": {"reference": "P-1"}}
+RETURNED = {**SENT, "return": {"reason": "given up"}}
+REJECTED = {"reject": {"reason": "given up"}}
+
+
+@pytest.mark.parametrize("before", [None, SENT, RETURNED, REJECTED], ids=["approved", "sent", "returned", "rejected"])
+@pytest.mark.parametrize("history", WITHDRAWALS, ids=lambda history: "-".join(each["verb"] for each in history))
+async def test_every_order_of_what_is_said_of_a_withdrawal_comes_to_the_same(history: list[Said], before: Any) -> None:
+    ends = [await withdrawn(order, before) for order in itertools.permutations(history)]
+    assert ends[1:] == ends[:-1]
+    paid = any(each["verb"] == "settle" for each in history) and not any(each["verb"] == "return" for each in history)
+    assert ends[0][1].cash == (3000 if paid else 5000)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -205,6 +267,69 @@ async def test_another_amount_than_was_settled_is_refused(house: House) -> None:
     await said(house, verb="settle", id="1", transaction=deposit)
     with pytest.raises(AmountDiffers):
         await said(house, verb="settle", id="2", transaction=deposit, amount=500_000, currency="EUR")
+
+
+async def test_what_does_not_fit_is_recorded_and_refused_alike_when_it_is_said_again(house: House) -> None:
+    deposit = await house.deposit(await house.player(), 5000)
+    await said(house, verb="settle", id="1", transaction=deposit)
+    for _ in range(2):
+        with pytest.raises(AmountDiffers):
+            await said(house, verb="settle", id="2", transaction=deposit, amount=4900, currency="EUR")
+    with pytest.raises(TransactionClosed):
+        await said(house, verb="fail", id="3", transaction=deposit, reason="no money")
+    assert [event for event in house.log.events("transaction") if isinstance(event, ProviderRefused)] == [
+        ProviderRefused(verb="settle", reference="2", money=Money(4900, "EUR"), code="amount_differs"),
+        ProviderRefused(verb="fail", reference="3", code="transaction_closed"),
+    ]
+
+
+@pytest.mark.parametrize("verb", ["dispute", "win", "lose", "refund"])
+async def test_what_has_come_too_early_is_not_recorded(house: House, verb: str) -> None:
+    deposit = await house.deposit(await house.player(), 5000)
+    before = len(house.log.entries)
+    reason = {"reason": "stolen"} if verb == "dispute" else {}
+    with pytest.raises(NotDisputed if verb in ("win", "lose") else NotSettled):
+        await said(house, verb=verb, id="1", reference="r", transaction=deposit, **reason)
+    assert len(house.log.entries) == before
+
+
+@pytest.mark.parametrize("verb", ["dispute", "win", "lose", "refund"])
+async def test_what_could_be_told_twice_needs_a_reference_of_its_own(house: House, verb: str) -> None:
+    deposit = await house.deposit(await house.player(), 5000)
+    with pytest.raises(Invalid, match="reference"):
+        await said(house, verb=verb, id="1", transaction=deposit)
+
+
+async def test_a_refund_that_a_person_has_booked_is_not_booked_again_by_its_provider(house: House) -> None:
+    player = await house.player()
+    deposit = await house.deposit(player, 5000)
+    await said(house, verb="settle", id="1", transaction=deposit)
+    refund = {"reference": "re_1", "amount": {"amount": 2000, "currency": "EUR"}, "intervention": WHY}
+    await house.process.post(f"/v1/transactions/{deposit}/refund", refund)
+    for message in ("2", "3"):
+        told = await said(
+            house, verb="refund", id=message, reference="re_1", transaction=deposit, amount=2000, currency="EUR"
+        )
+        assert told.answer == Payment(deposit, Status.REFUNDED)
+    assert fold(house, wallets.stream(PlayerId(player))).balance("EUR").cash == 3000
+
+
+async def test_who_knows_people_moves_no_money_and_who_moves_money_knows_nobody(house: House) -> None:
+    player = await house.player()
+    deposit = await house.deposit(player, 5000)
+    before = len(house.log.entries)
+    with pytest.raises(NotTheirs):
+        await said(house, verb="kyc_approve", id="1", player=player, **KNOWN)
+    with pytest.raises(NotTheirs):
+        await said(house, provider="ident", verb="settle", id="1", transaction=deposit)
+    assert len(house.log.entries) == before
+
+
+async def test_what_is_said_of_a_player_names_no_transaction(house: House) -> None:
+    player = await house.player()
+    deposit = await house.deposit(player, 5000)
+    with pytest.raises(Invalid, match="transaction"):
+        await said(house, provider="ident", verb="kyc_approve", id="1", player=player, transaction=deposit, **KNOWN)
 
 
 async def test_a_provider_speaks_of_its_own_payments_only(house: House) -> None:
@@ -323,5 +448,5 @@ async def test_a_signed_message_that_makes_no_sense_is_refused_as_any_command(re
         assert (
             await door.post({}, raw=b"not json", header=signing.sign(SHARED, b"not json", int(time.time())))
         ).status_code == 422
-        wrong = {"id": "1", "verb": "win", "transaction": deposit}
+        wrong = {"id": "1", "verb": "win", "reference": "CB-1", "transaction": deposit}
         assert (await door.post(wrong)).status_code == 409

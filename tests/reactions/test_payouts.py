@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from hashlib import sha256
 from typing import Any
 
+import httpx2
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from commands.identity import command_id
 from commands.plan import Plan, Receipt
 from domain import payouts
 from domain.kernel import PlayerId, TransactionId
 from domain.payouts import AnsweredOtherwise, PayoutAccepted, PayoutDeclined, PayoutDropped, PayoutOrdered
 from domain.transactions import Status
+from providers.http import HttpProvider
+from providers.known import Known
 from providers.port import Accepted, Answer, Declined, Payout, Unanswered, Unbelievable
+from reactions.payouts import AT_ONCE
 from replication import geo
-from tests.commands.house import Process
+from tests.commands.house import CODEC, SECRET, Process
 from tests.reactions.region import Bank, Region
 
 
@@ -134,18 +142,87 @@ async def test_no_answer_changes_nothing_and_is_asked_for_again(region: Region, 
     assert payout(region, withdrawal).status is payouts.Status.ACCEPTED
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[Known]:
+    """A provider that takes every call and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(100)
+        yield Known("acme", SECRET, f"http://127.0.0.1:{listening.getsockname()[1]}/payouts")
+
+
 async def test_a_provider_that_hangs_holds_up_no_other_payout(region: Region) -> None:
-    class Stuck(Bank):
+    other, player = Bank("other"), await region.rich()
+    for _ in range(AT_ONCE + 1):
+        await region.withdrawal(player, 1_000)
+    with silence() as known:
+        async with httpx2.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
+            hanging = HttpProvider(known, client, timeout_s=3_600)
+            reaction = region.payouts(hanging, other, linger_s=0.05)
+            for amount in (500, 600):  # the second one comes while the hanging provider is being waited for
+                await region.withdrawal(player, amount, provider="other")
+                while amount not in [each.money.amount for each in other.paid]:
+                    await region.project()
+                    await reaction.step()
+                    await region.wait(hours=2)
+            await reaction.close()
+    assert region.tags("payout").count("payout.ordered") == AT_ONCE + 3
+
+
+async def test_a_payout_for_which_a_provider_is_being_waited_for_is_not_asked_for_again(region: Region) -> None:
+    class Slow(Bank):
         async def pay(self, payout: Payout) -> Answer:
-            if payout.money.amount == 10_000:
-                raise Unanswered("busy")
+            answer = await super().pay(payout)
+            await speaks.wait()
+            return answer
+
+    speaks = asyncio.Event()
+    bank, player = Slow(), await region.rich()
+    withdrawal = await region.withdrawal(player, 1_000)
+    reaction = region.payouts(bank, linger_s=0.05)
+    async with asyncio.timeout(30):
+        while bank.asked < 1:
+            await region.project()
+            await reaction.step()
+        for _ in range(3):
+            await region.wait(hours=2)
+            await reaction.step()
+        assert bank.asked == 1
+        speaks.set()
+        while payout(region, withdrawal).status is payouts.Status.ORDERED:
+            await reaction.step()
+    assert payout(region, withdrawal).answer == "paid-1"
+
+
+async def test_nobody_is_asked_any_more_once_another_region_has_taken_over(region: Region) -> None:
+    class Last(Bank):
+        async def pay(self, payout: Payout) -> Answer:
+            region.ledger.sql("UPDATE ledger.ownership SET cut = since WHERE cut IS NULL")
             return await super().pay(payout)
 
-    bank, player = Stuck(), await region.rich()
-    for amount in (10_000, 10_000, 500):
-        await region.withdrawal(player, amount)
-    await settled_down(region, bank)
-    assert [each.money.amount for each in bank.paid] == [500]
+    bank, player = Last(), await region.rich()
+    for _ in range(AT_ONCE + 1):
+        await region.withdrawal(player, 1_000)
+    await settled_down(region, bank, steps=2)
+    assert region.tags("payout") == ["payout.ordered"] * (AT_ONCE + 1)
+    assert 0 < bank.asked <= AT_ONCE, "those under way when it was lost, and not one that had to wait for them"
+
+
+async def test_what_another_region_has_ordered_is_told_of_once(region: Region) -> None:
+    bank, player = Bank(), await region.rich()
+    withdrawal = await region.withdrawal(player, 1_000)
+    reaction = region.payouts(bank)
+    await region.project()
+    await reaction.step()
+    await region.project()
+    region.ledger.sql("UPDATE read.due SET log = 'us' WHERE kind = 'payout'")
+    with structlog.testing.capture_logs() as said:
+        for _ in range(3):
+            await reaction.step()
+            await region.wait(hours=2)
+    told = [(each["log_level"], each["transaction"], each["log"]) for each in said if "another region" in each["event"]]
+    assert told == [("warning", withdrawal, "us")]
+    assert bank.asked == 0
 
 
 async def test_without_its_provider_a_withdrawal_stays_approved(region: Region) -> None:
@@ -172,6 +249,20 @@ async def test_what_was_returned_by_then_is_not_paid_any_more(region: Region) ->
     assert region.accounts(player).cash == 100_000
 
 
+async def test_what_was_returned_by_then_is_dropped_even_if_its_provider_is_known_no_more(region: Region) -> None:
+    class Dead(Bank):
+        async def pay(self, _payout: Payout) -> Answer:
+            raise Unanswered("dead")
+
+    player = await region.rich()
+    withdrawal = await region.withdrawal(player, 10_000)
+    await settled_down(region, Dead())
+    await region.said("acme", verb="return", id="1", transaction=withdrawal, reason="account closed")
+    await settled_down(region)
+    assert region.tags("payout") == ["payout.ordered", "payout.dropped"]
+    assert region.due() == []
+
+
 async def test_a_provider_that_says_both_paid_and_refused_is_left_to_a_person(region: Region) -> None:
     class Lying(Bank):
         async def pay(self, payout: Payout) -> Answer:
@@ -194,6 +285,39 @@ def test_another_answer_than_the_first_is_a_conflict() -> None:
         with pytest.raises(AnsweredOtherwise):
             other()
     assert payouts.drop(accepted) == []
+
+
+@pytest.mark.parametrize("other", [Accepted("paid-2"), Declined("never")])
+async def test_an_answer_that_contradicts_the_first_is_not_taken_for_a_repeat(region: Region, other: Answer) -> None:
+    class Fickle(Bank):
+        async def pay(self, _payout: Payout) -> Answer:
+            self.asked += 1
+            return Accepted("paid-1") if self.asked == 1 else other
+
+    bank, player = Fickle(), await region.rich()
+    withdrawal = await region.withdrawal(player, 10_000)
+    await region.project()
+    await region.payouts(bank).step()
+    await region.project()
+    with structlog.testing.capture_logs() as said:
+        for _ in range(2):  # two reactors whose read model has heard of no answer
+            await region.payouts(bank, decide=region.another_process().decider.decide).step()
+    assert bank.asked == 2
+    [(level, reference)] = [(each["log_level"], each.get("answer")) for each in said if "contradicts" in each["event"]]
+    assert (level, reference) == ("error", "paid-1")
+    assert (payout(region, withdrawal).status, payout(region, withdrawal).answer) == ("accepted", "paid-1")
+    assert region.transaction(withdrawal).status is Status.SENT
+
+
+async def test_an_answer_is_the_same_command_each_time_it_is_given(region: Region) -> None:
+    """The key as docs/reference/providers.md has it."""
+    player = await region.rich()
+    await region.withdrawal(player, 10_000)
+    await settled_down(region, Bank())
+    ordered, accepted = [each for each in map(CODEC.decode, region.ledger.entries()) if "payout" in each.body.stream]
+    digest = sha256(b'{"reference":"paid-1"}').hexdigest()
+    key = f"{ordered.body.id}\naccept\n{digest}"
+    assert accepted.body.command.id == command_id("reaction:payouts", key).hex()
 
 
 # Killed at each step

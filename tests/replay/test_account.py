@@ -183,3 +183,8 @@ def test_money_is_written_in_the_units_of_its_currency() -> None:
     assert [amount(*each) for each in ((123_456, "EUR"), (5, "EUR"), (-5, "EUR"), (1_234, "JPY"), (1, "BHD"))] == [
         "1,234.56", "0.05", "-0.05", "1,234", "0.001",
     ]  # fmt: skip
+
+
+def test_a_list_reads_as_people_write_one() -> None:
+    said = timeline.in_words("transaction.withdrawal_held", {"reasons": ["kyc", "threshold"]})
+    assert said == "withdrawal under review: kyc, threshold"

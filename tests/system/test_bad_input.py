@@ -33,6 +33,7 @@ def deposit(**changed: Any) -> dict[str, Any]:
         (deposit(extra=1), 422, "invalid", ""),
         (deposit(occurred="yesterday"), 422, "invalid", "/occurred"),
         (deposit(occurred="2023-02-30"), 422, "invalid", "/occurred"),
+        (deposit(occurred="0001-01-01T00:00:00+05:00"), 422, "invalid", "/occurred"),
         (deposit(occurred="2999-01-01"), 422, "invalid", "/occurred"),
         (deposit(occurred="1997-01-01"), 403, "forbidden", None),
         (deposit(reference="\x00"), 422, "invalid", ""),

@@ -1,0 +1,157 @@
+"""Commands on withdrawals: what players ask for, what people review, and what providers, or people for them, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from access.policy import Action
+from commands.edge import Amount, Edge, PersonalText, Word, money
+from commands.plan import Plan
+from commands.transactions.telling import ByHand, Reference, WithReason, answer, its_wallet, telling
+from domain import kyc, payouts, players, transactions, wallets
+from domain.kernel import AnyStream, Event, PlayerId, TransactionId
+from domain.transactions import Transaction
+
+
+class RequestWithdrawal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A withdrawal through `provider`. `instrument`: where the money is to go, such as an account number."""
+
+    amount: Amount
+    provider: Word
+    instrument: PersonalText | None = None
+
+
+class CancelWithdrawal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to say: the player wants to keep the money."""
+
+
+class RejectWithdrawal(WithReason, frozen=True, forbid_unknown_fields=True):
+    """The withdrawal will not be paid."""
+
+
+class SendWithdrawal(ByHand, frozen=True, forbid_unknown_fields=True):
+    """The provider was told to pay. `reference`: names the payout."""
+
+    reference: Reference
+
+
+class ReturnWithdrawal(WithReason, frozen=True, forbid_unknown_fields=True):
+    """The provider could not pay, or the money came back."""
+
+
+def request(player_id: str, command: RequestWithdrawal, edge: Edge) -> Plan:
+    """Request a withdrawal: the money is reserved. It is approved at once, or under review for the `reasons`. Raises NotFound,
+    PlayerBlocked, CurrencyMismatch, AmountOutOfRange, InsufficientFunds.
+    """
+    id_, player = PlayerId(player_id), players.stream(PlayerId(player_id))
+    transaction_id = TransactionId("transaction_" + edge.new_child(player.partition))
+    wanted = money(command.amount, "/amount")
+
+    def decision(at: datetime, transaction: Transaction, **states: Any) -> Sequence[Event]:
+        requested = transactions.WithdrawalRequested(
+            player=id_,
+            money=wanted,
+            provider=command.provider,
+            expires_at=transactions.withdrawal_due(command.provider, wanted.currency, at),
+            instrument=command.instrument,
+        )
+        return transactions.request_withdrawal(
+            transaction, transaction_id=transaction_id, requested=requested, at=at, **states
+        )
+
+    return Plan(
+        edge.context,
+        require=(Action.WITHDRAWAL_REQUEST,),
+        writes={"transaction": transactions.stream(transaction_id), "wallet": wallets.stream(id_)},
+        reads={"player": player, "kyc": kyc.stream(id_)},
+        fresh=frozenset({"transaction"}),
+        decision=decision,
+        answer=answer,
+        key=(lambda player, **_: (player.key, player.commitment)) if command.instrument else None,
+    )
+
+
+def cancel(transaction_id: str, _command: CancelWithdrawal, edge: Edge) -> Plan:
+    """Cancel a withdrawal that is not sent yet. Raises NotFound, WrongKind, TransactionClosed."""
+    return telling(
+        transaction_id, edge, Action.WITHDRAWAL_CANCEL,
+        lambda _at, transaction, wallet: transactions.cancel_withdrawal(
+            transaction, wallet, transaction_id=TransactionId(transaction_id)
+        ),
+        follow=its_wallet,
+    )  # fmt: skip
+
+
+# People review
+
+
+def approve(transaction_id: str, command: ByHand, edge: Edge) -> Plan:
+    """Let a withdrawal be paid; its conditions are looked at again. Raises NotFound, WrongKind, PlayerBlocked, GateClosed,
+    TransactionClosed.
+    """
+
+    def follow(transaction: Transaction) -> Mapping[str, AnyStream[Any]]:
+        whose = transactions.owner(transaction)
+        return {"player": players.stream(whose), "kyc": kyc.stream(whose), "wallet": wallets.stream(whose)}
+
+    return telling(
+        transaction_id, edge, Action.WITHDRAWAL_REVIEW,
+        lambda at, transaction, player, kyc, wallet: transactions.approve_withdrawal(
+            transaction, player, kyc, wallet, at=at
+        ),
+        command=command, follow=follow,
+    )  # fmt: skip
+
+
+def reject(transaction_id: str, command: RejectWithdrawal, edge: Edge) -> Plan:
+    """Refuse a withdrawal that is not sent yet: the money is cash again. Raises NotFound, WrongKind, TransactionClosed."""
+    return telling(
+        transaction_id, edge, Action.WITHDRAWAL_REVIEW,
+        lambda _at, transaction, wallet: transactions.reject_withdrawal(
+            transaction, wallet, transaction_id=TransactionId(transaction_id), reason=command.reason
+        ),
+        command=command, follow=its_wallet,
+    )  # fmt: skip
+
+
+# It is paid, or not
+
+
+def send(transaction_id: str, command: SendWithdrawal, edge: Edge) -> Plan:
+    """An approved withdrawal is on its way: only its provider or a person ends it now. Raises NotFound, WrongKind, NotApproved,
+    SentAlready, TransactionClosed.
+    """
+    return telling(
+        transaction_id, edge, Action.WITHDRAWAL_SEND,
+        lambda _at, transaction: transactions.send_withdrawal(transaction, reference=command.reference),
+        command=command,
+    )  # fmt: skip
+
+
+def return_(transaction_id: str, command: ReturnWithdrawal, edge: Edge) -> Plan:
+    """The provider could not pay a withdrawal, or the money came back: it is cash again. A person says so only where no
+    provider is being asked. Raises NotFound, WrongKind, NotApproved, NotSettled, UnderWay.
+    """
+    by_provider = not edge.context.principal.human
+
+    def decision(
+        _at: datetime, transaction: Transaction, wallet: wallets.Wallet, payout: payouts.Payout
+    ) -> Sequence[Event]:
+        if not by_provider:
+            payouts.require_answered(payout)
+        return transactions.return_withdrawal(
+            transaction,
+            wallet,
+            transaction_id=TransactionId(transaction_id),
+            reason=command.reason,
+            by_provider=by_provider,
+        )
+
+    return telling(
+        transaction_id, edge, Action.WITHDRAWAL_SETTLE, decision,
+        command=command, reads={"payout": payouts.stream(TransactionId(transaction_id))}, follow=its_wallet,
+    )  # fmt: skip

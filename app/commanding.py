@@ -76,7 +76,7 @@ class _Route(NamedTuple):
     read_together: Sequence[Callable[[Any], Stream[Any]]]
 
 
-def _shape(path: str) -> tuple[str, tuple[str, ...]]:
+def shape(path: str) -> tuple[str, tuple[str, ...]]:
     """A path without the identifier in its third part, and that one, if there is one: /v1/players/{player_id}/…"""
     parts = path.split("/", 4)
     identifiers = tuple(parts[3:4])
@@ -85,7 +85,7 @@ def _shape(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _route(endpoint: Endpoint) -> tuple[str, _Route]:
-    fixed, identifiers = _shape(endpoint.path)
+    fixed, identifiers = shape(endpoint.path)
     read_together = READ_TOGETHER[identifiers[0].strip("{}")] if identifiers else ()
     return fixed, _Route(endpoint, msgspec.json.Decoder(endpoint.body), read_together)
 
@@ -258,7 +258,7 @@ def entity_tags(if_match: str) -> frozenset[str] | None:
 
 def match(path: str) -> tuple[_Route, tuple[str, ...]]:
     """The route of a path, and the identifiers in it. Raises NotFound."""
-    fixed, identifiers = _shape(path)
+    fixed, identifiers = shape(path)
     if (route := _ROUTES.get(fixed)) is not None:
         return route, identifiers
     raise NotFound("no command has this path", path=path[:200])

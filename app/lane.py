@@ -12,13 +12,15 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import Receive, Scope, Send
 
+from app.commanding import shape
+
 
 class Lane(BaseRoute):
     """Routes of POST whose function takes the request alone, with at most one identifier, the third part of the path."""
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         posts = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
-        self._routes = {_without_identifier(route.path)[0]: route for route in posts}
+        self._routes = {shape(route.path)[0]: route for route in posts}
         self._apps = {path: request_response(route.endpoint) for path, route in self._routes.items()}
 
     @property
@@ -28,7 +30,7 @@ class Lane(BaseRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http" or scope["method"] != "POST":
             return Match.NONE, {}
-        path, identifiers = _without_identifier(scope["path"])
+        path, identifiers = shape(scope["path"])
         route = self._routes.get(path)
         if route is None or not all(identifiers):
             return Match.NONE, {}
@@ -37,11 +39,3 @@ class Lane(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._apps[scope["lane"]](scope, receive, send)
-
-
-def _without_identifier(path: str) -> tuple[str, tuple[str, ...]]:
-    """/v1/players/{player_id}/block → /v1/players//block and what stood there."""
-    parts = path.split("/", 4)
-    identifiers = tuple(parts[3:4])
-    parts[3:4] = [""] * len(identifiers)
-    return "/".join(parts), identifiers

@@ -20,7 +20,7 @@ import msgspec
 
 from access.policy import service
 from commands import kyc, transactions
-from commands.edge import Edge, Endpoint, read_body
+from commands.edge import Amount, Edge, Endpoint, read_body
 from commands.identity import command_id, fingerprint
 from commands.plan import Context, Fact, Plan, RefusedFact
 from domain.errors import Conflict, Forbidden, Invalid, InvalidAmount, NotFound, Rejected
@@ -139,7 +139,7 @@ def plan(
     subject = said.transaction if verb.of == "payments" else said.player
     body = read_body(msgspec.json.Decoder(endpoint.body), msgspec.json.encode(_body(said, verb)))
     made = endpoint.handler(subject, body, edge(context))
-    return _of_its_own(made, provider, said, endpoint.errors) if verb.of == "payments" else made
+    return _of_its_own(made, provider, said, _money(body), endpoint.errors) if verb.of == "payments" else made
 
 
 def _body(said: Callback, verb: _Verb) -> dict[str, Any]:
@@ -150,7 +150,15 @@ def _body(said: Callback, verb: _Verb) -> dict[str, Any]:
     return body
 
 
-def _of_its_own(made: Plan, provider: str, said: Callback, errors: Sequence[type[Rejected]]) -> Plan:
+def _money(body: Any) -> Money | None:
+    """Of what a command's body speaks; its handler has checked it. What else a callback says may be anything."""
+    amount: Amount | None = getattr(body, "amount", None)
+    return None if amount is None else Money(amount.amount, amount.currency)
+
+
+def _of_its_own(
+    made: Plan, provider: str, said: Callback, money: Money | None, errors: Sequence[type[Rejected]]
+) -> Plan:
     """The plan, refused where the payment is another provider's: of that one there is nothing to know here. What does not fit
     is recorded, and refused alike whenever it is said again.
     """
@@ -163,7 +171,6 @@ def _of_its_own(made: Plan, provider: str, said: Callback, errors: Sequence[type
         except _TOO_EARLY:
             raise
         except (Conflict, InvalidAmount) as error:
-            money = None if said.amount is None else Money(said.amount, said.currency or "")
             refused = ProviderRefused(verb=said.verb, reference=said.reference, money=money, code=error.code)
             return RefusedFact(error, [refused])
 

@@ -77,10 +77,18 @@ def _level(level: Level) -> Level:
     return level
 
 
+def _utc(due_at: datetime) -> datetime:
+    """Raises Invalid for what is before or after the years that there are."""
+    try:
+        return due_at.astimezone(UTC)
+    except OverflowError:
+        raise Invalid("not an instant of the calendar", pointer="/due_at") from None
+
+
 def request(player_id: str, command: RequestKyc, edge: Edge) -> Plan:
-    """Ask a player for what a level needs, until a deadline. Answers how it stands. Raises NotFound."""
+    """Ask a player for what a level needs, until a deadline. Answers how it stands. Raises NotFound, Invalid."""
     level = _level(command.level)
-    due_at = command.due_at.astimezone(UTC) if command.due_at else None
+    due_at = _utc(command.due_at) if command.due_at else None
     was = Status.NONE
 
     def decide(at: datetime, state: kyc.Kyc, player: players.Player) -> list[kyc.KycEvent]:

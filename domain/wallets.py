@@ -214,37 +214,6 @@ def postings(event: WalletEvent) -> list[tuple[str, int]]:
 # Decisions
 
 
-def credit(wallet: Wallet, *, code: str, source: str, money: Money, transaction: TransactionId) -> list[WalletEvent]:
-    """Book money that came in from the contra account `source`."""
-    transfer = Transfer(code, source, CASH, money, transaction)
-    return [Credited(transfer, wallet.after(transfer))]
-
-
-def reserve(wallet: Wallet, *, code: str, money: Money, transaction: TransactionId) -> list[WalletEvent]:
-    """Set cash aside."""
-    transfer = Transfer(code, CASH, RESERVED, money, transaction)
-    return [Reserved(transfer, wallet.after(transfer))]
-
-
-def release(wallet: Wallet, *, code: str, money: Money, transaction: TransactionId) -> list[WalletEvent]:
-    """Give back what was set aside."""
-    transfer = Transfer(code, RESERVED, CASH, money, transaction)
-    return [Released(transfer, wallet.after(transfer))]
-
-
-def debit(
-    wallet: Wallet, *, code: str, source: str, target: str, money: Money, transaction: TransactionId
-) -> list[WalletEvent]:
-    """Pay `money` out of `source` (cash or reserved) to the contra account `target`."""
-    transfer = Transfer(code, source, target, money, transaction)
-    return [Debited(transfer, wallet.after(transfer))]
-
-
-def charge_back(wallet: Wallet, *, code: str, target: str, money: Money, transaction: str) -> list[WalletEvent]:
-    """Book what somebody outside has taken: never refused for want of money."""
-    return [wallet.charged_back(code=code, target=target, money=money, transaction=transaction)]
-
-
 def spend(
     wallet: Wallet, *, code: str, target: str, money: Money, transaction: str, order: Order, campaign: str = ""
 ) -> list[WalletEvent]:

@@ -18,6 +18,7 @@ from policies import payments
 from policies.gates import Level
 
 _MICROSECOND = timedelta(microseconds=1)
+_DAY = timedelta(days=1)
 
 
 class Leave(Enum):
@@ -115,7 +116,6 @@ _PAYMENTS = (
             payouts.PayoutDeclined: over,
             payouts.PayoutDropped: over,
             payouts.PayoutDisputed: over,
-            payouts.PayoutDisputed: over,
         },
     ),
     Duty(
@@ -155,7 +155,9 @@ def _document(name: str, level: Level, *ends: type[Event]) -> Duty:
         last: date | None = event.document_expires
         if event.level is not level:
             return LEAVE
-        return None if last is None else at(datetime.combine(last, time(), UTC) + timedelta(days=1))
+        if last is None or last == date.max:  # the calendar's last day stands for none
+            return None
+        return at(datetime.combine(last + _DAY, time(), UTC))
 
     def rejected(_recorded: Recorded, event: kyc.Rejected) -> Leave | None:
         return None if level.reaches(event.level) else LEAVE

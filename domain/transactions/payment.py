@@ -120,7 +120,7 @@ class WithdrawalApproved(Event, frozen=True, tag="transaction.withdrawal_approve
 
 
 class WithdrawalSent(Event, frozen=True, tag="transaction.withdrawal_sent"):
-    """The provider was told to pay, and has taken it on. `reference`: the provider's."""
+    """From here on only its provider or a person ends it. `reference`: under which the provider is asked, or was told by hand."""
 
     reference: str
 

@@ -333,6 +333,13 @@ async def test_a_deadline_is_recorded_in_utc(house: House) -> None:
         await house.process.post(f"/v1/players/{ada}/kyc/request", {"level": "none"})
 
 
+@pytest.mark.parametrize("due_at", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00"])
+async def test_a_deadline_outside_the_calendar_is_refused(house: House, due_at: str) -> None:
+    ada = made(await house.process.post("/v1/players", ADA))
+    with pytest.raises(Invalid, match="calendar"):
+        await house.process.post(f"/v1/players/{ada}/kyc/request", {"level": "identity", "due_at": due_at})
+
+
 async def test_who_is_asked_again_hears_how_it_stands(house: House) -> None:
     ada = made(await house.process.post("/v1/players", ADA))
     paths = [f"/v1/players/{ada}/kyc/{verb}" for verb in ("request", "approve", "reject")]

@@ -137,9 +137,8 @@ class Book:
         stream = wallets.stream(player)
         currency = self.state(players.stream(player)).currency
         transaction = TransactionId(f"transaction_{self._suffix(stream.partition)}")
-        self._decided(stream, wallets.reserve(
-            self.state(stream), code="hold", money=Money(amount, currency), transaction=transaction
-        ))  # fmt: skip
+        transfer = wallets.Transfer("hold", wallets.CASH, wallets.RESERVED, Money(amount, currency), transaction)
+        self._decided(stream, [wallets.Reserved(transfer, self.state(stream).after(transfer))])
 
     def withdraw(self, player: PlayerId, amount: int) -> TransactionId | None:
         """Ask for a withdrawal, if there is so much."""

@@ -115,9 +115,11 @@ MOVES: list[Callable[[int, Wallet, str], Sequence[Event]]] = [
         wallet, code="bet", target="house:ggr", money=Money(amount, currency), transaction="round_1",
         order=Order.CASH_FIRST,
     ),
-    lambda amount, wallet, currency: wallets.charge_back(
-        wallet, code="correction", target="house:adjustments", money=Money(amount, currency), transaction="a_1"
-    ),
+    lambda amount, wallet, currency: [
+        wallet.charged_back(
+            code="correction", target="house:adjustments", money=Money(amount, currency), transaction="a_1"
+        )
+    ],
 ]  # fmt: skip
 """What else moves in a wallet, if there is enough."""
 

@@ -129,6 +129,11 @@ def test_a_document_is_valid_on_its_last_day() -> None:
     assert left(approved, kyc.Approved(Level.IDENTITY, "bank", age_verified=True)) == {}
 
 
+def test_a_document_until_the_end_of_the_calendar_never_expires() -> None:
+    """As people write it of one that has no last day."""
+    assert left(kyc.Approved(Level.IDENTITY, "passport", age_verified=True, document_expires=date.max)) == {}
+
+
 def test_what_showed_one_level_has_nothing_to_do_with_what_showed_another() -> None:
     document = kyc.Approved(Level.IDENTITY, "passport", age_verified=True, document_expires=date(2030, 12, 31))
     payslip = kyc.Approved(Level.ENHANCED, "payslip", age_verified=True, document_expires=date(2026, 12, 31))

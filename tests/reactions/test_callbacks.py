@@ -283,6 +283,17 @@ async def test_what_does_not_fit_is_recorded_and_refused_alike_when_it_is_said_a
     ]
 
 
+async def test_what_a_provider_says_beside_the_point_is_not_recorded_with_its_refusal(house: House) -> None:
+    """An amount of which the verb does not speak was checked by nobody, and may be more than a log can hold."""
+    player = await house.player()
+    deposit = await house.deposit(player, 50)
+    await said(house, id="1", verb="fail", transaction=deposit, reason="card")
+    with pytest.raises(TransactionClosed):
+        await said(house, id="2", verb="authorise", transaction=deposit, amount=2**60, currency="X" * 1000)
+    [refused] = [event for event in house.log.events("transaction") if isinstance(event, ProviderRefused)]
+    assert refused == ProviderRefused(verb="authorise", reference="2", code="transaction_closed")
+
+
 @pytest.mark.parametrize("verb", ["dispute", "win", "lose", "refund"])
 async def test_what_has_come_too_early_is_not_recorded(house: House, verb: str) -> None:
     deposit = await house.deposit(await house.player(), 5000)

@@ -21,8 +21,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
-from app import auditing, callbacks, commanding, disclosing, metrics, problems, querying, tiling
+from app import auditing, callbacks, commanding, disclosing, gaming, metrics, problems, querying, registering, tiling
 from app.bootstrap import stop_if_dead, write_side
 from app.commanding import Services
 from app.lane import Lane
@@ -30,9 +31,11 @@ from app.metrics import Metrics, Timed
 from app.openapi import Schemas
 from app.settings import Settings
 from app.starting import Start
+from domain.catalog import AGGREGATES
 from domain.errors import Invalid, NotFound, Rejected
 from eventstore.log import Command, TooLarge
-from eventstore.record import UnknownEvent
+from eventstore.postgres import PostgresStreams
+from eventstore.record import Codec, UnknownEvent
 from eventstore.writer import Unavailable
 from providers import known as providers
 
@@ -44,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 async def build(
     settings: Settings, stack: AsyncExitStack, stop: asyncio.Event, tracing: Tracing | None = None
-) -> FastAPI:
+) -> ASGIApp:
     """Put the application together; `stack` closes what it opened, `stop` ends open event streams."""
     counted = Metrics()
 
@@ -54,7 +57,7 @@ async def build(
             tracing.appended(commands, seconds)
 
     write = await stack.enter_async_context(write_side(settings, appended))
-    start = Start()
+    start = Start(registering.digest(settings))
     read = await stack.enter_async_context(querying.read_side(settings, write, start, stop))
     starting = asyncio.create_task(start.record(write.decider, read.pool), name="start")
     starting.add_done_callback(stop_if_dead)
@@ -70,16 +73,28 @@ async def build(
         redoc_url=None,
     )
     schemas = Schemas()
-    services = Services(write.decider, write.vault, write.tokens, write.group, write.fingerprint_key)
-    commands = commanding.router(services, start, schemas, counted.commands)
+    known = providers.load(settings.providers)
+    asking = await registering.asking(settings, stack, PostgresStreams(read.pool), Codec(AGGREGATES), write.vault)
+    services = Services(
+        write.decider,
+        write.vault,
+        write.tokens,
+        write.group,
+        write.fingerprint_key,
+        providers.speaking(known, of="kyc"),
+        asking,
+    )
+    door = gaming.Door(services, start, counted.commands, known)
+    games = gaming.router(door, schemas)
+    commands = commanding.router(services, start, schemas, counted.commands, door.relay)
     app.include_router(commands)
-    app.include_router(callbacks.router(services, start, schemas, counted.commands, providers.load(settings.providers)))
+    app.include_router(games)
+    app.include_router(callbacks.router(services, start, schemas, counted.commands, known))
     app.include_router(querying.router(read, schemas))
     app.include_router(tiling.router(read, schemas))
     app.include_router(disclosing.router(read, schemas))
     app.include_router(auditing.router(read, schemas))
     app.include_router(metrics.router(counted, read, settings))
-    app.router.routes.insert(0, Lane(commands.routes))
     schemas.install(app)
     explain_errors(app)
     app.add_middleware(
@@ -88,12 +103,12 @@ async def build(
         allow_methods=["GET"],
         allow_headers=["Authorization", "Last-Event-ID"],
     )
+    outermost: ASGIApp = Lane(app, [*commands.routes, *games.routes])
     if tracing:
         from app.tracing import TracedCommands
 
-        app.add_middleware(TracedCommands, tracing=tracing)
-    app.add_middleware(Timed, metrics=counted)
-    return app
+        outermost = TracedCommands(outermost, tracing=tracing)
+    return Timed(outermost, metrics=counted)
 
 
 def explain_errors(app: FastAPI) -> None:
@@ -159,6 +174,7 @@ async def serve(settings: Settings, stop: asyncio.Event, tracing: Tracing | None
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=3,
         )
         server = _Server(config)

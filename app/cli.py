@@ -16,6 +16,8 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
+from app.lawful import rules
+from app.notices import notices
 from app.region import region
 from app.settings import SettingsError
 
@@ -38,6 +40,8 @@ app = cyclopts.App(
 projections = cyclopts.App(name="projections", help="Read models: list them, rebuild one.")
 app.command(projections)
 app.command(region)
+app.command(notices)
+app.command(rules)
 
 
 class Failed(Exception):
@@ -136,7 +140,12 @@ def serve(
     unknown = [role for role in chosen if role not in workers.ROLES]
     if unknown:
         _fail(f"no role is called {', '.join(unknown)}; there are {', '.join(workers.ROLES)}")
-    workers.run(settings.from_environment(), chosen)
+    told = settings.from_environment()
+    if {"api", "reactor"} & set(chosen):
+        from providers import known
+
+        _understood(lambda: known.load(told.providers))
+    workers.run(told, chosen)
 
 
 @app.command
@@ -183,10 +192,13 @@ def import_(
 
 
 def _import_players(file: Path, url: str, bearer: str, *, dry_run: bool, json: bool) -> NoReturn:
+    import asyncio
+
     from app import importing, report
 
     progress = report.Report(quiet=json).progress()
-    done = _understood(lambda: importing.import_players(file, url, bearer, dry_run=dry_run, progress=progress))
+    imported = importing.import_players(file, url, bearer, dry_run=dry_run, progress=progress)
+    done = _understood(lambda: asyncio.run(imported))
     if json:
         _print_json(done)
     else:
@@ -345,7 +357,7 @@ def export(
     disclose_to: Annotated[
         str | None, Parameter(help="Add the players' data keys, encrypted to this age key. It is recorded.")
     ] = None,
-    reason: Annotated[str | None, Parameter(help="Why keys are disclosed.")] = None,
+    reason: Annotated[str | None, Parameter(help="Why keys are disclosed, a word: order-17-26.")] = None,
     trust: Annotated[Path | None, Parameter(help="The policy to enclose; else that of COUNTROOM_POLICY.")] = None,
     token: _Token = None,
     json: _Json = False,

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope
 
 from access.policy import Principal
 from access.tokens import Tokens
-from app import openapi, problems
+from app import lane, openapi, problems, registering
+from app.lane import Answered, Handler, Post, body_of, refusal, shape
 from app.openapi import Schemas
 from app.starting import Start
 from commands import batch, identity
+from commands.asking import Asking
 from commands.batch import Batch
 from commands.catalog import ENDPOINTS
 from commands.decider import Decider
@@ -29,7 +32,9 @@ from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
 from commands.plan import Context, Plan, PreconditionFailed, Receipt, Seen, WrongRegion
 from domain.errors import Forbidden, InvalidId, KeyReused, NotFound
 from domain.kernel import Stream
+from domain.protection import Answer
 from eventstore.vault import Vault
+from policies.protection import Silence
 
 BODY_BYTES_MAX = 60 * 1024
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -66,6 +71,8 @@ class Services(NamedTuple):
     tokens: Tokens
     group: Sequence[int]
     fingerprint_key: bytes
+    kyc_providers: Collection[str] = ()
+    asking: Asking | None = None
 
 
 class _Route(NamedTuple):
@@ -74,14 +81,6 @@ class _Route(NamedTuple):
     endpoint: Endpoint
     decoder: msgspec.json.Decoder[Any]
     read_together: Sequence[Callable[[Any], Stream[Any]]]
-
-
-def shape(path: str) -> tuple[str, tuple[str, ...]]:
-    """A path without the identifier in its third part, and that one, if there is one: /v1/players/{player_id}/…"""
-    parts = path.split("/", 4)
-    identifiers = tuple(parts[3:4])
-    parts[3:4] = [""] * len(identifiers)
-    return "/".join(parts), identifiers
 
 
 def _route(endpoint: Endpoint) -> tuple[str, _Route]:
@@ -96,9 +95,16 @@ _ROUTES = dict(map(_route, ENDPOINTS))
 Count = Callable[[Mapping[tuple[str, str], int]], None]
 """Told of commands, by endpoint ("none": no command has that path) and outcome."""
 
+Relay = Callable[[Principal, str, bytes, str | None], tuple[Endpoint, Plan] | None]
+"""(who asks, path, body, trace) → what an item of a batch is that no command of the house is; None: nothing. Raises Rejected."""
 
-def router(services: Services, start: Start, schemas: Schemas, count: Count) -> APIRouter:
-    """All command routes. They take commands once `start` is recorded."""
+
+def _nothing(_principal: Principal, _path: str, _raw: bytes, _trace: str | None) -> None:
+    return None
+
+
+def router(services: Services, start: Start, schemas: Schemas, count: Count, relay: Relay = _nothing) -> APIRouter:
+    """All command routes. They take commands once `start` is recorded. `relay` knows further items of batches."""
     made = APIRouter(tags=["commands"])
     for route in _ROUTES.values():
         _add(made, services, start, schemas, count, route)
@@ -107,7 +113,7 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count) -> 
         """Run many commands, each with its own key and result; items on one stream run in the order given."""
         principal = authenticate(services.tokens, request)
         start.require()
-        wanted: Batch = read_body(_batch_decoder, await body_of(request, BATCH_BYTES_MAX))
+        wanted: Batch = read_body(_batch_decoder, await body_of(request.receive, BATCH_BYTES_MAX))
         trace = trace_of(request)
 
         endpoints: dict[int, Endpoint] = {}
@@ -117,10 +123,15 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count) -> 
             raw = bytes(item.body)
             if len(raw) > BODY_BYTES_MAX:
                 raise problems.BodyTooLarge(f"a command's body has at most {BODY_BYTES_MAX} bytes")
+            if (relayed := relay(principal, path, raw, trace)) is not None:
+                endpoints[place], planned = relayed
+                return planned
             route, arguments = match(path)
             endpoints[place] = route.endpoint
-            return plan(services, principal, route, arguments, item.key, path, raw, trace, item.if_match)
+            said = asked.get(place, ())
+            return plan(services, principal, route, arguments, item.key, path, raw, trace, item.if_match, said)
 
+        asked = await registering.before_each(services.asking, principal, _asking_first(wanted))
         decide = services.decider.rehearse if wanted.dry_run else services.decider.run
         results = await batch.run(wanted, plan=plan_item, decide=decide, made=_made)
         answers = [_result(result, endpoints.get(place)) for place, result in enumerate(results)]
@@ -143,35 +154,10 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count) -> 
 
 def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, count: Count, route: _Route) -> None:
     endpoint = route.endpoint
-
-    async def receipt_of(request: Request) -> Receipt:
-        principal = authenticate(services.tokens, request)
-        start.require()
-        raw = await body_of(request, BODY_BYTES_MAX)
-        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        key = request.headers.get("Idempotency-Key", "")
-        arguments = tuple(request.path_params.values())
-        if_match = ", ".join(request.headers.getlist("If-Match")) if "If-Match" in request.headers else None
-        planned = plan(services, principal, route, arguments, key, target, raw, trace_of(request), if_match)
-        return await services.decider.decide(planned)
-
-    async def post(request: Request) -> Response:
-        try:
-            receipt = await receipt_of(request)
-        except Exception as error:
-            count({(endpoint.path, outcome(error)): 1})
-            raise
-        count({(endpoint.path, outcome(receipt)): 1})
-        headers = {"Ledger-Position": receipt.position} if receipt.position else {}
-        if receipt.repeated:
-            headers["Idempotency-Replayed"] = "true"
-        status = _status(endpoint, receipt)
-        return Response(_encode(receipt.answer), status, headers, media_type="application/json")
-
     conditional, unmet = ([openapi.IF_MATCH], _UNMET) if route.read_together else ([], ())
     made.add_api_route(
         endpoint.path,
-        post,
+        Post(_handler(services, start, count, route)),
         methods=["POST"],
         status_code=endpoint.status,
         name=endpoint.handler.__name__,
@@ -184,6 +170,40 @@ def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, co
         },
         responses=_answers(endpoint, schemas),
     )
+
+
+def _handler(services: Services, start: Start, count: Count, route: _Route) -> Handler:
+    endpoint = route.endpoint
+
+    async def receipt_of(scope: Scope, receive: Receive) -> Receipt:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        principal = _principal(services.tokens, _text(headers, b"authorization"))
+        start.require()
+        raw = await body_of(receive, BODY_BYTES_MAX)
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        arguments = shape(path)[1]
+        if_match = None
+        if b"if-match" in headers:
+            if_match = b", ".join(value for name, value in scope["headers"] if name == b"if-match").decode("latin-1")
+        said = await registering.before(services.asking, principal, endpoint.path, arguments, raw)
+        target, key = f"{path}?{query}" if query else path, _text(headers, b"idempotency-key")
+        trace = traced(_text(headers, b"traceparent"))
+        planned = plan(services, principal, route, arguments, key, target, raw, trace, if_match, said)
+        return await services.decider.decide(planned)
+
+    async def handle(scope: Scope, receive: Receive) -> Answered:
+        try:
+            receipt = await receipt_of(scope, receive)
+        except Exception as error:  # noqa: BLE001 — counted, and raised again unless it is a refusal
+            count({(endpoint.path, outcome(error)): 1})
+            return refusal(error)
+        count({(endpoint.path, outcome(receipt)): 1})
+        more = [(b"ledger-position", receipt.position.encode())] if receipt.position else []
+        if receipt.repeated:
+            more.append((b"idempotency-replayed", b"true"))
+        return lane.json(_status(endpoint, receipt), _encode(receipt.answer), *more)
+
+    return handle
 
 
 def _answers(endpoint: Endpoint, schemas: Schemas) -> dict[int | str, dict[str, Any]]:
@@ -214,8 +234,9 @@ def plan(
     raw: bytes,
     trace: str | None,
     if_match: str | None = None,
+    asked: Sequence[Answer] = (),
 ) -> Plan:
-    """Describe the command that a request asks for. Raises Rejected."""
+    """Describe the command that a request asks for. `asked`: what registers have said for it. Raises Rejected."""
     if not 0 < len(key) <= KEY_CHARACTERS_MAX:
         raise problems.KeyMissing
     command = read_body(route.decoder, raw or b"{}")
@@ -226,7 +247,7 @@ def plan(
         identity.fingerprint(services.fingerprint_key, "POST", target, raw),
         trace,
     )
-    edge = edge_of(services, context, target.partition("?")[0], raw.decode() or "{}")
+    edge = edge_of(services, context, target.partition("?")[0], raw.decode() or "{}", asked)
     made = route.endpoint.handler(*arguments, command, edge)
     if if_match is None or not route.read_together or (tags := entity_tags(if_match)) is None:
         return made
@@ -234,7 +255,9 @@ def plan(
     return msgspec.structs.replace(made, seen=Seen({stream.name: stream for stream in streams}, tags))
 
 
-def edge_of(services: Services, context: Context, path: str = "", body: str = "{}") -> Edge:
+def edge_of(
+    services: Services, context: Context, path: str = "", body: str = "{}", asked: Sequence[Answer] = ()
+) -> Edge:
     """What a handler may use; `path` and `body` as they were sent."""
     return Edge(
         context,
@@ -244,6 +267,9 @@ def edge_of(services: Services, context: Context, path: str = "", body: str = "{
         path=path,
         body=body,
         known=services.tokens.known,
+        kyc_providers=services.kyc_providers,
+        asked=asked,
+        unasked=services.asking.unasked if services.asking else Silence.NOT_CONFIGURED,
     )
 
 
@@ -262,6 +288,17 @@ def match(path: str) -> tuple[_Route, tuple[str, ...]]:
     if (route := _ROUTES.get(fixed)) is not None:
         return route, identifiers
     raise NotFound("no command has this path", path=path[:200])
+
+
+def _asking_first(wanted: Batch) -> Mapping[int, tuple[str, Sequence[str], bytes]]:
+    """The items before which a register is asked, as far as it is known whom they are about; of the others the decision says so."""
+    first: dict[int, tuple[str, Sequence[str], bytes]] = {}
+    for place, item in enumerate(wanted.items):
+        fixed, identifiers = shape(item.path)
+        route = _ROUTES.get(fixed)
+        if route is not None and route.endpoint.path in registering.PATHS and "$" not in item.path:
+            first[place] = (route.endpoint.path, identifiers, bytes(item.body))
+    return first
 
 
 def _made(receipt: Receipt) -> str:
@@ -303,25 +340,26 @@ _batch_decoder = msgspec.json.Decoder(Batch)
 
 def authenticate(tokens: Tokens, request: Request) -> Principal:
     """Raises Unauthenticated."""
-    principal = tokens.principal(request.headers.get("Authorization", ""))
+    return _principal(tokens, request.headers.get("Authorization", ""))
+
+
+def _principal(tokens: Tokens, authorization: str) -> Principal:
+    """Raises Unauthenticated."""
+    principal = tokens.principal(authorization)
     if principal is None:
         raise problems.Unauthenticated
     return principal
 
 
-async def body_of(request: Request, limit: int) -> bytes:
-    """The request's body. Raises BodyTooLarge before it has read more than `limit` bytes."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise problems.BodyTooLarge(f"a body has at most {limit} bytes", limit=limit)
-        parts.append(part)
-    return b"".join(parts)
-
-
 def trace_of(request: Request) -> str | None:
     """The caller's W3C traceparent, if it is one."""
-    given = request.headers.get("traceparent", "")
+    return traced(request.headers.get("traceparent", ""))
+
+
+def traced(given: str) -> str | None:
+    """What was given, if it is a W3C traceparent."""
     return given if _TRACE.fullmatch(given) else None
+
+
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    return headers.get(name, b"").decode("latin-1")

@@ -10,12 +10,12 @@ def expected_errors() -> tuple[type[Exception], ...]:
     found: list[type[Exception]] = []
     for module, names in (
         ("app.local", ("NoDevstack", "NothingRuns")),
-        ("app.cdnow", ("ImportStopped",)),
+        ("app.sending", ("ImportStopped",)),
         ("app.calling", ("NoAnswer",)),
-        ("app.importing", ("PlayersNotImported",)),
         ("app.reconciling", ("NotReconciled",)),
         ("app.demo", ("DemoFailed",)),
         ("providers.known", ("ProvidersUnreadable",)),
+        ("registers.known", ("RegistersUnreadable",)),
         ("psycopg", ("OperationalError",)),
         ("devstack.errors", ("DevstackError",)),
         ("projections.rebuild", ("RebuildStopped",)),

@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import io
@@ -23,25 +24,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx2
 import msgspec
 
-from app.cdnow import Progress, Silent
+from app import sending
+from app.sending import PATIENCE_S, ImportStopped, Problem, Progress, Result, Silent
 from commands.players import RegisterPlayer
 
 BATCH_ROWS = 250
-PATIENCE_S = 60.0
-_PAUSE_S = 0.5
-_ANSWER_S = 60.0
-_OK, _TOO_MANY, _REFUSED, _FAILED = 200, 429, 400, 500
 COLUMNS = frozenset(RegisterPlayer.__struct_fields__)
 NEEDED = frozenset({"country", "currency"})
 
 _encode = msgspec.json.Encoder().encode
-
-
-class PlayersNotImported(Exception):
-    """The file cannot be read, or the region cannot be asked."""
 
 
 class Row(NamedTuple):
@@ -77,17 +70,7 @@ class Imported(msgspec.Struct, frozen=True):
         return int(bool(self.refused))
 
 
-class _Result(msgspec.Struct, frozen=True):
-    status: int
-    body: dict[str, Any]
-    repeated: bool = False
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    items: list[_Result]
-
-
-def import_players(
+async def import_players(
     file: Path,
     url: str,
     token: str,
@@ -96,33 +79,33 @@ def import_players(
     progress: Progress | None = None,
     patience_s: float = PATIENCE_S,
 ) -> Imported:
-    """A batch that is not answered is sent again for `patience_s`. Raises PlayersNotImported."""
+    """A batch that is not answered is sent again for `patience_s`. Raises ImportStopped."""
     began = time.monotonic()
     try:
-        raw = file.read_bytes()
+        raw = await asyncio.to_thread(file.read_bytes)
         rows = parse(raw)
     except (OSError, ValueError, csv.Error) as error:
-        raise PlayersNotImported(f"{file}: {error}") from error
+        raise ImportStopped(f"{file}: {error}") from error
     told = progress or Silent()
     told.start(len(rows))
     digest = hashlib.sha256(raw).hexdigest()[:32]
-    results: list[tuple[Row, _Result]] = []
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    results: list[tuple[Row, Result]] = []
     try:
-        with httpx2.Client(base_url=url, headers=headers, timeout=_ANSWER_S, trust_env=False) as client:
+        async with sending.to(url, token, told, patience_s) as sender:
             for part in _parts(rows):
                 items = [{"key": f"{digest}:{row.line}", "path": "/v1/players", "body": row.body} for row in part]
-                results += zip(part, _sent(client, items, told, patience_s, dry_run=dry_run), strict=True)
+                body = _encode({"items": items, "dry_run": dry_run})
+                results += zip(part, await sender.send(body, len(part)), strict=True)
                 told.advance(len(part))
     finally:
         told.stop()
-    taken = [result for _, result in results if result.status < _REFUSED]
+    taken = [result for _, result in results if not result.refused]
     return Imported(
         dry_run=dry_run,
         players=len(taken),
-        pending=sum(result.body.get("status") == "pending" for result in taken),
+        pending=sum(msgspec.json.decode(result.body)["status"] == "pending" for result in taken),
         repeated=sum(result.repeated for result in taken),
-        refused=[_refused(row, result) for row, result in results if result.status >= _REFUSED],
+        refused=[_refused(row, result.problem()) for row, result in results if result.refused],
         seconds=round(time.monotonic() - began, 3),
     )
 
@@ -154,52 +137,8 @@ def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         yield rows[first : first + BATCH_ROWS]
 
 
-def _sent(
-    client: httpx2.Client, items: Sequence[dict[str, Any]], progress: Progress, patience_s: float, *, dry_run: bool
-) -> list[_Result]:
-    """A result for each, sent until there is one: the keys make that harmless. Raises PlayersNotImported."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            response = client.post("/v1/batch", content=_encode({"items": items, "dry_run": dry_run}))
-        except httpx2.UnsupportedProtocol as error:
-            raise PlayersNotImported(str(error)) from error
-        except httpx2.HTTPError as error:
-            reason = str(error) or type(error).__name__
-        else:
-            reason, results = _read(response, len(items))
-            if results is not None:
-                return results
-        if time.monotonic() + _PAUSE_S > deadline:
-            raise PlayersNotImported(f"{client.base_url} has not taken a batch for {patience_s:g} s ({reason})")
-        progress.waiting(reason)
-        time.sleep(_PAUSE_S)
-
-
-def _read(response: httpx2.Response, count: int) -> tuple[str, list[_Result] | None]:
-    """The results; none, and why, if the batch should be sent again. Raises PlayersNotImported."""
-    if response.status_code != _OK:
-        reason = f"status {response.status_code}: {response.text[:200]}"
-        if _passes(response.status_code):
-            return reason, None
-        raise PlayersNotImported(f"{response.url}: {reason}")
-    try:
-        results = msgspec.json.decode(response.content, type=_Answer).items
-    except msgspec.DecodeError:
-        results = []
-    if len(results) != count:
-        raise PlayersNotImported(f"{response.url} does not answer as the API of a region does")
-    passing = [result.status for result in results if _passes(result.status)]
-    return (f"status {passing[0]} of an item", None) if passing else ("", results)
-
-
-def _passes(status: int) -> bool:
-    return status >= _FAILED or status == _TOO_MANY
-
-
-def _refused(row: Row, result: _Result) -> Refused:
-    body = result.body
-    return Refused(row.line, str(body.get("code")), str(body.get("detail")), body.get("pointer"))
+def _refused(row: Row, problem: Problem) -> Refused:
+    return Refused(row.line, problem.code, problem.detail or problem.title, problem.pointer)
 
 
 def in_words(done: Imported) -> str:

@@ -25,6 +25,8 @@ from access.policy import ROLES
 from access.tokens import TokenRecord, new_token, record
 from app import heads
 from app.settings import Settings, existing_servers, inherited
+from providers import known as providers
+from registers import known as registers
 
 if TYPE_CHECKING:
     from devstack.stack import Stack
@@ -38,6 +40,8 @@ PROCESSES = {
     ("checkpointer", "witness"): "countroom_heads",
 }
 """The processes of a region: what each plays, and as which role of the database (all of them may read)."""
+_PROVIDERS = "providers.json"
+_REGISTERS = "registers.json"
 _CHECKOUT = Path(__file__).parent.parent
 
 
@@ -59,12 +63,19 @@ class Local(NamedTuple):
 
 @contextmanager
 def running(data: Path, regions: Sequence[str], port_base: int) -> Iterator[Local]:
-    """Start the regions, wait until they take commands, stop them at the end. Raises NoDevstack and devstack's errors."""
+    """Start the regions, wait until they take commands, stop them at the end.
+
+    Raises NoDevstack, ProvidersUnreadable, RegistersUnreadable and devstack's errors.
+    """
     try:
         from devstack.region import Given
         from devstack.stack import Stack
     except ImportError as error:
         raise NoDevstack("the embedded servers are not installed: pip install 'countroom[devstack]'") from error
+    providers.load(
+        _if_there(data / _PROVIDERS)
+    )  # each process reads them; here a mistake is told before anything starts
+    registers.load(_if_there(data / _REGISTERS))
     given = {}
     for region in regions:
         there = existing_servers(region)
@@ -95,6 +106,7 @@ def _start(stack: Stack, settings: Settings) -> None:
             signer=settings.signer if "checkpointer" in roles else None,
             witness=settings.witness if "witness" in roles else None,
             providers=settings.providers if {"api", "reactor"} & set(roles) else None,
+            registers=settings.registers if {"api", "reactor"} & set(roles) else None,
         )
         stack.start_process(
             region=settings.region,
@@ -142,7 +154,8 @@ def _settings(stack: Stack, region: str, regions: Sequence[str]) -> Settings:
         signer=stack.data / region / "signer",
         witness=stack.data / region / "witness",
         policy=stack.data / "trust.policy",
-        providers=_if_there(stack.data / "providers.json"),
+        providers=_if_there(stack.data / _PROVIDERS),
+        registers=_if_there(stack.data / _REGISTERS),
     )
 
 

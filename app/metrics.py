@@ -29,7 +29,7 @@ from app import openapi
 from app.querying import ReadSide
 from app.settings import Settings
 from eventstore.log import Command
-from queries import positions
+from queries import due, positions
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMMANDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -173,7 +173,7 @@ async def _gauges(read: ReadSide, settings: Settings) -> list[GaugeMetricFamily]
     stopped = _gauge("countroom_projection_stopped", "Whether a read model cannot go on in a log.", "projection", "log")
     for where in sorted({(each[0], each[1]) for each in (*tables.projections, *(caches or ()), *tables.stops)}):
         stopped.add_metric(where, where in tables.stops)
-    return [up, reached, stopped, *_of_logs(tables, settings)]
+    return [up, reached, stopped, *_of_logs(tables, settings), *_of_duties(tables.late)]
 
 
 def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
@@ -198,6 +198,19 @@ def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
     return [position, halted, signed, writable, lag, differs]
 
 
+def _of_duties(late: Sequence[due.OfLog]) -> list[GaugeMetricFamily]:
+    overdue = _gauge("countroom_due_overdue", "Commands that are due and not done.", "log", "duty")
+    since = _gauge("countroom_due_overdue_oldest_seconds", "For how long the oldest has been due.", "log", "duty")
+    unanswered = _gauge("countroom_payouts_unanswered", "Payouts that were ordered and not answered.", "log")
+    ordered = _gauge("countroom_payouts_unanswered_oldest_seconds", "How long ago the oldest was ordered.", "log")
+    for log, duty, (count, oldest_s) in late:
+        labels = [log] if duty == due.PAYOUT else [log, duty]
+        counts, ages = (unanswered, ordered) if duty == due.PAYOUT else (overdue, since)
+        counts.add_metric(labels, count)
+        ages.add_metric(labels, oldest_s)
+    return [overdue, since, unanswered, ordered]
+
+
 class _Tables(NamedTuple):
     """What PostgreSQL says, row by row."""
 
@@ -205,12 +218,14 @@ class _Tables(NamedTuple):
     logs: list[tuple[str, int, bool, int, bool]]
     projections: list[tuple[str, str, int]]
     stops: list[tuple[str, str]]
+    late: list[due.OfLog]
 
 
 async def _tables(read: ReadSide) -> _Tables | None:
     try:
         async with asyncio.timeout(_GIVE_UP_SECONDS), read.pool.connection() as connection:
-            return _Tables(*[await (await connection.execute(query)).fetchall() for query in _ROWS])
+            copies, logs, reached, stops = [await (await connection.execute(query)).fetchall() for query in _ROWS]
+            return _Tables(copies, logs, reached, stops, await due.late(connection))
     except (TimeoutError, psycopg.Error):
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 from access.policy import Action
@@ -47,13 +47,14 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         errors=(NotFound, InvalidId),
     )
     get("/v1/payments/summary", transactions.PaymentsSummary, Action.DASHBOARD_READ, transactions.summary)
-    day = openapi.query_parameter("day", {**_TEXT, "format": "date"}, "A day of UTC, YYYY-MM-DD.", required=True)
+    day = openapi.query_parameter("day", {**_TEXT, "format": "date"}, "A day of UTC, YYYY-MM-DD; today if absent.")
     get("/v1/funds", funds.Funds, Action.DASHBOARD_READ, _funds, parameters=[day])
 
 
-async def _funds(context: Context, day: str) -> funds.Funds:
-    """What the house held of its players' money on a day: opening, in, out, closing, by currency and account."""
+async def _funds(context: Context, day: str | None = None) -> funds.Funds:
+    """What the house held of its players' money on a day, or has held today so far: opening, in, out, closing, by currency and account."""
     try:
-        return await funds.report(context, date.fromisoformat(day))
+        asked = datetime.now(UTC).date() if day is None else date.fromisoformat(day)
     except ValueError:
         raise Invalid("not a day of the calendar, such as 2026-11-22", parameter="day") from None
+    return await funds.report(context, asked)

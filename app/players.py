@@ -17,7 +17,7 @@ from domain.errors import Invalid, InvalidId, NotFound
 from domain.kernel import PlayerId
 from domain.players import Channel, Status
 from eventstore.vault import Vault
-from queries import players, timeline
+from queries import limits, players, protection, timeline
 from queries.context import Context
 
 _FOUND_BY = ("email", "phone", "name", "external_id")
@@ -43,6 +43,14 @@ def add(get: Callable[..., None], vault: Vault, paging: Sequence[dict[str, Any]]
     async def may_contact(context: Context, player_id: PlayerId, channel: str) -> players.MayContact:
         """Whether marketing may write to a player through a channel now: the one place to ask."""
         return await players.may_contact(context, player_id, channel, datetime.now(UTC))
+
+    async def limited(context: Context, player_id: PlayerId) -> limits.PlayerLimits:
+        """A player's limits now: the law's, the house's and their own, what is used of each, and which raises wait."""
+        return await limits.card(context, player_id, datetime.now(UTC))
+
+    async def protected(context: Context, player_id: PlayerId) -> protection.PlayerProtection:
+        """How a player is protected now: what shuts them out, what the house has stopped, what registers have said."""
+        return await protection.card(context, player_id, datetime.now(UTC))
 
     look_up = [openapi.query_parameter(field, _TEXT, "Exact look-up by blind index.") for field in _FOUND_BY]
     chosen = [
@@ -70,6 +78,14 @@ def add(get: Callable[..., None], vault: Vault, paging: Sequence[dict[str, Any]]
         timeline.notes,
         parameters=paging,
         errors=(*_MISSING, problems.Unopenable),
+    )
+    get(f"{_ONE}/limits", limits.PlayerLimits, Action.PLAYER_READ, limited, errors=_MISSING)
+    get(
+        f"{_ONE}/protection",
+        protection.PlayerProtection,
+        Action.PLAYER_READ,
+        protected,
+        errors=_MISSING,
     )
     get(
         f"{_ONE}/may-contact",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -23,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 import console
 from access.policy import Action, Principal
 from access.tokens import Tokens
-from app import approving, openapi, paying, problems, ticketing
+from app import approving, noticing, openapi, paying, playing, problems, ticketing
 from app import players as people
 from app.bootstrap import WriteSide
 from app.commanding import authenticate
@@ -38,7 +39,7 @@ from domain.kernel import Sealed
 from domain.players import DataKey
 from eventstore import postgres
 from eventstore.vault import CannotOpen, Vault
-from queries import audit, dashboard, projections, segments, wallets
+from queries import audit, dashboard, projections, rules, segments, wallets
 from queries.context import Context
 from queries.tiles import POSITION_MAX
 
@@ -168,14 +169,16 @@ class _Routes:
         *,
         parameters: Sequence[dict[str, Any]] = (),
         errors: Sequence[type[Rejected]] = (),
+        also: Callable[[Mapping[str, Any]], Sequence[Action]] = lambda _given: (),
     ) -> None:
-        """Serve `query(context, *identifiers of the path, **parameters)` as JSON."""
+        """Serve `query(context, *identifiers of the path, **parameters)` as JSON. `also`: what these parameters need beside `action`."""
         names = {parameter["name"]: parameter for parameter in parameters}
 
         async def endpoint(request: Request) -> Response:
             principal = authenticate(self._read.tokens, request)
             principal.require(action)
             given = _parameters(request, names)
+            principal.require(*also(given))
             found = await query(self._read.context(principal), *request.path_params.values(), **given)
             headers = {"ETag": f'"{found.version}"'} if hasattr(found, "version") else {}
             return Response(_encode(found), headers=headers, media_type="application/json")
@@ -213,6 +216,8 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     _add_players(routes, read)
     approving.add(routes.get, [_CURSOR, _LIMIT])
     ticketing.add(routes.get, [_CURSOR, _LIMIT])
+    noticing.add(routes.get, [_CURSOR, _LIMIT])
+    playing.add(routes.get, [_CURSOR, _LIMIT])
     _add_overviews(routes, read, schemas)
     _add_audit(routes, read, schemas)
     _add_projections(routes, read, schemas)
@@ -230,6 +235,25 @@ def _add_overviews(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         """The CRM segment «deposited at least X in total», the largest first."""
         return await segments.deposited_at_least(context, money(Amount(at_least, currency), ""), **given)
 
+    async def law(_context: Context, jurisdiction: str, at: str | None = None) -> rules.Rules:
+        """What the law asks for in a jurisdiction on a day (by default today, UTC), and whether the engine applies it."""
+        try:
+            day = date.fromisoformat(at) if at else datetime.now(UTC).date()
+        except ValueError:
+            raise Invalid("at is a day of the calendar", parameter="at") from None
+        return rules.show(jurisdiction, day)
+
+    routes.get(
+        "/v1/rules",
+        rules.Rules,
+        Action.RULES_READ,
+        law,
+        parameters=[
+            openapi.query_parameter("jurisdiction", {"type": "string"}, "ISO 3166-1 or 3166-2.", required=True),
+            openapi.query_parameter("at", {"type": "string", "format": "date"}, "A day (UTC)."),
+        ],
+        errors=(rules.UnknownJurisdiction,),
+    )
     routes.get("/v1/dashboard", dashboard.Dashboard, Action.DASHBOARD_READ, dashboard.dashboard)
     routes.get("/v1/trial-balance", wallets.TrialBalance, Action.DASHBOARD_READ, wallets.trial_balance)
     routes.get(

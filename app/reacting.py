@@ -1,5 +1,5 @@
 """
-The role `reactor`: timers and payouts of one region, in one process.
+The role `reactor`: timers, payouts and notices of one region, in one process.
 
 Invariant: it runs no command before its start stands in the log, and asks no provider outside what the log has ordered.
 """
@@ -13,6 +13,7 @@ from functools import partial
 import httpx2
 import structlog
 
+from app import registering
 from app.bootstrap import READERS_MAX, WriteSide, write_side
 from app.settings import Settings
 from app.starting import Start
@@ -26,7 +27,9 @@ from providers import known
 from providers.http import HttpProvider
 from providers.port import Provider
 from reactions import runner
+from reactions.notices import Notices
 from reactions.payouts import Payouts
+from reactions.protection import Protecting
 from reactions.runner import Reaction
 from reactions.timers import Timers
 
@@ -54,11 +57,15 @@ async def react(settings: Settings) -> None:
             is_alone=len(settings.regions) == 1,
         )
         stack.push_async_callback(payouts.close)
+        asking = await registering.asking(settings, stack, streams, codec, write.vault)
+        decide = write.decider.decide
         reactions: Mapping[str, Reaction] = {
             "timers": Timers(settings.region, pool, streams, write.decider.run, edge),
             "payouts": payouts,
+            "notices": Notices(settings.region, pool, streams, write.decider.run, edge),
+            "protection": Protecting(settings.region, pool, streams, codec, write.vault, decide, edge, asking),
         }
-        await Start().record(write.decider, pool, "reactor")
+        await Start(registering.digest(settings)).record(write.decider, pool, "reactor")
         _log.info("reacting", reactions=list(reactions))
         await runner.run(reactions)
 

@@ -31,7 +31,7 @@ import httpx2
 import msgspec
 
 from domain.errors import InvalidId
-from domain.kernel import AMOUNT_MAX, Money, parse_id
+from domain.kernel import AMOUNT_MAX, Money, parse_id, parse_instant
 from policies.currencies import EXPONENTS
 
 COLUMNS = ("id", "transaction", "kind", "amount", "currency", "status", "at")
@@ -69,7 +69,7 @@ class Period(NamedTuple):
     def of(cls, first: str | None, last: str | None) -> Period:
         """Raises NotReconciled for what is no RFC 3339 time."""
         try:
-            return cls(*(_time(text) if text else None for text in (first, last)))
+            return cls(*(parse_instant(text) if text else None for text in (first, last)))
         except ValueError as error:
             raise NotReconciled(str(error)) from error
 
@@ -205,22 +205,11 @@ def _line(number: int, row: Mapping[str, Any]) -> Line:
     if row["kind"] not in KINDS:
         raise ValueError(f"line {number}: a kind is one of {', '.join(KINDS)}, and not {row['kind']!r}")
     try:
-        at = _time(row["at"])
+        at = parse_instant(row["at"])
     except ValueError as error:
-        raise ValueError(f"line {number}: {error}") from None
+        raise ValueError(f"line {number}: {row['at']!r} is {error}") from None
     money = Money(int(amount), row["currency"])
     return Line(number, row["id"], row["transaction"], row["kind"], money, row["status"], at)
-
-
-def _time(text: str) -> datetime:
-    """Raises ValueError."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = datetime.min  # noqa: DTZ901 — without a zone, so refused
-    if at.tzinfo is None:
-        raise ValueError(f"{text!r} is not a time with a zone (RFC 3339)")
-    return at
 
 
 # The ledger

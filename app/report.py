@@ -22,7 +22,8 @@ from rich.progress import Progress as RichBar
 from rich.segment import ControlType
 from rich.table import Table
 
-from app.cdnow import Imported, Progress, Silent
+from app.cdnow import Imported
+from app.sending import Progress, Silent
 from policies.currencies import EXPONENTS
 
 if TYPE_CHECKING:  # it loads a database driver, which an import does not need

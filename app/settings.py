@@ -20,7 +20,8 @@ class Settings(NamedTuple):
     """One region's services. `regions` are all regions of the deployment, in the order that shares out the partitions.
 
     `signer` (a folder) is told to the checkpointer alone, `witness` (a folder) and `policy` (C2SP tlog-policy: keys of all
-    logs and witnesses) to whoever plays those roles. `providers` (a file: providers.known) to the api and the reactor.
+    logs and witnesses) to whoever plays those roles. `providers` (a file: providers.known) and `registers` (registers.known) to
+    the api and the reactor.
     """
 
     deployment: str
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
     witness: Path | None = None
     policy: Path | None = None
     providers: Path | None = None
+    registers: Path | None = None
 
     @property
     def origin(self) -> str:
@@ -78,6 +80,7 @@ class Settings(NamedTuple):
             "COUNTROOM_WITNESS": self.witness,
             "COUNTROOM_POLICY": self.policy,
             "COUNTROOM_PROVIDERS": self.providers,
+            "COUNTROOM_REGISTERS": self.registers,
         }
 
     def needed(self, role: str, *names: str) -> list[Path]:
@@ -115,6 +118,7 @@ def from_environment() -> Settings:
         witness=_path("COUNTROOM_WITNESS"),
         policy=_path("COUNTROOM_POLICY"),
         providers=_path("COUNTROOM_PROVIDERS"),
+        registers=_path("COUNTROOM_REGISTERS"),
     )
 
 

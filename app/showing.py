@@ -51,6 +51,9 @@ def print_status(found: dict[str, Any]) -> None:
         )
         table.add_row(region["name"], region["api"], processes, logs or "no answer")
     out.print(table)
+    for region in found["regions"]:
+        if late := region["late"]:
+            out.print(f"late in {region['name']}: {_late(late)}", soft_wrap=True)
     for region, log, halt in halted(found):
         out.print(
             f"[red]HALTED[/] {region}: the {halt['role']} of log {log}, since {halt['since']}:",
@@ -64,6 +67,25 @@ def _signed(head: dict[str, Any] | None) -> str:
         return " (unsigned)"
     by = ", ".join(head["witnesses"])
     return f" (signed up to {head['size']:,}, {f'witnessed by {by}' if by else 'not witnessed'})"
+
+
+def _late(late: dict[str, Any]) -> str:
+    said = [
+        f"{found['count']:,} {what if found['count'] == 1 else what + 's'} {how} (the oldest for {_duration(found['oldest_seconds'])})"
+        for found, what, how in (
+            (late["commands"], "command", "due and not done"),
+            (late["payouts"], "payout", "without an answer"),
+        )
+        if found["count"]
+    ]
+    return ", ".join(said) or "nothing"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def rebuild(name: str, region: str, data: Path, *, quiet: bool) -> dict[str, Any]:

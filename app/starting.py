@@ -7,6 +7,7 @@ Invariant: nothing is appended for a caller before `service.started` stands in t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,9 +33,10 @@ Pool = AsyncConnectionPool[AsyncConnection[Any]]
 
 
 class Start:
-    """Whether this process has recorded its start."""
+    """Whether this process has recorded its start. `told`: digests of what only this installation was told, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Mapping[str, str] | None = None) -> None:
+        self._told = told or {}
         self._receipt: Receipt | None = None
 
     def require(self) -> None:
@@ -46,7 +48,7 @@ class Start:
         """Append `service.started`. While the log cannot be written, wait and try again."""
         from projections.version import CODE
 
-        plan = services.start(decider.log, service, CODE.partition("+")[0], CODE, datetime.now(UTC))
+        plan = services.start(decider.log, service, CODE.partition("+")[0], CODE, datetime.now(UTC), self._told)
         said = ""
         while self._receipt is None:
             try:

@@ -1,12 +1,13 @@
 """
 What runs in a data folder: its regions, their processes, how far each log has come in each, what of it is signed and
-witnessed, and whether it halted.
+witnessed, whether it halted, and what is late.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from app.settings import SettingsError
 from eventstore import postgres
 from eventstore.heads import StoredHead, newest_head
 from eventstore.postgres import LogReader
+from queries import due
 from verifier.note import NoteError
 from verifier.policy import Policy
 
@@ -36,7 +38,9 @@ def status(data: Path) -> dict[str, Any]:
         return {"regions": []}
     policy = _policy(data / "trust.policy")
     return {
-        "regions": [{**region, "logs": asyncio.run(_logs(region["postgres"], policy))} for region in state["regions"]]
+        "regions": [
+            {**region, **asyncio.run(_told(region["postgres"], region["name"], policy))} for region in state["regions"]
+        ]
     }
 
 
@@ -66,7 +70,8 @@ def _policy(file: Path) -> Policy | None:
         return None
 
 
-async def _logs(dsn: str, policy: Policy | None) -> dict[str, dict[str, Any]]:
+async def _told(dsn: str, own: str, policy: Policy | None) -> dict[str, Any]:
+    """What a region's database says of the logs held there, and of what is late in its own."""
     try:
         async with await postgres.connect(dsn, "countroom_reader") as connection:
             reader = LogReader(connection)
@@ -76,9 +81,10 @@ async def _logs(dsn: str, policy: Policy | None) -> dict[str, dict[str, Any]]:
                 log: {"role": role, "position": position, "reason": reason, "since": since.astimezone(UTC)}
                 async for log, role, position, reason, since in await connection.execute(_HALTS)
             }
+            late = [each for each in await due.late(connection) if each.log == own]
     except psycopg.Error:
-        return {}
-    return {
+        return {"logs": {}, "late": None}
+    logs = {
         name: {
             "position": head.position,
             "leaf": head.leaf.hex(),
@@ -87,6 +93,18 @@ async def _logs(dsn: str, policy: Policy | None) -> dict[str, dict[str, Any]]:
         }
         for name, head in heads.items()
     }
+    return {
+        "logs": logs,
+        "late": {
+            "commands": _late(each for each in late if each.duty != due.PAYOUT),
+            "payouts": _late(each for each in late if each.duty == due.PAYOUT),
+        },
+    }
+
+
+def _late(some: Iterable[due.OfLog]) -> dict[str, Any]:
+    found = due.together(each.late for each in some)
+    return {"count": found.number, "oldest_seconds": round(found.oldest_s, 1)}
 
 
 def _signed(head: StoredHead | None, policy: Policy | None) -> dict[str, Any] | None:

@@ -16,8 +16,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from app.stored import DatabasePages, or_could_not_check
-from commands.decider import state_schema
 from domain.catalog import AGGREGATES, aggregate_of
+from eventstore.log import state_schema
 from eventstore.postgres import acting_as
 from eventstore.record import Codec, Entry
 from verifier.faults import CouldNotCheck

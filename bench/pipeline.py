@@ -40,7 +40,7 @@ def _import(here: Local, path: Path) -> dict[str, Any]:
     watch = _Watch(here)
     watch.start()
     began = time.monotonic()
-    imported = asyncio.run(cdnow.import_cdnow(path, here.url("eu"), here.tokens["importer"], progress=cdnow.Silent()))
+    imported = asyncio.run(cdnow.import_cdnow(path, here.url("eu"), here.tokens["importer"]))
     answered = time.monotonic()
     head = watch.head("eu", "eu")
     copied = watch.until(lambda: watch.head("us", "eu") >= head)

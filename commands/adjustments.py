@@ -10,6 +10,7 @@ import msgspec
 from access.policy import Action
 from commands.edge import Amount, Edge, Endpoint, Why, intervention, money
 from commands.plan import Fact, Plan
+from commands.sealing import KeyNotHeld
 from domain import adjustments, players, tickets, wallets
 from domain.adjustments import AdjustmentId, NotTheirTicket
 from domain.errors import CurrencyMismatch, InvalidAmount, NotFound, UnknownCurrency
@@ -39,7 +40,10 @@ class Adjusted(msgspec.Struct, frozen=True):
 
 
 def adjust(player_id: str, command: AdjustMoney, edge: Edge) -> Plan:
-    """Give a player money by hand, or take it. Above a threshold another person must approve. Raises NotFound, CurrencyMismatch, InsufficientFunds, NotTheirTicket."""
+    """Give a player money by hand, or take it. Above a threshold another person must approve.
+
+    Raises NotFound, CurrencyMismatch, InsufficientFunds, NotTheirTicket, KeyNotHeld.
+    """
     stream = wallets.stream(PlayerId(player_id))
     made = adjustments.Made(
         adjustment=AdjustmentId("adjustment_" + edge.new_child(stream.partition)),
@@ -70,6 +74,7 @@ def adjust(player_id: str, command: AdjustMoney, edge: Edge) -> Plan:
             ),
         ],
         answer=_adjusted,
+        key=lambda player, **_: player.sealing_key(),
     )
 
 
@@ -94,6 +99,6 @@ ENDPOINTS = (
         AdjustMoney,
         Adjusted,
         201,
-        (NotFound, CurrencyMismatch, InsufficientFunds, InvalidAmount, UnknownCurrency, NotTheirTicket),
+        (NotFound, CurrencyMismatch, InsufficientFunds, InvalidAmount, UnknownCurrency, NotTheirTicket, KeyNotHeld),
     ),
 )

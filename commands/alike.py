@@ -4,20 +4,27 @@ Who has the same e-mail, phone or person as somebody of whom a command tells: wh
 Heard are subjects that are registered in the log, and what this process is about to record. So a registration that was
 refused or never came is heard by nobody, and of two at the same moment in one process at least one hears of the other.
 
-What remains: two processes that register one person at the same moment may not hear of each other; whoever waits may wait
-because of one under way that came to nothing; and the words of a change to a registered player are found although its
-append was lost, until it is sent again.
+Of two in two processes perhaps neither does, so each process looks again when its entries stand in the log, and before it
+answers. The words of a subject are kept before its entry, and the log has an order: whoever is later there finds who was
+earlier. It then lets both streams name the other (Plan.introduce). A process that is killed in between has not answered, and
+the same request, sent again, looks again. It is one look for all that were recorded together.
+
+What remains: such a request is never sent again; whoever waits may wait because of one under way that came to nothing; and
+the words of a change to a registered player are found although its append was lost, until it is sent again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from commands.plan import Plan
+from commands.gathering import Results
+from commands.plan import Plan, Receipt, WrongRegion
 from eventstore.vault import Vault, normalised
 
 Word: TypeAlias = tuple[str, str]
+Record: TypeAlias = Callable[[list[Plan], Results[Receipt]], Awaitable[None]]
+Run: TypeAlias = Callable[[Sequence[Plan]], Awaitable[list[Receipt | Exception]]]
 
 
 class _Named(NamedTuple):
@@ -52,12 +59,44 @@ class Alike:
         What is under way is read before the log: whatever has left by then stands there.
         """
         asked = {place: plan for place, plan in plans.items() if plan.alike}
-        if not asked:
-            return {}
         beside = {place: self._beside(plan) for place, plan in asked.items()}
-        words = [word for plan in asked.values() if plan.owed for word in plan.owed.found_by if word[0] in plan.alike]
-        held = await self._vault.find_registered(words) if words else {}
+        held = await self._held(asked.values())
         return {place: _merged(plan, beside[place], held) for place, plan in asked.items()}
+
+    async def run(self, plans: list[Plan], results: Results[Receipt], *, record: Record, then: Run) -> None:
+        """Record them; of whoever may have a double nobody hears before both have been told of each other."""
+        asking = {place for place, plan in enumerate(plans) if plan.introduce}
+        if not asking:
+            return await record(plans, results)
+
+        def heard(place: int, result: Receipt | Exception) -> None:
+            if place not in asking:
+                results[place] = result
+
+        recorded: Results[Receipt] = Results(heard)
+        await record(plans, recorded)
+        told = await self._introductions([(place, plans[place], recorded[place]) for place in asking])
+        for (place, _), result in zip(told, await then([plan for _, plan in told]), strict=True):
+            if isinstance(result, Exception) and not isinstance(result, WrongRegion):
+                recorded[place] = result  # what another region owns cannot be told from here
+        for place in asking:
+            results[place] = recorded[place]
+        return None
+
+    async def _introductions(self, ended: Sequence[tuple[int, Plan, Receipt | Exception]]) -> list[tuple[int, Plan]]:
+        """By place, the commands by which who was recorded, and whoever is like them, name each other."""
+        recorded = [(place, plan, result.answer) for place, plan, result in ended if isinstance(result, Receipt)]
+        held = await self._held(plan for _, plan, _ in recorded)
+        return [
+            (place, each)
+            for place, plan, answer in recorded
+            if plan.introduce
+            for each in plan.introduce(answer, _merged(plan, {}, held))
+        ]
+
+    async def _held(self, plans: Iterable[Plan]) -> Mapping[Word, Sequence[str]]:
+        words = [word for plan in plans if plan.owed for word in plan.owed.found_by if word[0] in plan.alike]
+        return await self._vault.find_registered(words) if words else {}
 
     def _beside(self, plan: Plan) -> dict[Word, list[str]]:
         """What others under way are found by, and not the same command that was sent twice."""

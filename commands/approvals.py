@@ -7,30 +7,35 @@ it is recorded. Approving it runs the very command, in one append with the appro
 Invariants:
     - what is refused now is refused now, before anybody is asked for approval;
     - what runs is decided anew, with the rights that the requester and the approver have then;
-    - a command with personal fields is never wrapped: its body would stand in the log in the clear.
+    - what was asked stands in the log sealed under the player's own key: once that is gone nobody approves it any more;
+    - what players are found by is never wrapped: it would be kept before anybody has agreed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import wraps
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from access.policy import Action
-from commands.edge import Edge, Endpoint, PersonalText, Text, read_body, whole
+from commands.edge import Edge, Endpoint, Nothing, PersonalText, read_body, whole
 from commands.plan import Fact, Plan, RefusedFact
-from domain import approvals
+from commands.players import Known
+from commands.sealing import KeyNotHeld
+from domain import approvals, players
 from domain.adjustments import Adjustments, Made
-from domain.approvals import Approval, ApprovalClosed, ApprovalNotDue, HashDiffers, SamePerson, Status
+from domain.approvals import Approval, ApprovalClosed, ApprovalNotDue, HashDiffers, Requested, SamePerson, Status
 from domain.errors import Forbidden, NotFound, Rejected
 from domain.kernel import AnyStream, ApprovalId, Event, PlayerId
-from domain.transactions import Intervened
+from domain.players import Player
+from domain.rounds import Voided
+from domain.transactions import DepositSettledFor
 from domain.transactions import Status as PaymentStatus
-from policies.approvals import ADJUST, PAY_OUT, RETURN, RULES, Rule, reasons
+from policies.approvals import ADJUST, PAY_OUT, RETURN, RULES, SETTLE, VOID, Rule, reasons
 
 Amounts = tuple[str, Mapping[str, int]]
 """A currency, and by window of policies.approvals what the command comes to, in minor units."""
@@ -55,11 +60,7 @@ class Approve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RejectApproval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    reason: Text
-
-
-class ExpireApproval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing to say: its time is over."""
+    reason: PersonalText
 
 
 class ApprovalDecided(msgspec.Struct, frozen=True):
@@ -82,20 +83,15 @@ def guarded(endpoints: Sequence[Endpoint], rules: Mapping[str, Rule] = RULES) ->
     own = {endpoint.path: endpoint for endpoint in endpoints if endpoint.path in rules}
     if unknown := rules.keys() - own.keys():
         raise ValueError(f"no command has the path of these rules: {sorted(unknown)}")
-    if personal := [path for path, endpoint in own.items() if _is_personal(endpoint.body)]:
-        raise ValueError(f"commands with personal fields cannot wait for approval: {personal}")
+    if known := [path for path, endpoint in own.items() if issubclass(endpoint.body, Known)]:
+        raise ValueError(f"what players are found by cannot wait for approval: {known}")
     wrapped = [_wrapped(endpoint, rule) if (rule := rules.get(endpoint.path)) else endpoint for endpoint in endpoints]
     return (*wrapped, *_endpoints(tuple(own.values())))
 
 
-def _is_personal(hint: object) -> bool:
-    """Whether a wire type holds a personal text."""
-    if hint == PersonalText:
-        return True
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return any(map(_is_personal, get_type_hints(hint, include_extras=True).values()))
-    parts = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
-    return any(map(_is_personal, parts))
+def _sealing_key(concerned: Player | None = None, **_states: Any) -> tuple[str, str]:
+    """That of the player whom an approval concerns. Raises NotFound."""
+    return (concerned or Player()).sealing_key()
 
 
 # Asking
@@ -106,7 +102,9 @@ def _wrapped(endpoint: Endpoint, rule: Rule) -> Endpoint:
 
     @wraps(endpoint.handler)
     def handler(*asked: Any) -> Plan:
-        return _asking(endpoint.handler(*asked), asked[-1], rule, measure)
+        edge: Edge = asked[-1]
+        plan = endpoint.handler(*asked)
+        return plan if rule.of_people and not edge.context.principal.human else _asking(plan, edge, rule, measure)
 
     return endpoint._replace(handler=handler, accepted=AwaitingApproval)
 
@@ -114,26 +112,32 @@ def _wrapped(endpoint: Endpoint, rule: Rule) -> Endpoint:
 def _asking(plan: Plan, edge: Edge, rule: Rule, measure: Measure) -> Plan:
     """The plan, or only the request for its approval where the rule says so."""
     partition = next(iter(plan.writes.values())).partition
-    if partition is None or plan.owed or plan.key:
-        raise TypeError("a command that waits for approval is a player's, and keeps nothing personal")
-    id_ = ApprovalId("approval_" + edge.new_child(partition))
+    if partition is None or plan.owed:
+        raise TypeError("a command that waits for approval is a player's, and keeps nothing to find them by")
+    id_, salt = ApprovalId("approval_" + edge.new_child(partition)), edge.new_salt()
 
-    def follow(**states: Any) -> Mapping[str, AnyStream[Any]]:
-        del states["approval"]
-        return plan.follow(**states) if plan.follow else {}
+    def follow(approval: Approval, concerned: Player | None = None, **states: Any) -> Mapping[str, AnyStream[Any]]:  # noqa: ARG001 — not for the plan
+        followed = plan.follow(**states) if plan.follow else {}
+        return {**followed, "concerned": players.stream(_player(plan, states))}
 
-    def decision(at: datetime, approval: Approval, **states: Any) -> Sequence[Event] | RefusedFact:
+    def decision(
+        at: datetime,
+        approval: Approval,
+        concerned: Player,  # noqa: ARG001 — for the key
+        **states: Any,
+    ) -> Sequence[Event] | RefusedFact:
         decided = plan.decision(at, **states)
         if isinstance(decided, RefusedFact) or not decided:
             return decided
         needed = reasons(rule, *measure(decided, states, at))
         if not needed:
             return decided
-        requested = approvals.Requested(
+        requested = Requested(
             action=plan.require[0],
             path=edge.path,
             body=edge.body,
-            hash=approvals.digest(edge.path, edge.body),
+            salt=salt,
+            hash=approvals.digest(edge.path, salt, edge.body),
             player=_player(plan, states),
             requester=edge.context.principal.actor,
             expires_at=at + timedelta(hours=rule.expires_hours),
@@ -143,7 +147,7 @@ def _asking(plan: Plan, edge: Edge, rule: Rule, measure: Measure) -> Plan:
 
     def answer(facts: Sequence[Fact]) -> msgspec.Struct:
         match facts:
-            case [Fact(stream, approvals.Requested() as asked)]:
+            case [Fact(stream, Requested() as asked)]:
                 approval = "approval_" + stream.partition("-")[2]
                 return AwaitingApproval(approval, Status.AWAITING, asked.expires_at, asked.hash)
         return plan.answer(facts)
@@ -152,27 +156,39 @@ def _asking(plan: Plan, edge: Edge, rule: Rule, measure: Measure) -> Plan:
         plan,
         writes={**plan.writes, "approval": approvals.stream(id_)},
         fresh=plan.fresh | {"approval"},
-        follow=follow if plan.follow else None,
+        follow=follow,
         decision=decision,
         answer=answer,
+        key=_sealing_key,
     )
 
 
 def _player(plan: Plan, states: Mapping[str, Any]) -> PlayerId:
-    """Whom a command concerns: whose stream it names, or who a state says."""
+    """Whom a command concerns: whose stream it names, or who a state says. Raises NotFound."""
     for stream in (*plan.writes.values(), *plan.reads.values()):
         if stream.aggregate.name == "player":
             return PlayerId("player_" + stream.name.partition("-")[2])
-    return PlayerId(next(owner for state in states.values() if (owner := getattr(state, "player", ""))))
+    for state in states.values():
+        if owner := getattr(state, "player", ""):
+            return PlayerId(owner)
+    raise NotFound("there is nobody whom this concerns")
 
 
 def _adjusted(events: Sequence[Event], states: Mapping[str, Any], at: datetime) -> Amounts:
     [made] = [event for event in events if isinstance(event, Made)]
-    adjusted: Adjustments = states["adjusted"]
+    return _by_hand(made, states["adjusted"], at)
+
+
+def _voided(events: Sequence[Event], states: Mapping[str, Any], at: datetime) -> Amounts:
+    [made] = [event for event in events if isinstance(event, Voided)]
+    return _by_hand(made, states["voids"], at)
+
+
+def _by_hand(made: Made | Voided, before: Adjustments, at: datetime) -> Amounts:
     amount, day = made.money.amount, at.date()
     return made.money.currency, {
-        "operator_day": adjusted.by(made.operator, day) + amount,
-        "player_day": adjusted.on(day) + amount,
+        "operator_day": before.by(made.operator, day) + amount,
+        "player_day": before.on(day) + amount,
     }
 
 
@@ -181,19 +197,29 @@ def _paid_out(_events: Sequence[Event], states: Mapping[str, Any], _at: datetime
     return money.currency, {"amount": money.amount}
 
 
-def _returned(events: Sequence[Event], states: Mapping[str, Any], _at: datetime) -> Amounts:
+def _settled(events: Sequence[Event], states: Mapping[str, Any], _at: datetime) -> Amounts:
+    money = next((event.money for event in events if isinstance(event, DepositSettledFor)), states["transaction"].money)
+    return money.currency, {"amount": money.amount}
+
+
+def _returned(_events: Sequence[Event], states: Mapping[str, Any], _at: datetime) -> Amounts:
     """What a person would have paid out a second time if it has not come back."""
     transaction = states["transaction"]
-    is_by_hand = any(isinstance(event, Intervened) for event in events)
     was_paid = transaction.status is PaymentStatus.SETTLED
-    return transaction.money.currency, {"amount": transaction.money.amount if is_by_hand and was_paid else 0}
+    return transaction.money.currency, {"amount": transaction.money.amount if was_paid else 0}
 
 
 def _nothing(_events: Sequence[Event], _states: Mapping[str, Any], _at: datetime) -> Amounts:
     return "", {}
 
 
-MEASURES: Mapping[str, Measure] = {ADJUST: _adjusted, PAY_OUT: _paid_out, RETURN: _returned}
+MEASURES: Mapping[str, Measure] = {
+    ADJUST: _adjusted,
+    VOID: _voided,
+    PAY_OUT: _paid_out,
+    SETTLE: _settled,
+    RETURN: _returned,
+}
 """By path. A command of which nothing is measured can only need approval always."""
 
 
@@ -204,26 +230,29 @@ def _endpoints(own: Sequence[Endpoint]) -> Sequence[Endpoint]:
     """The commands on approvals; what may run when one is approved are `own`."""
     routes = [(re.compile(re.sub(r"\{\w+\}", "([^/]+)", each.path)), each) for each in own]
 
-    def asked(approval: Approval, edge: Edge) -> Plan:
+    def asked(requested: Requested, edge: Edge) -> Plan:
         """The command that waits, as its requester would ask for it now. Raises RequesterUnknown, NotFound."""
-        requester = edge.known(approval.requester)
+        requester, body = edge.known(requested.requester), str(requested.body)
         if requester is None:
-            raise RequesterUnknown(requester=approval.requester)
+            raise RequesterUnknown(requester=requested.requester)
         for pattern, endpoint in routes:
-            if found := pattern.fullmatch(approval.path):
+            if found := pattern.fullmatch(requested.path):
                 context = msgspec.structs.replace(edge.context, principal=requester)
-                theirs = msgspec.structs.replace(edge, context=context, path=approval.path, body=approval.body)
-                command = read_body(msgspec.json.Decoder(endpoint.body), approval.body.encode())
+                theirs = msgspec.structs.replace(edge, context=context, path=requested.path, body=body)
+                command = read_body(msgspec.json.Decoder(endpoint.body), body.encode())
                 return endpoint.handler(*found.groups(), command, theirs)
-        raise NotFound("no command that may be approved has this path any more", path=approval.path)
+        raise NotFound("no command that may be approved has this path any more", path=requested.path)
 
     def approve(approval_id: str, command: Approve, edge: Edge) -> Plan:
-        """Approve what another person has asked for, and run it. Raises NotFound, SamePerson, HashDiffers, ApprovalClosed, RequesterUnknown, Forbidden, and what the command raises."""
+        """Approve what another person has asked for, and run it.
+
+        Raises NotFound, SamePerson, HashDiffers, ApprovalClosed, RequesterUnknown, KeyNotHeld, Forbidden, and what the command raises.
+        """
         return _approving(ApprovalId(approval_id), command.hash, edge, asked)
 
     own_errors = [error for endpoint in own for error in endpoint.errors]
-    refusals: list[type[Rejected]] = [NotFound, SamePerson, HashDiffers, ApprovalClosed, RequesterUnknown, PersonNeeded]
-    errors = tuple(dict.fromkeys([*refusals, *own_errors]))
+    refusals = (NotFound, SamePerson, HashDiffers, ApprovalClosed, RequesterUnknown, PersonNeeded, KeyNotHeld)
+    errors: tuple[type[Rejected], ...] = tuple(dict.fromkeys([*refusals, *own_errors]))
     return (
         Endpoint("/v1/approvals/{approval_id}/approve", approve, Approve, ApprovalDecided, 200, errors),
         *_ENDS,
@@ -234,37 +263,68 @@ class _Asked(NamedTuple):
     """The command that waits, described once, so that what it mints stays the same however often it is decided."""
 
     plans: dict[str, Plan]
-    describe: Callable[[Approval, Edge], Plan]
+    describe: Callable[[Requested, Edge], Plan]
     edge: Edge
 
-    def plan(self, approval: Approval) -> Plan:
-        if approval.hash not in self.plans:
-            self.plans[approval.hash] = self.describe(approval, self.edge)
-        return self.plans[approval.hash]
+    def plan(self, requested: Requested) -> Plan:
+        if requested.hash not in self.plans:
+            self.plans[requested.hash] = self.describe(requested, self.edge)
+        return self.plans[requested.hash]
+
+    def claims(self, events: Sequence[Event]) -> Mapping[int, bytes]:
+        """What it claims by its events, which stand behind the approval."""
+        claims = next((plan.claims for plan in self.plans.values() if plan.claims), None)
+        return {place + 1: id_ for place, id_ in claims(events[1:]).items()} if claims else {}
 
 
-def _approving(id_: ApprovalId, hash_: str, edge: Edge, describe: Callable[[Approval, Edge], Plan]) -> Plan:
+class _Later(Mapping[str, Any]):
+    """That member of the command that waits: nothing until it was opened and described, and looked at only after that."""
+
+    def __init__(self, asked: _Asked, member: str) -> None:
+        self._asked = asked
+        self._member = member
+
+    def _known(self) -> Mapping[str, Any]:
+        return {role: each for plan in self._asked.plans.values() for role, each in getattr(plan, self._member).items()}
+
+    def __getitem__(self, role: str) -> Any:
+        return self._known()[role]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+
+def _approving(id_: ApprovalId, hash_: str, edge: Edge, describe: Callable[[Requested, Edge], Plan]) -> Plan:
     principal, asked = edge.context.principal, _Asked({}, describe, edge)
 
-    def follow(approval: Approval) -> Mapping[str, AnyStream[Any]]:
-        if approval.status is Status.UNKNOWN:
-            raise NotFound("no such approval")
-        if approval.status is not Status.AWAITING:
-            return {}
-        plan = asked.plan(approval)
-        return {**plan.reads, **plan.writes}
+    def follow(
+        approval: Approval, concerned: Player | None = None, opened: Requested | None = None, **states: Any
+    ) -> Mapping[str, AnyStream[Any]]:
+        whose = _concerned(approval)
+        if approval.status is not Status.AWAITING or concerned is None:
+            return whose
+        if opened is None:
+            raise KeyNotHeld
+        plan = asked.plan(opened)
+        named = {**whose, **plan.reads, **plan.writes}
+        return {**named, **plan.follow(**states)} if plan.follow and states else named
 
-    def then(approval: Approval, **states: Any) -> Mapping[str, AnyStream[Any]]:
-        plan = asked.plan(approval) if states else None
-        return plan.follow(**states) if plan and plan.follow else {}
-
-    def decision(at: datetime, approval: Approval, **states: Any) -> Sequence[Event] | RefusedFact:
+    def decision(
+        at: datetime,
+        approval: Approval,
+        concerned: Player,  # noqa: ARG001 — for the key
+        opened: Requested | None,
+        **states: Any,
+    ) -> Sequence[Event] | RefusedFact:
         if not principal.human:
             raise PersonNeeded
-        approved = approvals.approve(approval, hash=hash_, by=principal.actor, at=at)
-        if not approved:
+        approved = approvals.approve(approval, asked=opened, hash=hash_, by=principal.actor, at=at)
+        if not approved or opened is None:
             return []
-        plan = asked.plan(approval)
+        plan = asked.plan(opened)
         _require_still(plan)
         decided = plan.decision(at, **states)
         return decided if isinstance(decided, RefusedFact) else [*approved, *decided]
@@ -274,10 +334,21 @@ def _approving(id_: ApprovalId, hash_: str, edge: Edge, describe: Callable[[Appr
         require=(Action.APPROVAL_DECIDE,),
         writes={"approval": approvals.stream(id_)},
         follow=follow,
-        then=then,
         decision=decision,
         answer=lambda _facts: ApprovalDecided(id_, Status.APPROVED),
+        key=_sealing_key,
+        opens="approval",
+        refers=_Later(asked, "refers"),
+        series=_Later(asked, "series"),
+        claims=asked.claims,
     )
+
+
+def _concerned(approval: Approval, **_states: Any) -> Mapping[str, AnyStream[Any]]:
+    """Raises NotFound."""
+    if approval.status is Status.UNKNOWN:
+        raise NotFound("no such approval")
+    return {"concerned": players.stream(approval.player)}
 
 
 def _require_still(plan: Plan) -> None:
@@ -291,12 +362,14 @@ def reject(approval_id: str, command: RejectApproval, edge: Edge) -> Plan:
         edge.context,
         require=(Action.APPROVAL_DECIDE,),
         writes={"approval": approvals.stream(ApprovalId(approval_id))},
-        decision=lambda at, approval: approvals.reject(approval, reason=command.reason, at=at),
+        follow=_concerned,
+        decision=lambda at, approval, **_: approvals.reject(approval, reason=command.reason, at=at),
         answer=lambda _facts: ApprovalDecided(approval_id, Status.REJECTED),
+        key=_sealing_key,
     )
 
 
-def expire(approval_id: str, _command: ExpireApproval, edge: Edge) -> Plan:
+def expire(approval_id: str, _command: Nothing, edge: Edge) -> Plan:
     """Let an approval lapse whose time is over. Raises NotFound, ApprovalNotDue, ApprovalClosed, Forbidden."""
     return Plan(
         edge.context,
@@ -310,7 +383,5 @@ def expire(approval_id: str, _command: ExpireApproval, edge: Edge) -> Plan:
 _CLOSED: tuple[type[Rejected], ...] = (NotFound, ApprovalClosed)
 _ENDS = (
     Endpoint("/v1/approvals/{approval_id}/reject", reject, RejectApproval, ApprovalDecided, 200, _CLOSED),
-    Endpoint(
-        "/v1/approvals/{approval_id}/expire", expire, ExpireApproval, ApprovalDecided, 200, (*_CLOSED, ApprovalNotDue)
-    ),
+    Endpoint("/v1/approvals/{approval_id}/expire", expire, Nothing, ApprovalDecided, 200, (*_CLOSED, ApprovalNotDue)),
 )

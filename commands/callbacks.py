@@ -4,7 +4,7 @@ What a payment or KYC provider says happened: one message, which becomes the com
 Invariants:
     - a provider's verb and reference are one command for ever (caller `provider:<name>`, key verb, LF, reference), however
       often and in whatever order the provider says so; with another content it is refused;
-    - a provider speaks of its own payments only;
+    - a provider speaks only of its own payments, and of what it was given to know of a player;
     - it speaks of what it was let speak of, payments or KYC;
     - it enters by the same bodies and checks as the same command over REST;
     - what it says of a payment and does not fit is recorded, unless it may only have come too early.
@@ -26,6 +26,7 @@ from commands.plan import Context, Fact, Plan, RefusedFact
 from domain.errors import Conflict, Forbidden, Invalid, InvalidAmount, NotFound, Rejected
 from domain.kernel import Event, Money
 from domain.transactions import DisputeOpen, NotApproved, NotDisputed, NotSettled, ProviderRefused
+from policies.gates import Level
 
 _Short = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -139,7 +140,9 @@ def plan(
     subject = said.transaction if verb.of == "payments" else said.player
     body = read_body(msgspec.json.Decoder(endpoint.body), msgspec.json.encode(_body(said, verb)))
     made = endpoint.handler(subject, body, edge(context))
-    return _of_its_own(made, provider, said, _money(body), endpoint.errors) if verb.of == "payments" else made
+    if verb.of == "kyc":
+        return _given_to_it(made, provider, body.level)
+    return _of_its_own(made, provider, said, _money(body), endpoint.errors)
 
 
 def _body(said: Callback, verb: _Verb) -> dict[str, Any]:
@@ -154,6 +157,17 @@ def _money(body: Any) -> Money | None:
     """Of what a command's body speaks; its handler has checked it. What else a callback says may be anything."""
     amount: Amount | None = getattr(body, "amount", None)
     return None if amount is None else Money(amount.amount, amount.currency)
+
+
+def _given_to_it(made: Plan, provider: str, level: Level) -> Plan:
+    """The plan, refused where the player's level was not given to this provider: of that player there is nothing to know here."""
+
+    def decision(at: datetime, **states: Any) -> Sequence[Event] | RefusedFact:
+        if states["state"].given.get(level) != provider:
+            raise NotFound("no such player")
+        return made.decision(at, **states)
+
+    return msgspec.structs.replace(made, decision=decision)
 
 
 def _of_its_own(

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from commands import adjustments, approvals, disclosures, kyc, limits, logins, players, tickets, transactions
+from commands import (
+    adjustments,
+    approvals,
+    contacts,
+    disclosures,
+    kyc,
+    limits,
+    logins,
+    notices,
+    play,
+    players,
+    protection,
+    rounds,
+    tickets,
+    transactions,
+)
 from commands.edge import Endpoint
 
 _ENDPOINTS: tuple[Endpoint, ...] = (
@@ -12,7 +27,12 @@ _ENDPOINTS: tuple[Endpoint, ...] = (
     *limits.ENDPOINTS,
     *transactions.ENDPOINTS,
     *adjustments.ENDPOINTS,
+    *play.ENDPOINTS,
+    *rounds.ENDPOINTS,
     *tickets.ENDPOINTS,
+    *protection.ENDPOINTS,
+    *notices.ENDPOINTS,
+    *contacts.ENDPOINTS,
     *disclosures.ENDPOINTS,
 )
 

@@ -12,24 +12,35 @@ Invariants:
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
-from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 
 from commands.alike import Alike
 from commands.gathering import Gathering, Results
+from commands.keys import Held, Keys, Seeing, key_of
 from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion
+from commands.referring import Referred, Referring
 from commands.sealing import personal, seal
 from domain.errors import KeyReused, Rejected
 from domain.kernel import EPOCH, Aggregate, AnyStream, Event, instant, uuid7_texts
-from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, Streams
+from eventstore.log import (
+    Appended,
+    Command,
+    Malformed,
+    Outcome,
+    Place,
+    Reason,
+    Refused,
+    Snapshot,
+    Streams,
+    state_schema,
+)
 from eventstore.record import Body, Codec, CommandPart, Entry, encode_body
 from eventstore.vault import CannotOpen, DataKey, Vault
 from eventstore.writer import Unavailable, Writer
@@ -39,6 +50,7 @@ _CACHED_STATES = 50_000
 _ATTEMPTS = 12
 _LEAF_PREFIX_BYTES = 8
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -50,15 +62,18 @@ class _Folded(msgspec.Struct, frozen=True):
 
 
 class _Saw(NamedTuple):
-    """What a decision sees: the states by the plan's own names, the versions of their streams, the later of now and these."""
+    """What a decision sees: the states by the plan's own names, the versions of their streams, the later of now and these,
+    and the earlier commands to which it refers.
+    """
 
     known: Mapping[str, Any]
     versions: dict[str, int]
     at: datetime
+    referred: Referred
 
 
 class _Decided(msgspec.Struct, frozen=True):
-    """`versions`: of all streams that were seen. `streams`: where the facts stand, in their order."""
+    """`versions`: of all streams that were seen. `streams`: where the facts stand, in their order. `told`: without facts."""
 
     plan: Plan
     command: Command
@@ -66,6 +81,12 @@ class _Decided(msgspec.Struct, frozen=True):
     facts: Sequence[Fact]
     streams: Sequence[AnyStream[Any]]
     error: Rejected | None
+    told: msgspec.Struct | None = None
+
+    def receipt(self, position: str | None) -> Receipt:
+        """Raises what Plan.answer raises."""
+        answer = self.plan.answer(self.facts) if self.told is None else self.told
+        return Receipt(answer, position, repeated=False)
 
 
 class Decider:
@@ -77,6 +98,8 @@ class Decider:
         self._streams = streams
         self._vault = vault
         self._alike = Alike(vault)
+        self._keys = Keys(vault, streams, codec)
+        self._referring = Referring(streams, codec)
         self._codec = codec
         self._states: OrderedDict[str, _Folded] = OrderedDict()
         self._epochs: dict[int, int] = {}
@@ -103,12 +126,15 @@ class Decider:
         pending = [place for place in range(len(plans)) if place not in results]
         for place, decided in await self._decide_all(list(plans), pending, results):
             if decided.error is None:
-                results.put(place, lambda each: Receipt(each.plan.answer(each.facts), None, repeated=False), decided)
+                results.put(place, decided.receipt, None)
             else:
                 results[place] = decided.error
         return [results[place] for place in range(len(plans))]
 
     async def _run(self, plans: list[Plan], results: Results[Receipt]) -> None:
+        await self._alike.run(plans, results, record=self._record, then=self.run)
+
+    async def _record(self, plans: list[Plan], results: Results[Receipt]) -> None:
         owing = [place for place, plan in enumerate(plans) if plan.owed is not None]
         await self._answer_repeats(plans, owing, results)  # a second key for what was recorded would open nothing
         joined: list[Plan] = []
@@ -138,41 +164,28 @@ class Decider:
         """
         states = await self._load([plans[place] for place in pending])
         plans = list(plans)  # followed anew at each attempt: a newer state may lead to other streams
-        while followed := self._follow(plans, pending, states):
+        held = await self._keys.held(_seeing([plans[place] for place in pending], states))
+        opened: Mapping[str, Event | CannotOpen] = {}
+        while followed := self._follow(plans, pending, states, opened):
             states = await self._load(followed) | states  # what they were followed from is what is decided on
-        keys = await self._keys([plans[place] for place in pending], states)
+            seeing = _seeing(followed, states)
+            held = {**held, **await self._keys.held(seeing)}
+            opened = {**opened, **await self._keys.opened(seeing, held)}
         telling = {place: plans[place] for place in pending if plans[place].owed and _tells(plans[place], states)}
         if joined is not None:
             self._alike.leave(joined)
             joined[:] = telling.values()
             self._alike.join(joined)
         alike = await self._alike.heard(telling)
+        referred = await self._referring.look_up({place: plans[place] for place in pending})
         sent = []
         for place in pending:
             try:
-                sent.append((place, self._decide(plans[place], states, keys, alike.get(place, {}))))
+                saw = _saw(plans[place], states, opened, referred.get(place, _NOTHING))
+                sent.append((place, self._decide(plans[place], saw, held, alike.get(place, {}))))
             except Exception as error:  # noqa: BLE001 — its own caller's, and nobody else's
                 results[place] = error
         return sent
-
-    async def _keys(self, plans: Sequence[Plan], states: Mapping[str, _Folded]) -> Mapping[str, DataKey | CannotOpen]:
-        """The data keys that these plans name, by id, as far as they are held here. A wrong one is its own plan's trouble."""
-        named: dict[str, str] = {}
-        for plan in plans:
-            if plan.key is not None:
-                with suppress(Rejected):  # the decision will say so
-                    id_, commitment = plan.key(**_saw(plan, states).known)
-                    named[id_] = commitment
-        try:
-            return await self._vault.keys(named) if named else {}
-        except CannotOpen:
-            found: dict[str, DataKey | CannotOpen] = {}
-            for id_, commitment in named.items():
-                try:
-                    found |= await self._vault.keys({id_: commitment})
-                except CannotOpen as error:
-                    found[id_] = error
-            return found
 
     def _take_up(
         self, sent: Sequence[tuple[int, _Decided]], outcomes: Sequence[Outcome | Malformed], results: Results[Receipt]
@@ -233,7 +246,13 @@ class Decider:
             self._states.popitem(last=False)
         return states
 
-    def _follow(self, plans: list[Plan], pending: Sequence[int], states: Mapping[str, _Folded]) -> list[Plan]:
+    def _follow(
+        self,
+        plans: list[Plan],
+        pending: Sequence[int],
+        states: Mapping[str, _Folded],
+        opened: Mapping[str, Event | CannotOpen],
+    ) -> list[Plan]:
         """Complete the plans whose further streams are known by now; returns those."""
         followed = []
         for place in pending:
@@ -241,29 +260,27 @@ class Decider:
             if plan.follow is None:
                 continue
             try:
-                streams = {**plan.writes, **plan.reads}
-                further = plan.follow(**{name: states[stream.name].state for name, stream in streams.items()})
+                further = plan.follow(**_saw(plan, states, opened).known)
             except Exception:  # noqa: BLE001, S112 — there is nothing to follow: the decision will say so
                 continue
-            plans[place] = msgspec.structs.replace(plan, writes={**plan.writes, **further}, follow=plan.then, then=None)
-            followed.append(plans[place])
+            if further.keys() - plan.writes.keys() - plan.reads.keys():
+                plans[place] = msgspec.structs.replace(plan, writes={**plan.writes, **further})
+                followed.append(plans[place])
         return followed
 
     async def _fold(self, streams: Mapping[str, Aggregate[Any]]) -> dict[str, _Folded]:
-        folded = {name: _Folded(aggregate.initial, 0, EPOCH, b"") for name, aggregate in streams.items()}
-        for snapshot in await self._streams.snapshots(list(streams)):
-            aggregate = streams[snapshot.stream]
-            if snapshot.schema == state_schema(aggregate):
+        folded = {}
+        resumed = await self._streams.resume({name: state_schema(aggregate) for name, aggregate in streams.items()})
+        for name, (snapshot, entries) in resumed.items():
+            aggregate = streams[name]
+            state, version, at, leaf = aggregate.initial, 0, EPOCH, b""
+            if snapshot is not None:
                 state = msgspec.json.decode(snapshot.state, type=aggregate.state)
-                folded[snapshot.stream] = _Folded(state, snapshot.version, instant(snapshot.recorded), snapshot.leaf)
-        loaded = await self._streams.load({name: f.version for name, f in folded.items()})
-        for name, entries in loaded.items():
-            before = folded[name]
-            state, version, at, leaf = before.state, before.version, before.at, before.leaf
+                version, at, leaf = snapshot.version, instant(snapshot.recorded), snapshot.leaf
             for entry in entries:
                 read = self._codec.decode(entry)
                 at = read.at
-                state = streams[name].evolve(state, read.event, at)
+                state = aggregate.evolve(state, read.event, at)
                 version, leaf = read.body.version, entry.leaf
             folded[name] = _Folded(state, version, at, leaf)
         return folded
@@ -273,13 +290,12 @@ class Decider:
     def _decide(
         self,
         plan: Plan,
-        states: Mapping[str, _Folded],
-        keys: Mapping[str, DataKey | CannotOpen],
+        saw: _Saw,
+        held: Held,
         alike: Mapping[str, Sequence[str]],
     ) -> _Decided:
         """Raises WrongRegion, KeyNotHeld, CannotOpen. Any other refusal is to be confirmed, with the versions that it was decided from."""
         context = plan.context
-        saw = _saw(plan, states)
         versions = saw.versions
         if (partition := _partition(plan)) is not None and partition not in self._epochs:
             raise WrongRegion(partition=partition)
@@ -291,8 +307,10 @@ class Decider:
         except Rejected as refused:
             error = refused
         if not events:
-            return _Decided(plan, Command(context.command_id, (), tuple(versions.items())), versions, (), (), error)
-        facts, written, bodies = self._encode(plan, events, versions, _key(plan, saw.known, keys))
+            told = plan.tells(**saw.known) if plan.tells and error is None else None
+            confirmed = Command(context.command_id, (), tuple(versions.items()))
+            return _Decided(plan, confirmed, versions, (), (), error, told)
+        facts, written, bodies = self._encode(plan, events, versions, key_of(plan, saw.known, held))
         reads = versions.copy()
         for each in written:
             reads.pop(each.name, None)
@@ -309,6 +327,7 @@ class Decider:
         next_version = versions.copy()
         command, fingerprint, actor = context.command_id.hex(), context.fingerprint, context.principal.actor
         occurred = _rfc3339(plan.occurred) if plan.occurred else None
+        claims = plan.claims(events) if plan.claims else {}
         facts, streams, bodies = [], [], []
         for i, event in enumerate(events, 1):
             stream = homes[event.tag.partition(".")[0]]
@@ -325,6 +344,7 @@ class Decider:
                 command=CommandPart(i, len(events), command, fingerprint),
                 id=event_id,
                 actor=actor,
+                claims=claims[i].hex() if i in claims else None,
                 occurred=occurred,
                 cause=context.cause,
                 trace=context.trace,
@@ -342,7 +362,7 @@ class Decider:
         if decided.facts:
             self._remember(decided, outcome)
             position = ledger_position(self.log, outcome.position + len(outcome.leaves) - 1, outcome.leaves[-1])
-        return decided.error or Receipt(decided.plan.answer(decided.facts), position, repeated=False)
+        return decided.error or decided.receipt(position)
 
     def _remember(self, decided: _Decided, appended: Appended) -> None:
         versions = decided.versions.copy()
@@ -384,11 +404,14 @@ class Decider:
         except Rejected as refused:
             return refused
         read = [self._codec.decode(entry) for entry in entries]
-        if read[0].body.command.fingerprint != plan.context.fingerprint:
+        command = read[0].body.command
+        of_itself = command.id == plan.context.command_id.hex()
+        answers = plan.answer if of_itself else plan.claimed
+        if answers is None or (of_itself and command.fingerprint != plan.context.fingerprint):
             return KeyReused()
         last = entries[-1]
         try:
-            answer = plan.answer([Fact(r.body.stream, r.event, r.body.id) for r in read])
+            answer = answers([Fact(r.body.stream, r.event, r.body.id) for r in read])
         except Rejected as recorded:
             return recorded
         return Receipt(answer, ledger_position(last.log, last.position, last.leaf), repeated=True)
@@ -406,17 +429,18 @@ def _partition(plan: Plan) -> int | None:
     raise ValueError("a plan writes a stream")
 
 
-def _key(plan: Plan, known: Mapping[str, Any], keys: Mapping[str, DataKey | CannotOpen]) -> DataKey | None:
-    """What personal fields of the plan are sealed under. Raises CannotOpen."""
-    if plan.owed and plan.owed.key:
-        return plan.owed.key
-    key = keys.get(plan.key(**known)[0]) if plan.key else None
-    if isinstance(key, CannotOpen):
-        raise key
-    return key
+def _seeing(plans: Sequence[Plan], states: Mapping[str, _Folded]) -> Seeing:
+    """Those plans to which keys matter."""
+    return [(plan, _saw(plan, states).known) for plan in plans if plan.key is not None]
 
 
-def _saw(plan: Plan, states: Mapping[str, _Folded]) -> _Saw:
+def _saw(
+    plan: Plan,
+    states: Mapping[str, _Folded],
+    opened: Mapping[str, Event | CannotOpen] = _NOTHING,
+    referred: Referred = _NOTHING,
+) -> _Saw:
+    """Raises CannotOpen."""
     at = plan.context.now
     known: dict[str, Any] = {}
     versions: dict[str, int] = {}
@@ -428,7 +452,11 @@ def _saw(plan: Plan, states: Mapping[str, _Folded]) -> _Saw:
             at = max(at, folded.at)
     for name in plan.seen.streams:
         versions[name] = states[name].version
-    return _Saw(known, versions, at)
+    if plan.opens:
+        known["opened"] = event = opened.get(plan.writes[plan.opens].name)
+        if isinstance(event, CannotOpen):
+            raise event
+    return _Saw(known, versions, at, referred)
 
 
 def _judge(plan: Plan, saw: _Saw, alike: Mapping[str, Sequence[str]]) -> Sequence[Event] | RefusedFact:
@@ -438,7 +466,8 @@ def _judge(plan: Plan, saw: _Saw, alike: Mapping[str, Sequence[str]]) -> Sequenc
         plan.seen.require(saw.versions)
     if plan.follow:
         plan.follow(**saw.known)
-    return plan.decision(saw.at, **({**saw.known, "alike": alike} if plan.alike else saw.known))
+    more = {**saw.referred, "alike": alike} if plan.alike else saw.referred
+    return plan.decision(saw.at, **saw.known, **more)
 
 
 def _tells(plan: Plan, states: Mapping[str, _Folded]) -> bool:
@@ -453,13 +482,6 @@ def _tells(plan: Plan, states: Mapping[str, _Folded]) -> bool:
 def ledger_position(log: str, position: int, leaf: bytes) -> str:
     """Where an event stands, with enough of its leaf to notice that it was stranded since."""
     return f"{log}/{position}/{leaf[:_LEAF_PREFIX_BYTES].hex()}"
-
-
-@cache
-def state_schema(aggregate: Aggregate[Any]) -> str:
-    """Names the shape of an aggregate's state; a snapshot of another shape is ignored."""
-    shape = msgspec.json.encode(msgspec.json.schema(aggregate.state), order="sorted")
-    return f"{aggregate.name}/{hashlib.sha256(shape).hexdigest()[:12]}"
 
 
 def _rfc3339(at: datetime) -> str:

@@ -8,7 +8,7 @@ import msgspec
 from pyrage import RecipientError, x25519
 
 from access.policy import Action
-from commands.edge import Edge, Endpoint, Text, whole
+from commands.edge import Edge, Endpoint, Word, whole
 from commands.plan import Plan, WrongRegion
 from domain import disclosures, players
 from domain.disclosures import PLAYERS_MAX
@@ -19,10 +19,10 @@ Recipient = Annotated[str, whole("age1[02-9ac-hj-np-z]{58}", "An age recipient, 
 
 
 class DiscloseKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`reason` stands in the log, in the clear and for ever."""
+    """`reason`: a word, such as the file number of an order; it stands in the log, in the clear and for ever."""
 
     recipient: Recipient
-    reason: Text
+    reason: Word
     players: Annotated[list[str], msgspec.Meta(min_length=1, max_length=PLAYERS_MAX)]
 
 

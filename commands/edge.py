@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -19,13 +19,15 @@ import msgspec
 from access.policy import Principal
 from commands.identity import partition_for
 from commands.plan import Context, Fact, Plan
-from domain import approvals, kyc, limits, players, tickets, transactions, wallets
+from domain import approvals, contacts, kyc, limits, notices, players, tickets, transactions, wallets
 from domain.errors import Invalid, InvalidAmount, Rejected, UnknownCurrency
 from domain.ijson import NotText, require_text
-from domain.kernel import AMOUNT_MAX, Intervention, Money, Stream, suffix, uuid7
+from domain.kernel import AMOUNT_MAX, Intervention, Money, Stream, parse_day_or_instant, suffix, uuid7
+from domain.protection import Answer
 from eventstore.vault import DataKey, Vault
 from policies.currencies import EXPONENTS
 from policies.interventions import Kind
+from policies.protection import Silence
 
 
 def whole(pattern: str, description: str | None = None) -> msgspec.Meta:
@@ -37,7 +39,6 @@ def whole(pattern: str, description: str | None = None) -> msgspec.Meta:
 
 
 Word = Annotated[str, whole("[a-z0-9][a-z0-9_-]{0,39}", "A short name, e.g. of a provider.")]
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 PersonalText = Annotated[
     str, msgspec.Meta(min_length=1, max_length=500, description="Sealed under the player's own key.")
 ]
@@ -67,7 +68,11 @@ class Why(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a person acts on money or games by hand."""
 
     kind: Kind
-    reason: Text
+    reason: PersonalText
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to say: the path says it all."""
 
 
 class InterventionMissing(Invalid):
@@ -79,6 +84,8 @@ class Edge(msgspec.Struct, frozen=True):
     """What a handler may use: its context, and where new things come from. `log`: the one that is written here.
 
     `path` and `body` are what was asked, as it was sent. `known(actor)`: what somebody may do now, if they are known.
+    `kyc_providers`: who may be asked how well a player is known.
+    `asked`: what registers of the excluded have said for this command; `unasked`: why one that is not among them has not.
     """
 
     context: Context
@@ -88,6 +95,9 @@ class Edge(msgspec.Struct, frozen=True):
     path: str = ""
     body: str = "{}"
     known: Callable[[str], Principal | None] = lambda _actor: None
+    kyc_providers: Collection[str] = ()
+    asked: Sequence[Answer] = ()
+    unasked: Silence = Silence.NOT_CONFIGURED
 
     def new_player(self) -> str:
         """The suffix of a new player, in a partition of this residency."""
@@ -96,6 +106,10 @@ class Edge(msgspec.Struct, frozen=True):
     def new_child(self, partition: int) -> str:
         """The suffix of something that belongs to a player of `partition`."""
         return suffix(uuid7(self.context.now, os.urandom(10), partition))
+
+    def new_salt(self) -> str:
+        """128 random bits in hex, which nobody guesses."""
+        return os.urandom(16).hex()
 
     def new_key(self) -> DataKey:
         return self.vault.new_key(uuid7(self.context.now, os.urandom(10)))
@@ -120,6 +134,8 @@ READ_TOGETHER: Mapping[str, tuple[Callable[[Any], Stream[Any]], ...]] = {
     "player_id": (players.stream, wallets.stream, limits.stream, kyc.stream),
     "transaction_id": (transactions.stream,),
     "ticket_id": (tickets.stream,),
+    "notice_id": (notices.stream,),
+    "contact_id": (contacts.stream,),
     "approval_id": (approvals.stream,),
 }
 """By the identifier in a path, the streams whose versions are the ETag of what is read there (queries/players.py)."""
@@ -155,8 +171,7 @@ def occurred(value: str | None, now: datetime) -> datetime | None:
     if value is None:
         return None
     try:
-        at = datetime.fromisoformat(value)
-        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        at = parse_day_or_instant(value).astimezone(UTC)
     except (ValueError, OverflowError):  # of no calendar, or before the year 1
         raise Invalid("not a day or an instant of the calendar", pointer="/occurred") from None
     if at > now:

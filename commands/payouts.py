@@ -1,22 +1,25 @@
 """
 Commands on payouts. Nobody asks for them over REST: they are what reactions/payouts.py makes of an approval and of a provider's
 answer. A person who has paid by hand sends the withdrawal (commands/transactions/), and there is no payout.
+
+Invariant: a command answers where its own events leave the payout, and one that records nothing where the payout stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from access.policy import Action
 from commands.edge import Edge
-from commands.plan import Plan
-from commands.transactions.telling import its_wallet
+from commands.plan import Fact, Plan
+from commands.transactions.telling import its_wallet, players_key, with_player
 from domain import payouts, transactions
-from domain.kernel import Event, Stream, TransactionId
+from domain.kernel import AnyStream, Event, TransactionId
 from domain.payouts import Payout
 from domain.transactions import Status, Transaction
 from domain.wallets import Wallet
@@ -43,29 +46,19 @@ def order(transaction_id: TransactionId, provider: str, edge: Edge) -> Plan:
         ordered = payouts.order(payout, player=transaction.player, provider=provider, money=transaction.money)
         return [*sent, *ordered]
 
-    return Plan(
-        edge.context,
-        require=(Action.WITHDRAWAL_SEND,),
-        writes=_both(transaction_id),
-        decision=decision,
-        answer=lambda _facts: Paid(transaction_id, payouts.Status.ORDERED),
-    )
+    return _plan(transaction_id, edge, Action.WITHDRAWAL_SEND, decision, writes=_transaction(transaction_id))
 
 
 def accept(transaction_id: TransactionId, reference: str, edge: Edge) -> Plan:
     """The provider will pay. If the withdrawal has ended without, that is recorded, and a person finds out (that the provider
     has told of the payment before its answer was recorded is well). Raises NotFound, AnsweredOtherwise.
     """
-    return Plan(
-        edge.context,
-        require=(Action.WITHDRAWAL_SEND,),
-        writes={"payout": payouts.stream(transaction_id)},
-        reads={"transaction": transactions.stream(transaction_id)},
-        decision=lambda _at, payout, transaction: payouts.accept(
-            payout, reference=reference, is_wanted=transaction.status in (Status.SENT, Status.SETTLED)
-        ),
-        answer=lambda _facts: Paid(transaction_id, payouts.Status.ACCEPTED),
-    )
+
+    def decision(_at: datetime, payout: Payout, transaction: Transaction) -> Sequence[Event]:
+        is_wanted = transaction.status in (Status.SENT, Status.SETTLED)
+        return payouts.accept(payout, reference=reference, is_wanted=is_wanted)
+
+    return _plan(transaction_id, edge, Action.WITHDRAWAL_SEND, decision, reads=_transaction(transaction_id))
 
 
 def decline(transaction_id: TransactionId, reason: str, edge: Edge) -> Plan:
@@ -74,7 +67,9 @@ def decline(transaction_id: TransactionId, reason: str, edge: Edge) -> Plan:
     """
     said = reason[:REASON_CHARACTERS_MAX] or "declined"
 
-    def decision(_at: datetime, transaction: Transaction, payout: Payout, wallet: Wallet) -> Sequence[Event]:
+    def decision(
+        _at: datetime, transaction: Transaction, payout: Payout, wallet: Wallet, **_whose: Any
+    ) -> Sequence[Event]:
         if transaction.status is not Status.SENT:
             return payouts.drop(payout)
         declined = payouts.decline(payout, reason=said)
@@ -83,26 +78,54 @@ def decline(transaction_id: TransactionId, reason: str, edge: Edge) -> Plan:
         returned = transactions.return_withdrawal(transaction, wallet, transaction_id=transaction_id, reason=said)
         return [*declined, *returned]
 
-    return Plan(
-        edge.context,
-        require=(Action.WITHDRAWAL_SETTLE,),
-        writes=_both(transaction_id),
-        follow=its_wallet,
-        decision=decision,
-        answer=lambda _facts: Paid(transaction_id, payouts.Status.DECLINED),
-    )
+    return _plan(
+        transaction_id, edge, Action.WITHDRAWAL_SETTLE, decision,
+        writes=_transaction(transaction_id), follow=with_player(its_wallet), key=players_key,
+    )  # fmt: skip
 
 
 def drop(transaction_id: TransactionId, edge: Edge) -> Plan:
     """The withdrawal has ended: ask no more. Raises NotFound."""
+    return _plan(transaction_id, edge, Action.WITHDRAWAL_SEND, lambda _at, payout: payouts.drop(payout))
+
+
+Streams = Mapping[str, AnyStream[Any]]
+_NONE: Streams = MappingProxyType({})
+
+
+def _transaction(transaction_id: TransactionId) -> Streams:
+    return {"transaction": transactions.stream(transaction_id)}
+
+
+def _plan(
+    transaction_id: TransactionId,
+    edge: Edge,
+    require: Action,
+    decision: Callable[..., Sequence[Event]],
+    *,
+    writes: Streams = _NONE,
+    reads: Streams = _NONE,
+    follow: Callable[..., Streams] | None = None,
+    key: Callable[..., tuple[str, str]] | None = None,
+) -> Plan:
+    stood = payouts.Status.UNKNOWN  # where the payout stood when this was last decided
+
+    def decided(at: datetime, payout: Payout, **states: Any) -> Sequence[Event]:
+        nonlocal stood
+        stood = payout.status
+        return decision(at, payout=payout, **states)
+
+    def answer(facts: Sequence[Fact]) -> Paid:
+        [status] = [after for fact in facts if (after := payouts.STATUS_AFTER.get(type(fact.event)))] or [stood]
+        return Paid(transaction_id, status)
+
     return Plan(
         edge.context,
-        require=(Action.WITHDRAWAL_SEND,),
-        writes={"payout": payouts.stream(transaction_id)},
-        decision=lambda _at, payout: payouts.drop(payout),
-        answer=lambda _facts: Paid(transaction_id, payouts.Status.DROPPED),
+        require=(require,),
+        writes={"payout": payouts.stream(transaction_id), **writes},
+        reads=reads,
+        follow=follow,
+        decision=decided,
+        answer=answer,
+        key=key,
     )
-
-
-def _both(transaction_id: TransactionId) -> Mapping[str, Stream[Any]]:
-    return {"transaction": transactions.stream(transaction_id), "payout": payouts.stream(transaction_id)}

@@ -35,11 +35,12 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """An event of a command, on its stream. `id` names the event."""
+    """An event of a command, on its stream. `id` names the event; `at`: when an earlier command's was recorded."""
 
     stream: str
     event: Event
     id: str
+    at: datetime | None = None
 
 
 class RefusedFact(NamedTuple):
@@ -77,13 +78,22 @@ class Plan(msgspec.Struct, frozen=True):
     the newest entry loaded. Its events belong to the written stream of their aggregate; these streams are all of one
     partition, or all the region's own. `answer(facts)` must follow from the command's own events; it gets none if nothing
     was recorded, and raises where they record a refusal. `fresh` names streams whose id was minted just now.
-    `follow(**states)` gives further written streams, known only from these states, and `then(**states)` those that are known
-    only from what was followed. What `seen` names is a condition too, of
-    which the decision hears nothing.
+    `follow(**states)` gives further written streams, known only from these states; it is asked again with those, until it names
+    no others. What `seen` names is a condition too, of which the decision hears nothing.
 
-    Personal fields are sealed under the key that is `owed`, or under the one that `key(**states)` names: (id, commitment).
+    Personal fields are sealed under the key that is `owed`, or under the one that `key(**states)` names: (id, commitment); it
+    raises NotFound as long as these states do not tell. `opens`, a role, asks for the first event of that written stream with
+    its personal fields opened: the decision, and `follow`, get it as `opened`, or None where the key is not held here.
     What is owed is kept once the decision has events. `alike` are fields of `owed.found_by`: the decision gets, as `alike`,
-    which other subjects have the same values (commands.alike); it is asked a first time as if there were none.
+    which other subjects have the same values (commands.alike); it is asked a first time as if there were none. Who has them
+    once its events stand in the log may be more: `introduce(answer, alike)` gives the commands by which these hear of it, and
+    it of them, before anybody hears the answer.
+
+    `refers` names earlier commands by their ids, and `series` the n-th of a row of them, from 1: the decision gets, under the
+    same roles, the facts of that command, or of the last one of the row, and none where there is none (commands.referring).
+    `claims(events)` gives, by the place of an event from 1 (never the first), the id of another command that counts as taken
+    from now on. Should that one come, its own plan's `claimed(facts)` answers it from what stands there instead.
+    `tells(**states)` is the answer of a plan that records nothing, from states that the log has confirmed.
     """
 
     context: Context
@@ -93,13 +103,19 @@ class Plan(msgspec.Struct, frozen=True):
     answer: Callable[[Sequence[Fact]], msgspec.Struct]
     reads: Mapping[str, AnyStream[Any]] = MappingProxyType({})
     follow: Callable[..., Mapping[str, AnyStream[Any]]] | None = None
-    then: Callable[..., Mapping[str, AnyStream[Any]]] | None = None
     fresh: frozenset[str] = frozenset()
     owed: Owed | None = None
     key: Callable[..., tuple[str, str]] | None = None
+    opens: str = ""
     alike: frozenset[str] = frozenset()
+    introduce: Callable[[Any, Mapping[str, Sequence[str]]], Sequence[Plan]] | None = None
     occurred: datetime | None = None
     seen: Seen = Seen()
+    refers: Mapping[str, bytes] = MappingProxyType({})
+    series: Mapping[str, Callable[[int], bytes]] = MappingProxyType({})
+    claims: Callable[[Sequence[Event]], Mapping[int, bytes]] | None = None
+    claimed: Callable[[Sequence[Fact]], msgspec.Struct] | None = None
+    tells: Callable[..., msgspec.Struct] | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -9,12 +9,15 @@ from typing import Annotated
 import msgspec
 
 from access.policy import Action
+from commands.asking import person_word
+from commands.duplicates import introducing
 from commands.edge import (
     Country,
     Edge,
     Endpoint,
     Jurisdiction,
     Label,
+    Nothing,
     Occurred,
     PersonalText,
     Word,
@@ -24,6 +27,7 @@ from commands.edge import (
     whole,
 )
 from commands.plan import Fact, Plan
+from commands.protection import registering
 from commands.sealing import KeyNotHeld
 from domain import eligibility, kyc, players
 from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, Underage
@@ -31,6 +35,7 @@ from domain.errors import AlreadyRegistered, GateClosed, Invalid, NotFound, Unkn
 from domain.errors import PlayerBlocked as Blocked
 from domain.kernel import PlayerId
 from domain.players import Channel, PlayerClosed, TooManyTags
+from domain.protection import PlayerExcluded
 from eventstore.vault import Owed
 from policies import gates
 from policies.gates import Level
@@ -98,10 +103,6 @@ class ClosePlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Word
 
 
-class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing to say."""
-
-
 class TagPlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tag: Word
 
@@ -139,7 +140,8 @@ class NothingGiven(Invalid):
 def register(command: RegisterPlayer, edge: Edge) -> Plan:
     """Register a player, with personal fields sealed under a new key.
 
-    Raises AlreadyRegistered, UnknownCurrency, JurisdictionElsewhere, JurisdictionNeeded, BirthDateNeeded, Underage, Forbidden.
+    Raises AlreadyRegistered, UnknownCurrency, JurisdictionElsewhere, JurisdictionNeeded, BirthDateNeeded, Underage, Forbidden;
+    PlayerExcluded (until), if the register of their jurisdiction, which has been asked before, says so.
     """
     context = edge.context
     suffix = edge.new_player()
@@ -153,6 +155,7 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
         email=command.email,
         phone=command.phone,
         birth_date=_iso(command.birth_date),
+        birth_year=command.birth_date.year if command.birth_date else 0,
         external_id=command.external_id,
     )
     happened = occurred(command.occurred, context.now)
@@ -171,7 +174,7 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
             player, registered=registered, profile=profile, consents=command.consents, alike=alike, awaiting=awaiting
         )
 
-    return Plan(
+    plan = Plan(
         context,
         require=(Action.PLAYER_REGISTER, Action.HISTORY_IMPORT) if happened else (Action.PLAYER_REGISTER,),
         writes={"player": players.stream(PlayerId(f"player_{suffix}"))},
@@ -180,8 +183,11 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
         answer=_registered,
         owed=Owed(suffix, key, _found_by(command, command.external_id)),
         alike=frozenset() if happened else ALIKE,
+        introduce=None if happened else introducing(context, holds=True),
         occurred=happened,
     )
+    id_ = PlayerId(f"player_{suffix}")
+    return plan if happened else registering(plan, id_, command.jurisdiction or command.country, edge)
 
 
 def _registered(facts: Sequence[Fact]) -> PlayerRegistered:
@@ -199,7 +205,7 @@ def _found_by(known: Known, external_id: str | None = None) -> list[tuple[str, s
     given = {"name": known.name, "email": known.email, "phone": known.phone, "external_id": external_id}
     found_by = [(field, word) for field, value in given.items() if value for word in index_words(field, value)]
     if known.name and known.birth_date:
-        found_by.append(("person", f"{' '.join(known.name.split())}\n{known.birth_date}"))
+        found_by.append(("person", person_word(known.name, known.birth_date)))
     return found_by
 
 
@@ -218,6 +224,7 @@ def _profile(known: Known, *, of_registration: bool) -> players.ProfileRecorded 
         email=None if of_registration else known.email,
         phone=None if of_registration else known.phone,
         birth_date=None if of_registration else _iso(known.birth_date),
+        birth_year=0 if of_registration or known.birth_date is None else known.birth_date.year,
     )
     return None if profile == players.ProfileRecorded() else profile
 
@@ -254,6 +261,7 @@ def record_profile(player_id: str, command: Known, edge: Edge) -> Plan:
         owed=Owed(player_id.rpartition("_")[2], None, found_by) if found_by else None,
         key=lambda player, state: player.sealing_key(),  # noqa: ARG005 — the states come by these names
         alike=ALIKE if found_by else frozenset(),
+        introduce=introducing(edge.context, holds=False) if found_by else None,
     )
 
 
@@ -375,7 +383,7 @@ def note(player_id: str, command: NotePlayer, edge: Edge) -> Plan:
 
 _ONE = "/v1/players/{player_id}"
 _RULES = (JurisdictionElsewhere, JurisdictionNeeded, BirthDateNeeded, Underage)
-_REGISTER = (AlreadyRegistered, UnknownCurrency, *_RULES)
+_REGISTER = (AlreadyRegistered, UnknownCurrency, *_RULES, PlayerExcluded)
 _PROFILE = (NotFound, PlayerClosed, *_RULES, KeyNotHeld)
 
 ENDPOINTS = (

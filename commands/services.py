@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -12,9 +13,11 @@ from access.policy import ROLES, Principal
 from commands.identity import command_id
 from commands.plan import Context, Plan
 from domain import services
+from domain.findings import ALL
 from domain.kernel import uuid7_texts
-from policies import approvals, gates, payments, sla, spending
+from policies import approvals, gates, limits, payments, play, protection, sla, spending
 from policies.currencies import EXPONENTS
+from policies.findings import as_data
 from policies.rules import RULES
 
 SYSTEM = Principal("system", frozenset())
@@ -34,8 +37,12 @@ def policies_in_force() -> dict[str, str]:
         "approvals": _digest(approvals.RULES),
         "currencies": _digest(EXPONENTS),
         "rules": RULES.digest,
+        "findings": _digest(as_data(ALL)),
         "gates": _digest(gates.POLICY),
+        "limits": _digest(limits.rules()),
         "payments": _digest(payments.rules()),
+        "play": _digest(play.rules()),
+        "protection": _digest(protection.POLICY),
         "sla": _digest(sla.rules()),
         "spending": _digest(spending.rules()),
     }
@@ -46,10 +53,14 @@ def _digest(rules: object) -> str:
     return hashlib.sha256(msgspec.json.encode(rules, order="sorted")).hexdigest()
 
 
-def start(region: str, service: str, program: str, code: str, now: datetime) -> Plan:
-    """Record that a service starts. Each call describes another start; running one plan again repeats it."""
+def start(
+    region: str, service: str, program: str, code: str, now: datetime, told: Mapping[str, str] | None = None
+) -> Plan:
+    """Record that a service starts. Each call describes another start; running one plan again repeats it. `told`: digests of what
+    only this installation was told, by name.
+    """
     key = uuid7_texts(now, os.urandom(10))[0]
-    started = services.Started(service, program, code, policies_in_force())
+    started = services.Started(service, program, code, {**policies_in_force(), **(told or {})})
     return Plan(
         Context(SYSTEM, now, command_id(SYSTEM.actor, key), None),
         require=(),

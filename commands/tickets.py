@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from access.policy import Action
-from commands.edge import Edge, Endpoint, Word, suffix_in, whole
+from commands.edge import Edge, Endpoint, Nothing, Word, suffix_in, whole
 from commands.plan import Fact, Plan
 from domain import players, tickets, transactions
 from domain.errors import InvalidId, NotFound
@@ -62,10 +62,6 @@ class CloseTicket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class ReopenTicket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Word
-
-
-class MissTicket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing to say: what was promised until now was not kept."""
 
 
 class Ticket(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -146,7 +142,7 @@ def reopen(ticket_id: str, command: ReopenTicket, edge: Edge) -> Plan:
     return _plan(ticket_id, edge, lambda at, ticket: tickets.reopen(ticket, reason=command.reason, at=at))
 
 
-def miss(ticket_id: str, _command: MissTicket, edge: Edge) -> Plan:
+def miss(ticket_id: str, _command: Nothing, edge: Edge) -> Plan:
     """Record which promises of a ticket were not kept until now. Raises NotFound."""
     return _plan(ticket_id, edge, lambda at, ticket: tickets.miss(ticket, at=at), Action.TIMER_FIRE)
 
@@ -174,7 +170,7 @@ def _written(ticket_id: str, edge: Edge, decision: _Decision) -> Plan:
     )
 
 
-def _owner(ticket: tickets.Ticket) -> Mapping[str, AnyStream[Any]]:
+def _owner(ticket: tickets.Ticket, **_states: Any) -> Mapping[str, AnyStream[Any]]:
     return {"player": players.stream(tickets.owner(ticket))}
 
 
@@ -219,5 +215,5 @@ ENDPOINTS = (
     Endpoint("/v1/tickets/{ticket_id}/escalate", escalate, EscalateTicket, Ticket, 200, _REFUSALS),
     Endpoint("/v1/tickets/{ticket_id}/close", close, CloseTicket, Ticket, 200, _REFUSALS),
     Endpoint("/v1/tickets/{ticket_id}/reopen", reopen, ReopenTicket, Ticket, 200, (NotFound,)),
-    Endpoint("/v1/tickets/{ticket_id}/miss", miss, MissTicket, Ticket, 200, (NotFound,)),
+    Endpoint("/v1/tickets/{ticket_id}/miss", miss, Nothing, Ticket, 200, (NotFound,)),
 )

@@ -88,11 +88,15 @@ class Adjustments(msgspec.Struct, frozen=True):
         """What one has moved on a day."""
         return self.sums.get(operator, 0) if day == self.day else 0
 
+    def moved(self, operator: str, amount: int, at: datetime) -> Adjustments:
+        """With what one has moved now. A day does not come back."""
+        day = max(at.date(), self.day)
+        sums = self.sums if day == self.day else {}
+        return Adjustments(day, {**sums, operator: sums.get(operator, 0) + amount})
+
 
 def evolve(adjustments: Adjustments, event: Made, at: datetime) -> Adjustments:
-    day = max(at.date(), adjustments.day)
-    sums = adjustments.sums if day == adjustments.day else {}
-    return Adjustments(day, {**sums, event.operator: sums.get(event.operator, 0) + event.money.amount})
+    return adjustments.moved(event.operator, event.money.amount, at)
 
 
 ADJUSTMENTS = Aggregate("adjustment", initial=Adjustments(), evolve=evolve, events=[Made])

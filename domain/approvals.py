@@ -1,8 +1,11 @@
 """
 Approvals: a second person's consent to a command, before it runs (four eyes).
 
-Who asks for something that needs consent leaves a record of what exactly was asked: the path, the body, and the hash of both.
+Who asks for something that needs consent leaves a record of what exactly was asked: the path, the body, and a hash of both.
 Another person approves that hash, and the command runs with the approval, decided anew; or rejects it; or nobody does in time.
+
+The body may hold words of people, so it is sealed. The hash is salted with what is sealed beside it: whoever cannot open the
+body cannot try guesses of it either, and when the player's key is destroyed the hash tells nothing any more.
 
 Invariants:
     - nobody approves what they have asked for themselves;
@@ -21,7 +24,18 @@ from functools import lru_cache
 import msgspec
 
 from domain.errors import Conflict, Forbidden, NotFound
-from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, ApprovalId, Event, PlayerId, Stream, parse_id
+from domain.kernel import (
+    EPOCH,
+    STREAMS_CACHED,
+    Aggregate,
+    ApprovalId,
+    Event,
+    Personal,
+    PlayerId,
+    Remark,
+    Stream,
+    parse_id,
+)
 
 # Events: the tags and fields are the storage format.
 
@@ -29,13 +43,15 @@ from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, ApprovalId, Event, P
 class Requested(Event, frozen=True, kw_only=True, tag="approval.requested"):
     """Somebody asked for a command that needs a second person.
 
-    `action`: the right that it needs. `body`: the JSON text as it was sent. `requester`: whose command it is, when another
-    one's approval runs it. `reasons`: words of policies.approvals.
+    `action`: the right that it needs. `body`: the JSON text as it was sent; `salt`: 32 random hex digits; `hash`: the `digest`
+    of path, salt and body. `requester`: whose command it is, when another one's approval runs it. `reasons`: words of
+    policies.approvals.
     """
 
     action: str
     path: str
-    body: str
+    body: Personal
+    salt: Personal
     hash: str
     player: PlayerId
     requester: str
@@ -50,9 +66,9 @@ class Approved(Event, frozen=True, tag="approval.approved"):
 
 
 class Declined(Event, frozen=True, tag="approval.rejected"):
-    """A second person did not agree. `reason`: text, in the clear."""
+    """A second person did not agree. `reason`: their own words."""
 
-    reason: str
+    reason: Remark | None = None
 
 
 class Expired(Event, frozen=True, tag="approval.expired"):
@@ -74,9 +90,9 @@ class Status(StrEnum):
 
 
 class Approval(msgspec.Struct, frozen=True):
+    """What exactly was asked stands in the log alone."""
+
     status: Status = Status.UNKNOWN
-    path: str = ""
-    body: str = ""
     hash: str = ""
     player: PlayerId = PlayerId("")
     requester: str = ""
@@ -86,9 +102,7 @@ class Approval(msgspec.Struct, frozen=True):
 def evolve(approval: Approval, event: ApprovalEvent, _at: datetime) -> Approval:
     match event:
         case Requested():
-            return Approval(
-                Status.AWAITING, event.path, event.body, event.hash, event.player, event.requester, event.expires_at
-            )
+            return Approval(Status.AWAITING, event.hash, event.player, event.requester, event.expires_at)
         case Approved():
             return msgspec.structs.replace(approval, status=Status.APPROVED)
         case Declined():
@@ -105,9 +119,9 @@ def stream(approval_id: ApprovalId) -> Stream[Approval]:
     return Stream(APPROVALS, parse_id("approval", approval_id))
 
 
-def digest(path: str, body: str) -> str:
-    """What an approver names: SHA-256, in hex, of path ‖ LF ‖ body."""
-    return hashlib.sha256(f"{path}\n{body}".encode()).hexdigest()
+def digest(path: str, salt: str, body: str) -> str:
+    """What an approver names: SHA-256, in hex, of path ‖ LF ‖ salt ‖ LF ‖ body."""
+    return hashlib.sha256(f"{path}\n{salt}\n{body}".encode()).hexdigest()
 
 
 # Decisions
@@ -144,15 +158,29 @@ def request(approval: Approval, *, requested: Requested) -> list[ApprovalEvent]:
     return [requested]
 
 
-def approve(approval: Approval, *, hash: str, by: str, at: datetime) -> list[ApprovalEvent]:  # noqa: A002 — its name
-    """Agree to what has this hash. Raises NotFound, SamePerson, HashDiffers, ApprovalClosed."""
+def approve(
+    approval: Approval,
+    *,
+    asked: Requested | None,
+    hash: str,  # noqa: A002 — its name
+    by: str,
+    at: datetime,
+) -> list[ApprovalEvent]:
+    """Agree to what has this hash. `asked`: what will run, in the clear; nothing does of an approval that has ended.
+
+    Raises NotFound, SamePerson, HashDiffers, ApprovalClosed.
+    """
     _refuse_unknown(approval)
     if by == approval.requester:
         raise SamePerson
-    if not hash == approval.hash == digest(approval.path, approval.body):
+    if hash != approval.hash:
         raise HashDiffers
     _refuse_late(approval, at)
-    return [] if _ended(approval, Status.APPROVED) else [Approved(hash)]
+    if _ended(approval, Status.APPROVED):
+        return []
+    if asked is None or hash != digest(asked.path, str(asked.salt), str(asked.body)):
+        raise HashDiffers
+    return [Approved(hash)]
 
 
 def reject(approval: Approval, *, reason: str, at: datetime) -> list[ApprovalEvent]:

@@ -31,7 +31,7 @@ class NamedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeysDisclosed(Event, frozen=True, tag="keys.disclosed"):
-    """Data keys of players were handed out, encrypted. `recipient`: an X25519 recipient of age (C2SP age, "The X25519 recipient type"). `reason`: in the clear."""
+    """Data keys of players were handed out, encrypted. `recipient`: an X25519 recipient of age (C2SP age, "The X25519 recipient type"). `reason`: a word."""
 
     recipient: str
     reason: str

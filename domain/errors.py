@@ -11,7 +11,7 @@ Why a command was refused. The domain knows stable codes and facts; only app/pro
     │   ├── PlayerBlocked · PlayerNotActive · AlreadyRegistered · TransactionClosed · KeyReused
     │   └── CurrencyMismatch
     └── Refused by a rule
-        └── LimitExceeded · LimitRaise · GateClosed
+        └── LimitExceeded · LimitRequired · LimitRaise · GateClosed · UnderReview
 """
 
 from __future__ import annotations
@@ -104,10 +104,24 @@ class RuleRefused(Rejected):
 
 
 class LimitExceeded(RuleRefused):
-    """Facts: limit, used, remaining (Money) and frees_at."""
+    """Facts: rule, verified, kind, period, source; limit, used, remaining (Money, or seconds) and frees_at."""
 
     code = "limit_exceeded"
-    title = "The deposit exceeds the player's limit"
+    title = "This exceeds a limit"
+
+
+class LimitRequired(RuleRefused):
+    """Facts: rule, verified; periods (for which none is set), each: whether all of them need one."""
+
+    code = "limit_required"
+    title = "The player has to set a limit first"
+
+
+class UnderReview(RuleRefused):
+    """Without facts: of what is looked into for money laundering its player may not learn."""
+
+    code = "under_review"
+    title = "The account is being looked at"
 
 
 class LimitRaise(RuleRefused):

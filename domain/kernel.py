@@ -11,9 +11,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Generic, NewType, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    NewType,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -57,17 +71,33 @@ class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Personal: TypeAlias = Annotated[str | Sealed, msgspec.Meta(extra={"personal": True})]
 """A field that must be sealed before it is stored. Events decoded from the log hold it `Sealed`."""
 
+Remark: TypeAlias = Annotated[str | Sealed, msgspec.Meta(extra={"personal": True, "dispensable": True})]
+"""The same, of what somebody says about a fact that is recorded in any case: left out where there is no key to seal it under."""
 
-def personal_fields(event: type[Event]) -> tuple[str, ...]:
-    """The names of an event's personal fields."""
 
-    def is_personal(hint: object) -> bool:
-        if get_origin(hint) is Annotated:
-            return any(isinstance(m, msgspec.Meta) and (m.extra or {}).get("personal") for m in get_args(hint)[1:])
-        return any(is_personal(option) for option in get_args(hint))
+def personal_fields(kind: type[msgspec.Struct], mark: str = "personal") -> tuple[str, ...]:
+    """The dotted paths of the personal fields of an event, those of the structs in it included: name, intervention.reason.
 
-    hints = get_type_hints(event, include_extras=True)
-    return tuple(name for name in event.__struct_fields__ if is_personal(hints[name]))
+    `mark`: "dispensable" for those that may be left out. Raises TypeError for a personal field where none can be sealed: in a
+    list or a mapping.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(path for name in kind.__struct_fields__ for path in _marked(hints[name], name, mark))
+
+
+def _marked(hint: Any, path: str, mark: str) -> list[str]:
+    origin = get_origin(hint)
+    if origin is Annotated:
+        inner, *notes = get_args(hint)
+        if any(isinstance(note, msgspec.Meta) and (note.extra or {}).get(mark) for note in notes):
+            return [path]
+        return _marked(inner, path, mark)
+    if isinstance(hint, type) and origin is None and issubclass(hint, msgspec.Struct):
+        return [f"{path}.{inner}" for inner in personal_fields(hint, mark)]
+    found = [inner for option in get_args(hint) for inner in _marked(option, path, mark)]
+    if found and origin not in (Union, UnionType):
+        raise TypeError(f"what is personal in {path} could not be sealed there")
+    return found
 
 
 # Money
@@ -81,10 +111,10 @@ class Money(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Intervention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why a person has acted on money or games by hand. `kind`: a word of policies.interventions; `reason`: text, in the clear."""
+    """Why a person has acted on money or games by hand. `kind`: a word of policies.interventions; `reason`: their own words."""
 
     kind: str
-    reason: str
+    reason: Personal
 
 
 # Identifiers: TypeIDs, i.e. a prefix and a UUIDv7 in Crockford's base32 (github.com/jetify-com/typeid, spec/README.md)
@@ -93,6 +123,8 @@ PlayerId = NewType("PlayerId", str)
 TransactionId = NewType("TransactionId", str)
 ApprovalId = NewType("ApprovalId", str)
 TicketId = NewType("TicketId", str)
+NoticeId = NewType("NoticeId", str)
+ContactId = NewType("ContactId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {character: value for value, character in enumerate(_ALPHABET)}
@@ -167,6 +199,23 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def instant(microseconds: int) -> datetime:
     """The time of an entry's `recorded` (µs since 1970 UTC)."""
     return EPOCH + timedelta(0, *divmod(microseconds, 1_000_000))
+
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+def parse_instant(text: str) -> datetime:
+    """A time with its zone, as RFC 3339 (5.6) writes it. Finer than a microsecond is cut off. Raises ValueError."""
+    with suppress(ValueError):  # of no calendar
+        if _INSTANT.fullmatch(text):
+            return datetime.fromisoformat(text.upper())
+    raise ValueError("not a time with a zone (RFC 3339), such as 2026-01-31T12:00:00Z")
+
+
+def parse_day_or_instant(text: str) -> datetime:
+    """The same, or a day: its beginning in UTC. Raises ValueError."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC) if _DAY.fullmatch(text) else parse_instant(text)
 
 
 def _milliseconds(at: datetime) -> int:

@@ -5,6 +5,7 @@ Invariants:
     - a level counts only while what showed it is valid, and a deadline only until it has passed, whether or not a timer has
       noticed; each level has papers of its own, and who is not known is not known better either;
     - a verified age stays verified when a document expires, and is to be verified again when the person becomes another;
+    - a provider decides only the levels that it was given, and people any;
     - what a provider or a timer says again records nothing.
 """
 
@@ -28,14 +29,17 @@ from policies.gates import Action, Level, Missing
 
 
 class Requested(Event, frozen=True, tag="kyc.requested"):
-    """The player was asked for what `level` needs, until `due_at`."""
+    """The player was asked for what `level` needs, until `due_at`. `provider` decides it, and without one only people do."""
 
     level: Level
     due_at: datetime | None = None
+    provider: str = ""
 
 
 class Submitted(Event, frozen=True, tag="kyc.submitted"):
-    """Something to be checked has come in. `method`: how it is checked; `provider` does that, `reference` is theirs."""
+    """Something to be checked has come in. `method`: how it is checked; `provider` does that, `reference` is theirs. Where none
+    is named, whoever had the level keeps it.
+    """
 
     level: Level
     method: str
@@ -96,7 +100,7 @@ class Kyc(msgspec.Struct, frozen=True):
     """`level`: how well the player is known, `method`: how that was checked. `wanted`: the level that is asked for, until
     `due_at`, and `missed` once that was noticed to be over. `shown`: by level, the last day of what showed it (null: it
     lasts); what shows the enhanced level shows the identity too, unless that was shown by itself. `level` and
-    `document_expires`, the first of these days, follow from it.
+    `document_expires`, the first of these days, follow from it. `given`: by level, the provider that may decide it.
     """
 
     status: Status = Status.NONE
@@ -108,6 +112,7 @@ class Kyc(msgspec.Struct, frozen=True):
     due_at: datetime | None = None
     missed: bool = False
     shown: Mapping[Level, date | None] = {}
+    given: Mapping[Level, str] = {}
 
     def level_at(self, at: datetime) -> Level:
         """How well the player is known at that time."""
@@ -147,10 +152,12 @@ class Kyc(msgspec.Struct, frozen=True):
 def evolve(kyc: Kyc, event: KycEvent, at: datetime) -> Kyc:  # noqa: PLR0911 — one case an event
     change = msgspec.structs.replace
     match event:
-        case Requested(level, due_at):
-            return change(kyc, status=Status.PENDING, wanted=level, due_at=due_at, missed=False)
-        case Submitted():
-            return change(kyc, status=Status.PENDING)
+        case Requested(level, due_at, provider):
+            given = {**kyc.given, level: provider} if provider else _without(kyc.given, level)
+            return change(kyc, status=Status.PENDING, wanted=level, due_at=due_at, missed=False, given=given)
+        case Submitted(level, provider=provider):
+            given = {**kyc.given, level: provider} if provider else kyc.given
+            return change(kyc, status=Status.PENDING, given=given)
         case Approved():
             known = _showing(kyc, {**kyc.valid(at), event.level: event.document_expires})
             done = known.level.reaches(kyc.wanted)
@@ -173,6 +180,10 @@ def evolve(kyc: Kyc, event: KycEvent, at: datetime) -> Kyc:  # noqa: PLR0911 —
             return change(kyc, age_verified=False)
         case DeadlineMissed():
             return change(kyc, missed=True)
+
+
+def _without(given: Mapping[Level, str], level: Level) -> Mapping[Level, str]:
+    return {each: provider for each, provider in given.items() if each is not level}
 
 
 def _showing(kyc: Kyc, shown: Mapping[Level, date | None]) -> Kyc:
@@ -223,19 +234,23 @@ class NotDue(Conflict):
     title = "The time for this has not come"
 
 
-def request(kyc: Kyc, player: Player, *, level: Level, due_at: datetime | None, at: datetime) -> list[KycEvent]:
+def request(
+    kyc: Kyc, player: Player, *, level: Level, due_at: datetime | None, at: datetime, provider: str = ""
+) -> list[KycEvent]:
     """Ask the player for what a level needs; by default until the law's or the house's deadline.
 
-    Asking again records nothing, unless the deadline is another, was missed, or what came was rejected. Whoever is asked for
-    more is not asked for less instead.
+    Asking again records nothing, unless the deadline or the provider is another, the deadline was missed, or what came was
+    rejected. Another provider alone does not move the deadline. Whoever is asked for more is not asked for less instead.
     """
     player.require()
     if kyc.level_at(at).reaches(level) or kyc.wanted.rank > level.rank:
         return []
     over = kyc.missed or kyc.is_overdue(at) or kyc.status is Status.REJECTED
-    if kyc.wanted is level and not over and due_at in {None, kyc.due_at}:
+    waits = kyc.wanted is level and not over
+    if waits and due_at in {None, kyc.due_at} and provider == kyc.given.get(level, ""):
         return []
-    return [Requested(level, due_at or gates.due_at(level, player.jurisdiction, player.registered_at, at))]
+    usual = kyc.due_at if waits else gates.due_at(level, player.jurisdiction, player.registered_at, at)
+    return [Requested(level, due_at or usual, provider)]
 
 
 def submit(_kyc: Kyc, player: Player, *, submitted: Submitted) -> list[KycEvent]:

@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -19,7 +20,7 @@ from functools import lru_cache
 import msgspec
 
 from domain.errors import Conflict, NotFound
-from domain.kernel import STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
+from domain.kernel import STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Remark, Stream, TransactionId, parse_id
 
 # Events: the tags and fields are the storage format.
 
@@ -39,9 +40,9 @@ class PayoutAccepted(Event, frozen=True, tag="payout.accepted"):
 
 
 class PayoutDeclined(Event, frozen=True, tag="payout.declined"):
-    """The provider will not pay; the withdrawal was returned by the same command. `reason`: text, in the clear."""
+    """The provider will not pay; the withdrawal was returned by the same command. `reason`: in its words."""
 
-    reason: str
+    reason: Remark | None = None
 
 
 class PayoutDropped(Event, frozen=True, tag="payout.dropped"):
@@ -69,8 +70,18 @@ class Status(StrEnum):
     DISPUTED = "disputed"
 
 
+STATUS_AFTER: Mapping[type[Event], Status] = {
+    PayoutOrdered: Status.ORDERED,
+    PayoutAccepted: Status.ACCEPTED,
+    PayoutDeclined: Status.DECLINED,
+    PayoutDropped: Status.DROPPED,
+    PayoutDisputed: Status.DISPUTED,
+}
+"""Where each of its events leaves a payout."""
+
+
 class Payout(msgspec.Struct, frozen=True):
-    """`answer`: the provider's reference, or its reason."""
+    """`answer`: the provider's reference."""
 
     status: Status = Status.UNKNOWN
     provider: str = ""
@@ -79,24 +90,21 @@ class Payout(msgspec.Struct, frozen=True):
 
 
 def evolve(payout: Payout, event: PayoutEvent, _at: datetime) -> Payout:
+    status = STATUS_AFTER[type(event)]
     match event:
         case PayoutOrdered():
-            return Payout(Status.ORDERED, event.provider, event.money)
-        case PayoutAccepted():
-            return msgspec.structs.replace(payout, status=Status.ACCEPTED, answer=event.reference)
-        case PayoutDeclined():
-            return msgspec.structs.replace(payout, status=Status.DECLINED, answer=event.reason)
-        case PayoutDropped():
-            return msgspec.structs.replace(payout, status=Status.DROPPED)
-        case PayoutDisputed():
-            return msgspec.structs.replace(payout, status=Status.DISPUTED, answer=event.reference)
+            return Payout(status, event.provider, event.money)
+        case PayoutAccepted() | PayoutDisputed():
+            return msgspec.structs.replace(payout, status=status, answer=event.reference)
+        case PayoutDeclined() | PayoutDropped():
+            return msgspec.structs.replace(payout, status=status)
 
 
 PAYOUTS = Aggregate(
     "payout",
     initial=Payout(),
     evolve=evolve,
-    events=[PayoutOrdered, PayoutAccepted, PayoutDeclined, PayoutDropped, PayoutDisputed],
+    events=list(STATUS_AFTER),
 )
 
 

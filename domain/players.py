@@ -18,9 +18,10 @@ from typing import NamedTuple
 import msgspec
 
 from domain import eligibility
-from domain.errors import AlreadyRegistered, Conflict, GateClosed, NotFound, PlayerBlocked, PlayerNotActive
+from domain.errors import AlreadyRegistered, Conflict, GateClosed, NotFound, PlayerBlocked, PlayerNotActive, UnderReview
 from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, Event, Personal, PlayerId, Stream, parse_id
 from policies import gates
+from policies.limits import MONEY_LAUNDERING, SystemLimit, system
 
 TAGS_MAX = 50
 DUPLICATES_MAX = 20
@@ -47,13 +48,15 @@ class DataKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Registered(Event, frozen=True, kw_only=True, tag="player.registered"):
     """A player opened an account of `brand`, in the currency in which all of its money is, and lives in `country`
-    (ISO 3166-1 alpha-2). `key` is the data key under which the personal fields are sealed.
+    (ISO 3166-1 alpha-2). `key` is the data key under which the personal fields are sealed. `birth_year`: in the clear, because
+    limits depend on it (0: not known).
     """
 
     brand: str
     country: str
     currency: str
     key: DataKey
+    birth_year: int = 0
     name: Personal | None = None
     email: Personal | None = None
     phone: Personal | None = None
@@ -71,6 +74,7 @@ class ProfileRecorded(Event, frozen=True, kw_only=True, tag="player.profile_reco
     acquisition_source: str = ""
     device: str = ""
     address_country: str = ""
+    birth_year: int = 0
     street: Personal | None = None
     city: Personal | None = None
     postcode: Personal | None = None
@@ -97,6 +101,10 @@ class DuplicatesFound(Event, frozen=True, tag="player.duplicates_found"):
 
     by: tuple[str, ...]
     players: tuple[PlayerId, ...]
+
+
+class DuplicatesCompared(Event, frozen=True, tag="player.duplicates_compared"):
+    """Those found so far have been looked at: if one of them is shut out from gambling, this one is too, by now."""
 
 
 class ActivationAwaited(Event, frozen=True, tag="player.activation_awaited"):
@@ -159,6 +167,7 @@ PlayerEvent = (
     | ConsentGiven
     | ConsentWithdrawn
     | DuplicatesFound
+    | DuplicatesCompared
     | ActivationAwaited
     | Activated
     | Blocked
@@ -194,7 +203,8 @@ class Verdict(NamedTuple):
 class Player(msgspec.Struct, frozen=True):
     """`key`, `commitment`: of the player's data key. `awaiting`: why the account is not active yet, also behind a block.
     `block_reason`: of the block that has not ended; it outlasts the closing of the account.
-    `registered_at`: when that was recorded here. `consents` and `tags` in order.
+    `registered_at`: when that was recorded here. `consents` and `tags` in order. `duplicates`: others that may be the same
+    person, the first of them. `birth_year`: 0 if it is not known.
     """
 
     status: Status = Status.UNKNOWN
@@ -209,6 +219,8 @@ class Player(msgspec.Struct, frozen=True):
     awaiting: tuple[str, ...] = ()
     consents: tuple[Channel, ...] = ()
     tags: tuple[str, ...] = ()
+    duplicates: tuple[PlayerId, ...] = ()
+    birth_year: int = 0
 
     def require(self) -> None:
         """Raises NotFound."""
@@ -221,18 +233,28 @@ class Player(msgspec.Struct, frozen=True):
         return self.key, self.commitment
 
     def require_active(self) -> None:
-        """What deposits, bets and bonuses need. Raises NotFound, PlayerBlocked, PlayerNotActive (status)."""
+        """What deposits, bets and bonuses need. Raises NotFound, UnderReview, PlayerBlocked, PlayerNotActive (status)."""
         self.require()
+        if self.block_reason in MONEY_LAUNDERING:
+            raise UnderReview
         if self.status is Status.BLOCKED:
             raise PlayerBlocked
         if self.status is not Status.ACTIVE:
             raise PlayerNotActive(status=self.status)
 
     def require_payable(self) -> None:
-        """What withdrawals need: their money is theirs, unless the block is of a kind that holds it. Raises NotFound, PlayerBlocked."""
+        """What withdrawals need: their money is theirs, unless the block is of a kind that holds it. Raises NotFound, UnderReview,
+        PlayerBlocked.
+        """
         self.require()
+        if self.block_reason in MONEY_LAUNDERING:
+            raise UnderReview
         if self.block_reason in gates.BLOCKS_THAT_HOLD_MONEY:
             raise PlayerBlocked
+
+    def system_limits(self, at: datetime) -> tuple[SystemLimit, ...]:
+        """The limits that the law sets for this player."""
+        return system(self.jurisdiction, birth_year=self.birth_year, at=at)
 
     def may_contact(self, channel: Channel, _at: datetime) -> Verdict:
         """Whether marketing may use the channel: the one place to ask."""
@@ -248,10 +270,15 @@ def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa:
     match event:
         case Registered(brand=brand, country=country, currency=currency, key=key):
             return Player(
-                Status.ACTIVE, country, currency, key.id, key.commitment, brand, jurisdiction=country, registered_at=at
-            )
+                Status.ACTIVE, country, currency, key.id, key.commitment, brand, jurisdiction=country, registered_at=at,
+                birth_year=event.birth_year,
+            )  # fmt: skip
         case ProfileRecorded():
-            return change(player, jurisdiction=event.jurisdiction or player.jurisdiction)
+            return change(
+                player,
+                jurisdiction=event.jurisdiction or player.jurisdiction,
+                birth_year=event.birth_year or player.birth_year,
+            )
         case ConsentGiven(channel):
             return change(player, consents=tuple(sorted({*player.consents, channel})))
         case ConsentWithdrawn(channel):
@@ -275,7 +302,10 @@ def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa:
             return change(player, status=Status.ACTIVE)
         case Closed():
             return change(player, status=Status.CLOSED)
-        case DuplicatesFound() | Noted():
+        case DuplicatesFound(players=found):
+            known = dict.fromkeys((*player.duplicates, *found))
+            return change(player, duplicates=tuple(known)[:DUPLICATES_MAX])
+        case DuplicatesCompared() | Noted():
             return player
 
 
@@ -289,6 +319,7 @@ PLAYERS = Aggregate(
         ConsentGiven,
         ConsentWithdrawn,
         DuplicatesFound,
+        DuplicatesCompared,
         ActivationAwaited,
         Activated,
         Blocked,
@@ -366,6 +397,21 @@ def record_profile(
         eligibility.require_jurisdiction(jurisdiction, profile.address_country or player.country)
     eligibility.require_age_to_move(player.jurisdiction, jurisdiction, birth_date, at)
     return [profile, _duplicates(alike)] if alike else [profile]
+
+
+def find_alike(player: Player, *, by: Sequence[str], others: Mapping[str, Player], holds: bool) -> list[PlayerEvent]:
+    """Name those of the others, by their ids, who are not named yet, as long as there is room. `holds`: an account that can be
+    used, or waits to be, waits for a person to look, if one of them was there first.
+    """
+    player.require()
+    room = DUPLICATES_MAX - len(player.duplicates)
+    new = [PlayerId(each) for each in sorted(others) if each not in player.duplicates][:room]
+    if not new:
+        return []
+    is_later = any(others[each].registered_at < player.registered_at for each in new)
+    usable = player.status in {Status.ACTIVE, Status.PENDING} and "duplicates" not in player.awaiting
+    found = DuplicatesFound(tuple(by), tuple(new))
+    return [found, ActivationAwaited((*player.awaiting, "duplicates"))] if holds and is_later and usable else [found]
 
 
 def _duplicates(alike: Mapping[str, Sequence[str]]) -> DuplicatesFound:

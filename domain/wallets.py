@@ -6,25 +6,31 @@ are `cash`, `bonus`, `reserved` (for withdrawals under way) and `receivable` (wh
 other account ("psp:<provider>", "house:…") is a contra account, whose balance is the sum of its postings and is kept by
 projections, never by a stream that all players would share.
 
+What game providers do to it (domain/bets.py decides) stands here too, and with it how much was staked and lost by when, which
+limits are about.
+
 Invariants:
     - the postings of a transfer sum to zero by construction, so all books balance in every currency;
     - cash, bonus and reserved are never negative, receivable is never positive;
-    - an event carries what the accounts hold after it, so the first answer to a command can be given again from its event alone.
+    - an event carries what the accounts hold after it, so the first answer to a command can be given again from its event alone;
+    - a bonus that was forfeited comes back by no rollback: each forfeiture begins another era;
+    - the state does not grow with the number of bets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from domain.errors import InvalidAmount
 from domain.kernel import AMOUNT_MAX, STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
-from policies.spending import Order
+from domain.windows import Usage, day_of
+from policies.spending import Order, WinKind
 
 CASH: Final = "cash"
 BONUS: Final = "bonus"
@@ -38,6 +44,9 @@ DEPOSIT: Final = "deposit"
 
 HISTORY: Final = "deposit_history"
 """And of those that settle deposits of the past, which no limit has counted."""
+
+TALLIED_MAX: Final = 10
+"""How many game rounds a wallet remembers, for the limit of a round's stake, and how many sessions: those of the newest bets."""
 
 
 class Transfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +85,15 @@ class Accounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bonus: int = 0
     reserved: int = 0
     receivable: int = 0
+
+
+class Played(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where somebody has played: all in the provider's own words but `session`, which is ours."""
+
+    provider: str
+    game: str = ""
+    round: str = ""
+    session: str = ""
 
 
 class InsufficientFunds(InvalidAmount):
@@ -121,21 +139,132 @@ class Moved(Event, frozen=True, tag="wallet.moved"):
     accounts: Accounts
 
 
-WalletEvent = Credited | Reserved | Released | Debited | Moved
-KINDS: tuple[type[WalletEvent], ...] = (Credited, Reserved, Released, Debited, Moved)
+class BonusForfeited(Event, frozen=True, tag="wallet.bonus_forfeited"):
+    """All of the player's bonus money, `money`, has gone back to the house, and what was staked of it comes back no more."""
+
+    money: Money
+    movements: tuple[Movement, ...]
+    accounts: Accounts
+
+
+class Staked(Event, frozen=True, kw_only=True, tag="wallet.staked"):
+    """A bet was taken; `reference` is the provider's, `money` all of it. `movements`: who has funded it, none for a free round.
+    `day`: the player's local day, to which limits count it, or that of the recording by `utc_offset` (minutes), if it is later.
+    """
+
+    played: Played
+    reference: str
+    money: Money
+    movements: tuple[Movement, ...]
+    accounts: Accounts
+    day: date
+    utc_offset: int = 0
+    bonus_era: int = 0
+
+
+class Won(Event, frozen=True, kw_only=True, tag="wallet.won"):
+    """A game has paid. A round that is lost may be told as a win of nothing, without movements."""
+
+    played: Played
+    reference: str
+    kind: WinKind
+    money: Money
+    movements: tuple[Movement, ...]
+    accounts: Accounts
+    day: date
+    utc_offset: int = 0
+
+
+class RolledBack(Event, frozen=True, kw_only=True, tag="wallet.rolled_back"):
+    """The provider has taken the bet `bet` back, or a part of it: `money` went to the accounts that had funded it.
+
+    `part`: the number of this part, from 1; 0 where nothing was to be moved. `total`: of the bet, what was given back by now.
+    `day`, to which limits have counted the bet, and `staked_at` are absent if it was not here before (or was refused).
+    """
+
+    played: Played
+    reference: str
+    bet: str
+    part: int
+    total: int
+    money: Money
+    movements: tuple[Movement, ...]
+    accounts: Accounts
+    day: date | None = None
+    staked_at: datetime | None = None
+
+
+class RoundClosed(Event, frozen=True, kw_only=True, tag="wallet.round_closed"):
+    """The provider says that nothing more is to come in this round. It refuses nothing."""
+
+    played: Played
+    reference: str
+    currency: str
+    accounts: Accounts
+
+
+class StakeRefused(Event, frozen=True, kw_only=True, tag="wallet.stake_refused"):
+    """A bet was not taken. `code`, `facts`: the refusal as the provider was told it."""
+
+    played: Played
+    reference: str
+    money: Money
+    currency: str
+    accounts: Accounts
+    code: str
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class GameRefused(Event, frozen=True, kw_only=True, tag="wallet.game_refused"):
+    """What else a provider has said and does not fit. Nothing was booked, and a person finds out."""
+
+    verb: str
+    played: Played
+    reference: str
+    currency: str
+    accounts: Accounts
+    code: str
+    money: Money | None = None
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+Unmoved = RoundClosed | StakeRefused | GameRefused
+"""What stands here and moves nothing; `currency` is the player's, and `accounts` what they hold all the same."""
+
+Movements = Moved | BonusForfeited | Staked | Won | RolledBack
+"""What moves money between accounts by movements."""
+
+WalletEvent = Credited | Reserved | Released | Debited | Movements
+"""What moves money."""
+
+UNMOVED: tuple[type[Unmoved], ...] = (RoundClosed, StakeRefused, GameRefused)
+KINDS: tuple[type[WalletEvent], ...] = (
+    Credited, Reserved, Released, Debited, Moved, BonusForfeited, Staked, Won, RolledBack
+)  # fmt: skip
 
 
 # State
 
 
+Tally = tuple[tuple[str, int], ...]
+"""How much of what is limited, by name; whatever was added to last stands last."""
+
+
 class Wallet(msgspec.Struct, frozen=True):
     """By currency. `deposited`: the sum of all deposits that were ever settled, whatever became of them afterwards; `imported`:
-    what of it is of the past.
+    what of it is of the past. Of the player's one currency: `wagered`, what was staked; `lost`, cash that was staked, less what
+    was won as cash; `rounds`: (round, staked in it), and `sessions`: (session, lost in it), oldest first. `played_at`: of the last bet, win or rollback.
     """
 
     balances: dict[str, Accounts] = {}
     deposited: dict[str, int] = {}
     imported: dict[str, int] = {}
+    wagered: Usage = Usage()
+    lost: Usage = Usage()
+    bonus_era: int = 0
+    rounds: Tally = ()
+    sessions: Tally = ()
+    played_at: datetime | None = None
 
     def balance(self, currency: str) -> Accounts:
         return self.balances.get(currency, _NOTHING)
@@ -153,6 +282,26 @@ class Wallet(msgspec.Struct, frozen=True):
         parts = _split(self, money, CASH, RECEIVABLE)
         return _moved(self, [Movement(code, source, target, part, transaction) for source, part in parts])
 
+    def paying(self, money: Money, order: Order) -> list[tuple[str, Money]]:
+        """Which accounts would pay this, and how much each; whether they hold it is another question."""
+        first, second = (CASH, BONUS) if order is Order.CASH_FIRST else (BONUS, CASH)
+        return _split(self, money, first, second)
+
+    def booked(self, movements: Sequence[Movement], currency: str) -> Accounts:
+        """What these movements would leave. Raises InvalidAmount if they cannot be booked."""
+        accounts = self.balance(currency)
+        for movement in movements:
+            accounts = _after(accounts, movement)
+        return accounts
+
+    def staked_in(self, played: Played) -> int:
+        """What was staked in this round, as far as it is remembered."""
+        return _tallied(self.rounds, _round(played))
+
+    def lost_in(self, session: str) -> int:
+        """What was lost in this session, as far as it is remembered."""
+        return _tallied(self.sessions, session)
+
 
 _NOTHING = Accounts()
 
@@ -163,7 +312,11 @@ def _after(before: Accounts, transfer: Transfer | Movement) -> Accounts:
         raise InvalidAmount("an amount is positive", amount=amount)
     if source == target:
         raise InvalidAmount("a transfer is between two accounts", account=source)
-    held = {name: getattr(before, name) + amount * ((target == name) - (source == name)) for name in OWN}
+    held = {CASH: before.cash, BONUS: before.bonus, RESERVED: before.reserved, RECEIVABLE: before.receivable}
+    if source in held:
+        held[source] -= amount
+    if target in held:
+        held[target] += amount
     owed = held[RECEIVABLE]
     if min(held[CASH], held[BONUS], held[RESERVED]) < 0:
         raise InsufficientFunds("the balance does not cover the amount", amount=amount, account=source)
@@ -174,10 +327,22 @@ def _after(before: Accounts, transfer: Transfer | Movement) -> Accounts:
     return Accounts(**held)
 
 
-def evolve(wallet: Wallet, event: WalletEvent, _at: datetime) -> Wallet:
-    change = msgspec.structs.replace
-    if isinstance(event, Moved):
-        return change(wallet, balances={**wallet.balances, currency_of(event): event.accounts})
+def evolve(wallet: Wallet, event: WalletEvent | Unmoved, at: datetime) -> Wallet:
+    match event:
+        case Staked() | Won() | RolledBack():
+            return _played(wallet, event, at)
+        case Moved() | BonusForfeited():
+            return msgspec.structs.replace(
+                wallet,
+                balances={**wallet.balances, currency_of(event): event.accounts},
+                bonus_era=wallet.bonus_era + isinstance(event, BonusForfeited),
+            )
+        case RoundClosed() | StakeRefused() | GameRefused():
+            return wallet
+    return _transferred(wallet, event)
+
+
+def _transferred(wallet: Wallet, event: Credited | Reserved | Released | Debited) -> Wallet:
     currency, balance, transfer = event.transfer.money.currency, event.balance, event.transfer
     before = wallet.balance(currency)
     after = Accounts(balance.cash, before.bonus, balance.reserved, before.receivable)
@@ -186,10 +351,57 @@ def evolve(wallet: Wallet, event: WalletEvent, _at: datetime) -> Wallet:
         deposited = {**deposited, currency: deposited.get(currency, 0) + transfer.money.amount}
         if transfer.code == HISTORY:
             imported = {**imported, currency: imported.get(currency, 0) + transfer.money.amount}
-    return Wallet({**wallet.balances, currency: after}, deposited, imported)
+    balances = {**wallet.balances, currency: after}
+    return msgspec.structs.replace(wallet, balances=balances, deposited=deposited, imported=imported)
 
 
-WALLETS = Aggregate("wallet", initial=Wallet(), evolve=evolve, events=KINDS)
+def _played(wallet: Wallet, event: Staked | Won | RolledBack, at: datetime) -> Wallet:
+    amount, session, key = event.money.amount, event.played.session, _round(event.played)
+    wagered, lost, rounds, sessions = wallet.wagered, wallet.lost, wallet.rounds, wallet.sessions
+    cash = sum(each.money.amount for each in event.movements if CASH in (each.source, each.target))
+    match event:
+        case Staked():
+            day = day_of(event.day, event.utc_offset, at)
+            wagered, lost = wagered.add(amount, day=day, at=at), lost.add(cash, day=day, at=at)
+            rounds, sessions = _counted(rounds, key, amount), _counted(sessions, session, cash)
+        case Won():
+            lost = lost.add(-cash, day=day_of(event.day, event.utc_offset, at), at=at)
+            sessions = _less(sessions, session, cash)
+        case RolledBack(day=day, staked_at=staked_at) if day and staked_at:
+            wagered = wagered.take_back(amount, day=day, at=staked_at)
+            lost = lost.take_back(cash, day=day, at=staked_at)
+            rounds, sessions = _less(rounds, key, amount), _less(sessions, session, cash)
+    return Wallet(
+        {**wallet.balances, event.money.currency: event.accounts},
+        wallet.deposited,
+        wallet.imported,
+        wagered,
+        lost,
+        wallet.bonus_era,
+        rounds,
+        sessions,
+        at,
+    )
+
+
+def _round(played: Played) -> str:
+    return f"{played.provider}\n{played.game}\n{played.round}"
+
+
+def _tallied(tally: Tally, name: str) -> int:
+    return next((amount for each, amount in reversed(tally) if each == name), 0)
+
+
+def _counted(tally: Tally, name: str, amount: int) -> Tally:
+    others = tuple(each for each in tally if each[0] != name)
+    return (*others[1 - TALLIED_MAX :], (name, _tallied(tally, name) + amount))
+
+
+def _less(tally: Tally, name: str, amount: int) -> Tally:
+    return tuple((each, had - amount if each == name else had) for each, had in tally)
+
+
+WALLETS = Aggregate("wallet", initial=Wallet(), evolve=evolve, events=(*KINDS, *UNMOVED))
 
 
 @lru_cache(STREAMS_CACHED)
@@ -197,13 +409,20 @@ def stream(player_id: PlayerId) -> Stream[Wallet]:
     return Stream(WALLETS, parse_id("player", player_id))
 
 
-def currency_of(event: WalletEvent) -> str:
-    return (event.movements[0] if isinstance(event, Moved) else event.transfer).money.currency
+def currency_of(event: WalletEvent | Unmoved) -> str:
+    match event:
+        case RoundClosed() | StakeRefused() | GameRefused():
+            return event.currency
+        case Staked() | Won() | RolledBack() | BonusForfeited():
+            return event.money.currency
+        case Moved():
+            return event.movements[0].money.currency
+    return event.transfer.money.currency
 
 
 def postings(event: WalletEvent) -> list[tuple[str, int]]:
     """The two postings of each of its transfers: (account, minor units of its one currency)."""
-    transfers = event.movements if isinstance(event, Moved) else (event.transfer,)
+    transfers = event.movements if isinstance(event, Movements) else (event.transfer,)
     return [
         posting
         for transfer in transfers
@@ -218,8 +437,7 @@ def spend(
     wallet: Wallet, *, code: str, target: str, money: Money, transaction: str, order: Order, campaign: str = ""
 ) -> list[WalletEvent]:
     """Pay for a game, in the order that the policy says. Each account pays by a movement of its own: that is who funded it."""
-    first, second = (CASH, BONUS) if order is Order.CASH_FIRST else (BONUS, CASH)
-    parts = _split(wallet, money, first, second)
+    parts = wallet.paying(money, order)
     return [_moved(wallet, [Movement(code, source, target, part, transaction, campaign) for source, part in parts])]
 
 
@@ -228,6 +446,13 @@ def grant_bonus(
 ) -> list[WalletEvent]:
     """Give bonus money."""
     return [_moved(wallet, [Movement(code, "house:bonus", BONUS, money, transaction, campaign, bonus)])]
+
+
+def forfeit_bonus(wallet: Wallet, *, currency: str, transaction: str) -> list[WalletEvent]:
+    """Take back all bonus money, be it that all of it is staked: what of that is rolled back goes to the house then."""
+    held = Money(wallet.balance(currency).bonus, currency)
+    movements = (Movement("bonus_forfeited", BONUS, "house:bonus", held, transaction),) if held.amount else ()
+    return [BonusForfeited(held, movements, wallet.booked(movements, currency))]
 
 
 class Direction(StrEnum):
@@ -268,9 +493,7 @@ def _moved(wallet: Wallet, movements: Sequence[Movement]) -> Moved:
     if not movements:
         raise InvalidAmount("an amount is positive")
     currency = movements[0].money.currency
-    accounts = wallet.balance(currency)
     for movement in movements:
         if movement.money.currency != currency:
             raise InvalidAmount("movements of one event are in one currency", currency=movement.money.currency)
-        accounts = _after(accounts, movement)
-    return Moved(tuple(movements), accounts)
+    return Moved(tuple(movements), wallet.booked(movements, currency))

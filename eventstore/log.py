@@ -10,12 +10,15 @@ Invariants:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from functools import cache
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from domain.kernel import Aggregate
 from eventstore.record import BODY_BYTES_MAX, COMMAND_BYTES_MAX, Entry
 
 
@@ -97,6 +100,13 @@ class Snapshot(NamedTuple):
     state: bytes
 
 
+class Resumed(NamedTuple):
+    """From where a stream's state is folded, None for the beginning, and by what."""
+
+    snapshot: Snapshot | None
+    entries: list[Entry]
+
+
 class Log(Protocol):
     """The log that is written here."""
 
@@ -131,8 +141,8 @@ class Streams(Protocol):
         """The epochs of the partitions that `log` owns."""
         ...
 
-    async def snapshots(self, streams: Sequence[str]) -> list[Snapshot]:
-        """Those of the streams' snapshots whose last entry counts still."""
+    async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:
+        """For each stream its snapshot, if that is of the named schema and its last entry counts still, and what follows it."""
         ...
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
@@ -149,3 +159,10 @@ def refuse_oversize(command: Command) -> None:
             raise TooLarge(f"an event of {len(body)} bytes; {BODY_BYTES_MAX} are the most that an entry holds")
     if total > COMMAND_BYTES_MAX:
         raise TooLarge(f"a command of {total} bytes; {COMMAND_BYTES_MAX} are the most")
+
+
+@cache
+def state_schema(aggregate: Aggregate[Any]) -> str:
+    """Names the shape of an aggregate's state; a snapshot of another shape is ignored."""
+    shape = msgspec.json.encode(msgspec.json.schema(aggregate.state), order="sorted")
+    return f"{aggregate.name}/{hashlib.sha256(shape).hexdigest()[:12]}"

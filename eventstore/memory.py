@@ -12,7 +12,18 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from domain.kernel import partition_of
-from eventstore.log import Appended, Command, Malformed, Outcome, Place, Reason, Refused, Snapshot, refuse_oversize
+from eventstore.log import (
+    Appended,
+    Command,
+    Malformed,
+    Outcome,
+    Place,
+    Reason,
+    Refused,
+    Resumed,
+    Snapshot,
+    refuse_oversize,
+)
 from eventstore.record import Body, Entry, decode_body, genesis, leaf_hash
 
 _SUFFIX = "[0-7][0-9a-hjkmnp-tv-z]{25}"
@@ -120,9 +131,14 @@ class MemoryLog:
     async def epochs(self, log: str) -> dict[int, int]:
         return dict(self._epochs) if log == self.name else {}
 
-    async def snapshots(self, streams: Sequence[str]) -> list[Snapshot]:
-        kept = (self._snapshots.get(stream) for stream in streams)
-        return [self._with_time(snapshot) for snapshot in kept if snapshot and self._counts(snapshot)]
+    async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:
+        return {stream: self._resumed(stream, schema) for stream, schema in schemas.items()}
+
+    def _resumed(self, stream: str, schema: str) -> Resumed:
+        kept, entries = self._snapshots.get(stream), self._streams.get(stream, [])
+        if kept is None or kept.schema != schema or not self._counts(kept):
+            return Resumed(None, entries[:])
+        return Resumed(self._with_time(kept), entries[kept.version :])
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
         for new in snapshots:

@@ -26,6 +26,7 @@ from eventstore.log import (
     Place,
     Reason,
     Refused,
+    Resumed,
     Snapshot,
     TooLarge,
 )
@@ -53,10 +54,20 @@ _COMMANDS = """
            JOIN ledger.entry AS e ON e.log = l.id
                 AND e.position BETWEEN q.position - c.i + 1 AND q.position - c.i + c.n
      ORDER BY q.place, e.position"""
-_SNAPSHOTS = """
-    SELECT s.stream, s.version, s.leaf, e.recorded, s.schema, s.state
-      FROM ledger.snapshot AS s JOIN ledger.entry AS e ON e.stream = s.stream AND e.version = s.version AND e.leaf = s.leaf
-     WHERE s.stream = ANY (%b)"""
+_RESUME = """
+    SELECT r.log, r.place, r.recorded, r.leaf, r.bytes, q.stream
+      FROM unnest(%b, %b) AS q (stream, schema)
+           LEFT JOIN LATERAL (
+               SELECT s.version, e.recorded, s.leaf, s.state FROM ledger.snapshot AS s
+                      JOIN ledger.entry AS e ON e.stream = s.stream AND e.version = s.version AND e.leaf = s.leaf
+                WHERE s.stream = q.stream AND s.schema = q.schema LIMIT 1) AS s ON true
+           CROSS JOIN LATERAL (
+               SELECT NULL AS log, s.version AS place, s.recorded, s.leaf, s.state AS bytes, s.version WHERE s.version > 0
+               UNION ALL
+               SELECT l.name, e.position, e.recorded, e.leaf, e.body, e.version
+                 FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
+                WHERE e.stream = q.stream AND e.version > coalesce(s.version, 0)) AS r
+     ORDER BY q.stream, r.version"""
 _KEEP = """
     INSERT INTO ledger.snapshot AS old (stream, version, leaf, schema, state) VALUES (%s, %s, %s, %s, %s)
     ON CONFLICT (stream) DO UPDATE
@@ -226,8 +237,16 @@ class PostgresStreams:
     async def epochs(self, log: str) -> dict[int, int]:
         return dict(await self._fetch(_EPOCHS, (log,)))
 
-    async def snapshots(self, streams: Sequence[str]) -> list[Snapshot]:
-        return [Snapshot(*row) for row in await self._fetch(_SNAPSHOTS, (packing.text_array(streams),))]
+    async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:
+        found: dict[str, Resumed] = {stream: Resumed(None, []) for stream in schemas}
+        arguments = (packing.text_array(list(schemas)), packing.text_array(list(schemas.values())))
+        for log, place, recorded, leaf, raw, stream in await self._fetch(_RESUME, arguments):
+            if log is None:
+                snapshot = Snapshot(stream, place, leaf, recorded, schemas[stream], raw)
+                found[stream] = found[stream]._replace(snapshot=snapshot)
+            else:
+                found[stream].entries.append(Entry(log, place, recorded, leaf, raw))
+        return found
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
         async with self._pool.connection() as connection:

@@ -1,7 +1,7 @@
 """
 Which commands need a second person, and from which amounts on. These are the house's own rules, not a regulator's.
 
-Any command without personal fields can stand here, by its path.
+Any command on a player who is registered can stand here, by its path; but for the profile, by which players are found.
 """
 
 from __future__ import annotations
@@ -25,28 +25,37 @@ class Rule(msgspec.Struct, frozen=True):
     `alone`: by window, the most that goes without a second person; a rule without windows always asks for one.
 
     Windows: amount = this command; operator_day, player_day = what one operator, or all, have done to the player today (UTC),
-    this command included. `expires_hours`: how long an approval waits.
+    this command included. `expires_hours`: how long an approval waits. `of_people`: it is asked of people only; providers and
+    programs tell what they have seen.
     """
 
     expires_hours: int
     alone: Mapping[str, Thresholds] = {}
+    of_people: bool = False
 
 
 ADJUST = "/v1/players/{player_id}/adjustments"
 PAY_OUT = "/v1/transactions/{transaction_id}/approve"
+SETTLE = "/v1/transactions/{transaction_id}/settle"
+"""By hand: money that no provider has told of. A deposit that nobody paid would be cash that can be withdrawn. A withdrawal that
+nobody paid would take the player's money out of the books, and our own reaction would ask its provider no more: whoever has the
+money, or has sent it elsewhere, could hide that; and giving it back takes two people again."""
 RETURN = "/v1/transactions/{transaction_id}/return"
 """By hand, of a withdrawal that was paid: then the player gets money for which we have only one person's word."""
+VOID = "/v1/players/{player_id}/rounds/void"
+"""By hand: a stake that is given back after its game was lost would be a gift."""
+
+_BY_HAND: Mapping[str, Thresholds] = {
+    "operator_day": {"EUR": 100, **dict.fromkeys(_NORDIC, 1_000), "JPY": 15_000, _OTHERWISE: 100},
+    "player_day": {"EUR": 250, **dict.fromkeys(_NORDIC, 2_500), "JPY": 40_000, _OTHERWISE: 250},
+}
 
 RULES: Mapping[str, Rule] = {
-    ADJUST: Rule(
-        24,
-        {
-            "operator_day": {"EUR": 100, **dict.fromkeys(_NORDIC, 1_000), "JPY": 15_000, _OTHERWISE: 100},
-            "player_day": {"EUR": 250, **dict.fromkeys(_NORDIC, 2_500), "JPY": 40_000, _OTHERWISE: 250},
-        },
-    ),
+    ADJUST: Rule(24, _BY_HAND),
+    VOID: Rule(24, _BY_HAND),
     PAY_OUT: Rule(72, {"amount": {"EUR": 2_000, **dict.fromkeys(_NORDIC, 20_000), "JPY": 300_000, _OTHERWISE: 2_000}}),
-    RETURN: Rule(72, {"amount": {_OTHERWISE: 0}}),
+    SETTLE: Rule(72, {"amount": {_OTHERWISE: 0}}, of_people=True),
+    RETURN: Rule(72, {"amount": {_OTHERWISE: 0}}, of_people=True),
 }
 
 

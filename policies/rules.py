@@ -34,7 +34,7 @@ STATUSES = ("read", "unverified")
 class Rule(NamedTuple):
     """
     A row. `value` by `unit`: hours, minutes, days: timedelta; months, years, multiple: int; a currency: int, minor units;
-    bool: bool; list: texts; moment, basis, period, cadence, name, text: text.
+    bool: bool; list: texts; moment, basis, period, cadence, name, text: text. `written`: the value as the table has it.
     """
 
     jurisdiction: str
@@ -46,6 +46,7 @@ class Rule(NamedTuple):
     address: str
     quotation: str
     status: str
+    written: str = ""
 
     @property
     def verified(self) -> bool:
@@ -109,6 +110,11 @@ class Rules:
         own = {r.name: r for r in rules if r.effective_from is None or r.effective_from <= day}
         return MappingProxyType({**whole, **own})
 
+    @property
+    def jurisdictions(self) -> tuple[str, ...]:
+        """Those of which something is known, in order."""
+        return tuple(sorted(self._by_jurisdiction))
+
     def only_in_parts(self, country: str) -> bool:
         """Whether rules are known for parts of the country and none for all of it."""
         return country in self._in_parts
@@ -135,6 +141,7 @@ def load(table: bytes) -> Rules:
                 row["address"],
                 row["quotation"],
                 row["status"],
+                row["value"],
             )
         except (KeyError, ValueError, InvalidOperation) as error:
             raise Unusable(f"row {line - 1}: {error!r}") from error

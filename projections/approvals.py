@@ -1,4 +1,4 @@
-"""Approvals: each command that needed a second person, and what became of it."""
+"""Approvals: each command that needed a second person, and what became of it. What people wrote stays sealed."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from projections.columns import Column, as_shown, bigint, text, times
 from projections.memory import Tables
 from projections.postgres import Cursor
 from projections.projection import Events, OutOfOrder
+from projections.sealed import words
 from projections.state import Table
 
 _STREAM = len("approval-")
 _MICROSECOND = timedelta(microseconds=1)
 _COLUMNS = (
-    "id", "player", "action", "path", "body", "hash", "reasons", "requester", "requested_at", "expires_at",
-    "version", "status", "decided_at", "decided_by", "reject_reason",
+    "id", "player", "action", "path", "asked", "hash", "reasons", "requester", "requested_at", "expires_at",
+    "version", "status", "decided_at", "decided_by", "refused",
 )  # fmt: skip
 _ENDS = _COLUMNS.index("version")
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
-    """What became of it, and by whom."""
+    """What became of it, and by whom. `refused`: why not, sealed."""
 
     version: int
     status: str
     decided_us: int | None = None
     by: str | None = None
-    reason: str | None = None
+    refused: str | None = None
 
 
 class Row(msgspec.Struct, gc=False):
-    """A row of read.approval."""
+    """A row of read.approval. `asked`: the words of the request, sealed."""
 
     id: str
     requested: Requested
+    asked: str | None
     requested_us: int
     end: End
 
@@ -59,12 +61,13 @@ class Approvals:
     def changes(self, events: Events) -> Changes:
         changes = Changes()
         for recorded, requested in events.of(Requested):
-            row = Row(_id(recorded), requested, recorded.recorded, End(recorded.body.version, Status.AWAITING.value))
+            waits = End(recorded.body.version, Status.AWAITING.value)
+            row = Row(_id(recorded), requested, words(recorded), recorded.recorded, waits)
             changes.requested[row.id] = row
         for recorded, _ in events.of(Approved):
             _end(changes, recorded, Status.APPROVED)
-        for recorded, declined in events.of(Declined):
-            _end(changes, recorded, Status.REJECTED, declined.reason)
+        for recorded, _ in events.of(Declined):
+            _end(changes, recorded, Status.REJECTED)
         for recorded, _ in events.of(Expired):
             _end(changes, recorded, Status.EXPIRED)
         return changes
@@ -92,9 +95,9 @@ def _id(recorded: Recorded) -> str:
     return "approval_" + recorded.body.stream[_STREAM:]
 
 
-def _end(changes: Changes, recorded: Recorded, status: Status, reason: str | None = None) -> None:
+def _end(changes: Changes, recorded: Recorded, status: Status) -> None:
     approval = _id(recorded)
-    end = End(recorded.body.version, status.value, recorded.recorded, recorded.body.actor, reason)
+    end = End(recorded.body.version, status.value, recorded.recorded, recorded.body.actor, words(recorded))
     row = changes.requested.get(approval)
     if row is None:
         changes.ended[approval] = end
@@ -107,8 +110,8 @@ async def _insert(cursor: Cursor, schema: str, rows: list[Row]) -> None:
     await cursor.execute(
         f"""
         INSERT INTO {schema}.approval
-            (id, player, action, path, body, hash, reasons, requester, requested_at, expires_at,
-             version, status, decided_at, decided_by, reject_reason)
+            (id, player, action, path, asked, hash, reasons, requester, requested_at, expires_at,
+             version, status, decided_at, decided_by, refused)
         SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)""",
         (*map(text, asked[:8]), *map(times, asked[8:]), *_columns([row.end for row in rows])),
     )
@@ -119,8 +122,8 @@ async def _update(cursor: Cursor, schema: str, ended: dict[str, End]) -> None:
         f"""
         UPDATE {schema}.approval AS a
            SET version = e.version, status = e.status, decided_at = e.decided_at, decided_by = e.decided_by,
-               reject_reason = e.reject_reason
-          FROM unnest(%b, %b, %b, %b, %b, %b) AS e (id, version, status, decided_at, decided_by, reject_reason)
+               refused = e.refused
+          FROM unnest(%b, %b, %b, %b, %b, %b) AS e (id, version, status, decided_at, decided_by, refused)
          WHERE a.id = e.id""",
         (text(list(ended)), *_columns(list(ended.values()))),
     )
@@ -132,18 +135,18 @@ def _out_of_order(ended: dict[str, End], begun: int) -> OutOfOrder:
     return OutOfOrder(f"of {len(ended)} approvals that ended, {begun} had begun")
 
 
-def _asked_columns(row: Row) -> tuple[str, str, str, str, str, str, str, str, int, int]:
+def _asked_columns(row: Row) -> tuple[str, str, str, str, str | None, str, str, str, int, int]:
     asked = row.requested
     return (
-        row.id, asked.player, asked.action, asked.path, asked.body, asked.hash, ",".join(asked.reasons), asked.requester,
+        row.id, asked.player, asked.action, asked.path, row.asked, asked.hash, ",".join(asked.reasons), asked.requester,
         row.requested_us, (asked.expires_at - EPOCH) // _MICROSECOND,
     )  # fmt: skip
 
 
 def _end_columns(end: End) -> tuple[int, str, int | None, str | None, str | None]:
-    return end.version, end.status, end.decided_us, end.by, end.reason
+    return end.version, end.status, end.decided_us, end.by, end.refused
 
 
 def _columns(ends: list[End]) -> tuple[Column, ...]:
-    versions, statuses, decided_us, by, reasons = zip(*map(_end_columns, ends), strict=True)
-    return bigint(versions), text(statuses), times(decided_us), text(by), text(reasons)
+    versions, statuses, decided_us, by, refused = zip(*map(_end_columns, ends), strict=True)
+    return bigint(versions), text(statuses), times(decided_us), text(by), text(refused)

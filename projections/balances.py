@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from domain.wallets import BONUS, KINDS, RECEIVABLE, Moved, WalletEvent, currency_of, postings
+from domain.wallets import BONUS, KINDS, RECEIVABLE, UNMOVED, Movements, Unmoved, WalletEvent, currency_of, postings
 from eventstore.record import Recorded
 from projections import deposits
 from projections.columns import bigint, shown, text
@@ -41,7 +41,7 @@ TABLE = Table("balance", ("player", "currency", *Balance.__struct_fields__), key
 
 def changes(events: Events) -> Changes:
     found: Changes = {}
-    for kind in KINDS:
+    for kind in (*KINDS, *UNMOVED):  # the version, too, of what moves nothing
         for recorded, event in events.of(kind):
             _take(found, recorded, event)
     for deposit in deposits.settled(events):
@@ -51,15 +51,15 @@ def changes(events: Events) -> Changes:
     return found
 
 
-def _take(found: Changes, recorded: Recorded, event: WalletEvent) -> None:
+def _take(found: Changes, recorded: Recorded, event: WalletEvent | Unmoved) -> None:
     key = (recorded.body.stream.rpartition("-")[2], currency_of(event))
     balance = found.get(key)
     if balance is None:
         balance = found[key] = Balance()
-    after = event.accounts if isinstance(event, Moved) else event.balance
+    after = event.accounts if isinstance(event, Movements | Unmoved) else event.balance
     if recorded.body.version > balance.version:
         balance.version, balance.cash, balance.reserved = recorded.body.version, after.cash, after.reserved
-    if isinstance(event, Moved):
+    if isinstance(event, Movements):
         for account, amount in postings(event):
             if account == BONUS:
                 balance.bonus += amount

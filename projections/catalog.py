@@ -15,13 +15,18 @@ from projections import redis
 from projections.approvals import Approvals
 from projections.dashboard import Dashboard
 from projections.due import Due
+from projections.findings import Findings
 from projections.funds import Funds
+from projections.ggr import Ggr
 from projections.memory import MemoryStore
+from projections.notices import Notices
 from projections.players import Players
 from projections.postgres import PostgresStore, TableProjection, exclusive
 from projections.projection import Store
 from projections.redis import CacheProjection, RedisStore
+from projections.rounds import Rounds
 from projections.segments import Segments
+from projections.sessions import Sessions
 from projections.source import LogSource
 from projections.tickets import Tickets
 from projections.transactions import Transactions
@@ -35,6 +40,11 @@ TABLES: tuple[TableProjection[Any], ...] = (
     Approvals(),
     Due(),
     Tickets(),
+    Findings(),
+    Notices(),
+    Rounds(),
+    Ggr(),
+    Sessions(),
 )
 CACHES: tuple[CacheProjection, ...] = (Dashboard(), Segments())
 NAMES = (*(projection.name for projection in TABLES), *(projection.name for projection in CACHES))

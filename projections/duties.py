@@ -11,8 +11,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 from typing import Any, NamedTuple
 
-from domain import approvals, kyc, payouts, tickets, transactions
+from domain import approvals, contacts, kyc, notices, payouts, play, players, protection, tickets, transactions
 from domain.kernel import EPOCH, Event
+from domain.protection import Source
 from eventstore.record import Recorded
 from policies import payments
 from policies.gates import Level
@@ -170,7 +171,62 @@ KYC_DOCUMENTS = (
     _document("kyc_document", Level.IDENTITY, kyc.Expired),
     _document("kyc_document_enhanced", Level.ENHANCED, kyc.Expired, kyc.EnhancedExpired),
 )
-_PLAYERS = (*KYC_DEADLINES, *KYC_DOCUMENTS)
+SESSION_END = Duty("session_end", dict.fromkeys(play.PLAY.events.values(), field("due_at")))
+"""When something of a player's play ends by itself: each event of play says it anew."""
+
+_PLAYERS = (*KYC_DEADLINES, *KYC_DOCUMENTS, SESSION_END)
+
+
+# Protection
+
+
+def _exclusion(source: Source) -> Duty:
+    """The end of the exclusion that there is by one source, where its time is settled."""
+
+    def excluded(_recorded: Recorded, event: protection.Excluded) -> int | Leave | None:
+        if event.source is not source:
+            return LEAVE
+        return None if event.on_request or event.until is None else at(event.until)
+
+    def lifts(_recorded: Recorded, event: protection.LiftRequested) -> int | Leave:
+        return at(event.effective_at) if event.source is source else LEAVE
+
+    def ended(_recorded: Recorded, event: protection.Lifted | protection.ExclusionEnded) -> Leave | None:
+        return None if event.source is source else LEAVE
+
+    return Duty(
+        f"exclusion_{source.value}",
+        {
+            protection.Excluded: excluded,
+            protection.LiftRequested: lifts,
+            protection.Lifted: ended,
+            protection.ExclusionEnded: ended,
+            **({protection.MatchDismissed: over} if source is Source.MATCHED else {}),
+        },
+    )
+
+
+def _unless_matched(recorded: Recorded, event: protection.Excluded | protection.TimedOut) -> int | Leave:
+    """What was taken over from another account goes no further."""
+    return LEAVE if event.source is Source.MATCHED else recorded.recorded
+
+
+MATCHES, DUPLICATES, REGISTER = "protection_matches", "protection_duplicates", "protection_register"
+
+EXCLUSIONS = tuple(_exclusion(source) for source in Source if source is not Source.REGISTER)
+_PROTECTION = (
+    *EXCLUSIONS,
+    Duty(
+        MATCHES,
+        {
+            protection.Excluded: _unless_matched,
+            protection.TimedOut: _unless_matched,
+            protection.MatchesShutOut: over,
+        },
+    ),
+    Duty(DUPLICATES, {players.DuplicatesFound: now, players.DuplicatesCompared: over}),
+    Duty(REGISTER, {protection.RegisterAsked: field("ask_again_at")}),
+)
 
 
 # Tickets
@@ -198,4 +254,18 @@ _TICKETS = (
     ),
 )
 
-DUTIES: Sequence[Duty] = (*_PAYMENTS, *_PLAYERS, *_TICKETS)
+# Notices and contacts
+
+_NOTICES = (
+    Duty("notice_release", {notices.Raised: field("until"), notices.Released: over}),
+    Duty(
+        "contact_reply",
+        {
+            contacts.Opened: field("reply_due"),
+            contacts.Made: over,
+            contacts.Unanswered: over,
+        },
+    ),
+)
+
+DUTIES: Sequence[Duty] = (*_NOTICES, *_PAYMENTS, *_PLAYERS, *_PROTECTION, *_TICKETS)

@@ -6,16 +6,14 @@ and may deposit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
 from functools import reduce
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from domain import limits
-from domain.kernel import Money, Sealed, personal_fields
+from domain.kernel import Sealed, personal_fields
 from domain.kyc import KYC
-from domain.limits import DepositLimitSet, HeadroomConsumed, HeadroomReleased, Limits, LimitsEvent
+from domain.limits import LIMITS
 from domain.logins import LOGINS
 from domain.players import PLAYERS, Channel, Player, Registered, Status, Tagged, Untagged
 from eventstore.record import Recorded
@@ -27,7 +25,7 @@ from projections.folded import Folded, in_order
 from projections.memory import Rows, Tables
 from projections.postgres import Cursor
 from projections.projection import Events, OutOfOrder
-from projections.state import Row, Table
+from projections.state import Table
 from projections.times import occurred_us
 
 _PLAYER = "player_"
@@ -35,7 +33,7 @@ _PERSONAL = personal_fields(Registered)
 _LATER = tuple(kind for kind in PLAYERS.events.values() if kind is not Registered)
 _KYC = Folded("kyc", KYC)
 _LOGIN = Folded("login", LOGINS)
-_LIMITS: tuple[type[LimitsEvent], ...] = (DepositLimitSet, HeadroomConsumed, HeadroomReleased)
+_LIMITS = Folded("limits", LIMITS)
 
 
 class Card(NamedTuple):
@@ -71,13 +69,6 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _PLAYER_COLUMNS = tuple("registered_at" if field == "registered_us" else field for field in Card._fields)
 
 
-class LimitsSince(msgspec.Struct):
-    """What happened to a player's limits, in order, up to `version`."""
-
-    version: int
-    events: list[tuple[LimitsEvent, datetime]]
-
-
 class Changes(msgspec.Struct):
     """Players by suffix, `later` those registered in an earlier batch; tags by (tag, suffix); balances by (suffix, currency)."""
 
@@ -87,7 +78,7 @@ class Changes(msgspec.Struct):
     kyc: FoldedChanges = {}
     login: FoldedChanges = {}
     balances: dict[tuple[str, str], Balance] = {}
-    limits: dict[str, LimitsSince] = {}
+    limits: FoldedChanges = {}
 
 
 class Players:
@@ -98,7 +89,7 @@ class Players:
         _KYC.table,
         _LOGIN.table,
         balances.TABLE,
-        Table("deposit_limit", ("player", "version", "daily", "currency", "day", "used"), player="player"),
+        _LIMITS.table,
     )
 
     def changes(self, events: Events) -> Changes:
@@ -110,7 +101,7 @@ class Players:
         changes.kyc = _KYC.changes(events)
         changes.login = _LOGIN.changes(events)
         changes.balances = balances.changes(events)
-        _limits(changes, events)
+        changes.limits = _LIMITS.changes(events)
         return changes
 
     async def write(self, cursor: Cursor, schema: str, changes: Changes) -> None:
@@ -122,8 +113,7 @@ class Players:
         await _KYC.write(cursor, schema, changes.kyc)
         await _LOGIN.write(cursor, schema, changes.login)
         await balances.write(cursor, schema, changes.balances)
-        if changes.limits:
-            await _write_limits(cursor, schema, changes.limits)
+        await _LIMITS.write(cursor, schema, changes.limits)
 
     def fold(self, tables: Tables, changes: Changes) -> None:
         _fold_players(tables["player"], changes)
@@ -131,14 +121,7 @@ class Players:
         _KYC.fold(tables["kyc"], changes.kyc)
         _LOGIN.fold(tables["login"], changes.login)
         balances.fold(tables["balance"], changes.balances)
-        rows = tables["deposit_limit"]
-        before = {suffix: rows[_PLAYER + suffix] for suffix in changes.limits if _PLAYER + suffix in rows}
-        states = {
-            suffix: _state(daily, currency, date.fromisoformat(day), used)
-            for suffix, (_, _, daily, currency, day, used) in before.items()
-        }
-        for row in _limit_rows(states, changes.limits):
-            rows[row[0]] = as_shown(*row)
+        _LIMITS.fold(tables["limits"], changes.limits)
 
 
 def _suffix(recorded: Recorded) -> str:
@@ -194,20 +177,6 @@ def _after(card: Card, recorded: Recorded) -> Card:
         state=_encode(Standing(jurisdiction, after.awaiting, after.consents, after.tags)).decode(),
         known=_encode(told).decode(),
     )
-
-
-def _limits(changes: Changes, events: Events) -> None:
-    happened = [pair for kind in _LIMITS for pair in events.of(kind)]
-    for recorded, event in sorted(happened, key=_position):
-        since = changes.limits.get(_suffix(recorded))
-        if since is None:
-            since = changes.limits[_suffix(recorded)] = LimitsSince(0, [])
-        since.version = recorded.body.version
-        since.events.append((event, recorded.at))
-
-
-def _position(pair: tuple[Recorded, LimitsEvent]) -> int:
-    return pair[0].position
 
 
 def _out_of_order(later: Mapping[str, object], registered: int) -> OutOfOrder:
@@ -294,47 +263,3 @@ async def _write_tags(cursor: Cursor, schema: str, tags: Mapping[tuple[str, str]
         if rows:
             columns = text([tag for tag, _ in rows]), text([_PLAYER + suffix for _, suffix in rows])
             await cursor.execute(statement.format(table=f"{schema}.player_tag"), columns)
-
-
-async def _write_limits(cursor: Cursor, schema: str, since: dict[str, LimitsSince]) -> None:
-    """The day's usage is a fold of the domain's, not a sum: read the states, fold, write them back."""
-    players = text([_PLAYER + suffix for suffix in since])
-    await cursor.execute(
-        f"SELECT player, daily, currency, day, used FROM {schema}.deposit_limit WHERE player = ANY (%b)", (players,)
-    )
-    states = {player[len(_PLAYER) :]: _state(*row) for player, *row in await cursor.fetchall()}
-    ids, versions, daily, currencies, days, used = zip(*_limit_rows(states, since), strict=True)
-    await cursor.execute(
-        f"""
-        INSERT INTO {schema}.deposit_limit (player, version, daily, currency, day, used)
-        SELECT player, version, daily, currency, day::date, used
-          FROM unnest(%b, %b, %b, %b, %b, %b) AS l (player, version, daily, currency, day, used)
-        ON CONFLICT (player) DO UPDATE
-           SET version = excluded.version, daily = excluded.daily, currency = excluded.currency,
-               day = excluded.day, used = excluded.used""",
-        (
-            text(ids), bigint(versions), bigint(daily), text(currencies), text(days), bigint(used),
-        ),
-    )  # fmt: skip
-
-
-def _limit_rows(states: Mapping[str, Limits], since: dict[str, LimitsSince]) -> list[Row]:
-    """The rows of read.deposit_limit that follow from the states before, by suffix, and from what happened since."""
-    rows: list[Row] = []
-    for suffix, entry in since.items():
-        state = _folded(states.get(suffix, Limits()), entry.events)
-        daily, currency = (
-            (state.daily_deposit.amount, state.daily_deposit.currency) if state.daily_deposit else (None, None)
-        )
-        rows.append((_PLAYER + suffix, entry.version, daily, currency, state.day.isoformat(), state.used))
-    return rows
-
-
-def _state(daily: int | None, currency: str | None, day: date, used: int) -> Limits:
-    return Limits(Money(daily, currency) if daily is not None and currency is not None else None, day, used)
-
-
-def _folded(state: Limits, events: list[tuple[LimitsEvent, datetime]]) -> Limits:
-    for event, at in events:
-        state = limits.evolve(state, event, at)
-    return state

@@ -20,6 +20,7 @@ from projections.folded import in_order
 from projections.memory import Rows, Tables
 from projections.postgres import Cursor
 from projections.projection import Events, OutOfOrder
+from projections.sealed import words
 from projections.state import Table
 from projections.times import as_us, occurred_us
 
@@ -37,7 +38,7 @@ _WITHOUT_MONEY: Final[frozenset[type[Event]]] = frozenset(
 
 
 class Row(msgspec.Struct, gc=False):
-    """A row of read.transaction. What is None was not told, so it stays as it is."""
+    """A row of read.transaction. What is None was not told, so it stays as it is. `failure`: why, sealed."""
 
     id: str
     player: str
@@ -51,7 +52,7 @@ class Row(msgspec.Struct, gc=False):
     status: str
     settled_us: int | None = None
     failed_us: int | None = None
-    reason: str | None = None
+    failure: str | None = None
     settled: int = 0
     refunded: int = 0
     lost: int = 0
@@ -61,7 +62,7 @@ class Row(msgspec.Struct, gc=False):
 
 _COLUMNS = (
     "id", "player", "kind", "amount", "currency", "provider", "reference", "requested_at", "version", "status",
-    "settled_at", "failed_at", "failure_reason", "settled", "refunded", "lost", "outside", "expires_at",
+    "settled_at", "failed_at", "failure", "settled", "refunded", "lost", "outside", "expires_at",
 )  # fmt: skip
 
 Place = tuple[str, str, str]
@@ -150,6 +151,7 @@ def _happen(row: Row, recorded: Recorded) -> None:
         row.status = status.value
     if kind in _WITHOUT_MONEY:
         row.failed_us = occurred_us(recorded)
+        row.failure = words(recorded) or row.failure
     match event:
         case transactions.DepositSettled() | transactions.WithdrawalSettled():
             row.settled_us, row.settled = occurred_us(recorded), row.amount
@@ -161,12 +163,6 @@ def _happen(row: Row, recorded: Recorded) -> None:
             row.lost += money.amount
         case transactions.DepositAuthorised(reference) | transactions.WithdrawalSent(reference):
             row.outside = reference
-        case (
-            transactions.DepositFailed(reason)
-            | transactions.WithdrawalRejected(reason)
-            | transactions.WithdrawalReturned(reason)
-        ):
-            row.reason = reason
         case _:
             pass
 
@@ -221,7 +217,7 @@ async def _insert(cursor: Cursor, schema: str, rows: list[Row]) -> None:
         f"""
         INSERT INTO {schema}.transaction
             (id, player, kind, amount, currency, provider, reference, requested_at, expires_at, version, status,
-             settled_at, failed_at, failure_reason, settled, refunded, lost, outside)
+             settled_at, failed_at, failure, settled, refunded, lost, outside)
         SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)""",
         (
             text([row.id for row in rows]),
@@ -258,10 +254,10 @@ async def _update(cursor: Cursor, schema: str, rows: list[Row]) -> None:
         UPDATE {schema}.transaction AS t
            SET version = e.version, status = e.status, settled_at = coalesce(e.settled_at, t.settled_at),
                failed_at = coalesce(e.failed_at, t.failed_at),
-               failure_reason = coalesce(e.failure_reason, t.failure_reason), settled = e.settled,
+               failure = coalesce(e.failure, t.failure), settled = e.settled,
                refunded = e.refunded, lost = e.lost, outside = coalesce(e.outside, t.outside)
           FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
-            AS e (id, version, status, settled_at, failed_at, failure_reason, settled, refunded, lost, outside)
+            AS e (id, version, status, settled_at, failed_at, failure, settled, refunded, lost, outside)
          WHERE t.id = e.id""",
         (text([row.id for row in rows]), *_state(rows)),
     )
@@ -278,7 +274,7 @@ def _state(rows: list[Row]) -> tuple[object, ...]:
         text([row.status for row in rows]),
         times([row.settled_us for row in rows]),
         times([row.failed_us for row in rows]),
-        text([row.reason for row in rows]),
+        text([row.failure for row in rows]),
         bigint([row.settled for row in rows]),
         bigint([row.refunded for row in rows]),
         bigint([row.lost for row in rows]),

@@ -69,8 +69,8 @@ class HttpProvider:
         pause_s: float = PAUSE_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if known.url is None:
-            raise ValueError(f"{known.name} has no URL to post payouts to")
+        if known.url is None or known.secret is None:
+            raise ValueError(f"{known.name} has no URL to post payouts to, or no secret to sign them with")
         self.name = known.name
         self._url = known.url
         self._secret = known.secret

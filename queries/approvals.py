@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, LiteralString
 
 import msgspec
 
 from domain.approvals import Status
 from domain.errors import Invalid, NotFound
-from domain.kernel import EPOCH, ApprovalId, PlayerId, instant, parse_id
+from domain.kernel import ApprovalId, PlayerId, instant, parse_id
+from queries import listing, words
 from queries.asof import microseconds
-from queries.context import Context, page_size, read_cursor, write_cursor
+from queries.context import Context, page_size, read_cursor
+from queries.listing import Listing, Wanted
 
-_COLUMNS = """id, version, player, status, action, path, body, hash, reasons, requester, requested_at, expires_at,
-              decided_at, decided_by, reject_reason"""
+_COLUMNS: LiteralString = """id, version, player, status, action, path, asked, hash, reasons, requester, requested_at, expires_at,
+              decided_at, decided_by, refused"""
 _GET = f"SELECT {_COLUMNS} FROM read.approval WHERE id = %s"
-_CHOSEN: Mapping[str, LiteralString] = {
-    "status": "status = %s",
-    "player": "player = %s",
-    "due_before": "expires_at < %s",
-    "cursor": "(expires_at, id) > (%s, %s)",
-}
-_MICROSECOND = timedelta(microseconds=1)
+_ALL = Listing("read.approval", _COLUMNS, "expires_at", [("player",), ("status",)])
 STATUSES = frozenset(Status) - {Status.UNKNOWN}
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """What waits for a second person, or has waited. `body`: the JSON text that was sent, which with the path makes `hash`.
+    """What waits for a second person, or has waited. `body`: the JSON text that was sent; SHA-256 of path, LF, `salt`, LF and
+    `body` is `hash`. These two and `reject_reason` are null where they cannot be opened here, or not by this token.
 
     `reasons`: why a second person is needed. `decided_by` is also who has let it lapse.
     """
@@ -39,7 +36,8 @@ class Approval(msgspec.Struct, frozen=True):
     status: Status
     action: str
     path: str
-    body: str
+    body: str | None
+    salt: str | None
     hash: str
     reasons: list[str]
     requester: str
@@ -63,7 +61,8 @@ async def get(context: Context, approval_id: ApprovalId) -> Approval:
     rows = await context.fetch(_GET, approval_id)
     if not rows:
         raise NotFound("no such approval")
-    return _approval(*rows[0])
+    [found] = await _approvals(context, rows)
+    return found
 
 
 async def page(
@@ -80,30 +79,31 @@ async def page(
         raise Invalid("not a status of an approval", parameter="status")
     if player is not None:
         parse_id("player", player)
-    wanted: dict[str, Sequence[object]] = {
-        name: (value,) for name, value in (("status", status), ("player", player)) if value is not None
-    }
+    given = {"status": status, "player": player}
+    wanted = Wanted({name: value for name, value in given.items() if value is not None})
     if due_before is not None:
-        wanted["due_before"] = (instant(microseconds(due_before, "due_before")),)
+        wanted = wanted._replace(until=instant(microseconds(due_before, "due_before")))
     if cursor is not None:
         expires_us, id_ = read_cursor(cursor, tuple[int, str])
         parse_id("approval", id_)
-        wanted["cursor"] = (instant(expires_us), id_)
-    chosen: LiteralString = " AND ".join([_CHOSEN[name] for name in wanted]) or "true"
-    rows = await context.fetch(
-        f"SELECT {_COLUMNS} FROM read.approval WHERE {chosen} ORDER BY expires_at, id LIMIT %s",
-        *(argument for arguments in wanted.values() for argument in arguments),
-        limit + 1,
-    )
-    items = [_approval(*row) for row in rows[:limit]]
-    if len(rows) <= limit:
-        return ApprovalPage(items, None)
-    last = items[-1]
-    return ApprovalPage(items, write_cursor((last.expires_at - EPOCH) // _MICROSECOND, last.id))
+        wanted = wanted._replace(after=(instant(expires_us), id_))
+    rows = await listing.rows(context, _ALL, wanted, limit)
+    items = await _approvals(context, rows[:limit])
+    more = listing.cursor(items[-1].expires_at, items[-1].id) if len(rows) > limit else None
+    return ApprovalPage(items, more)
 
 
-def _approval(id_: str, version: int, player: str, status: str, *rest: Any) -> Approval:
-    action, path, body, hash_, reasons, *more = rest
+async def _approvals(context: Context, rows: Sequence[Sequence[Any]]) -> list[Approval]:
+    texts = await words.opened(context, [(row[2], column) for row in rows for column in (row[6], row[-1])])
+    return [_approval(row, *texts[2 * n : 2 * n + 2]) for n, row in enumerate(rows)]
+
+
+def _approval(row: Sequence[Any], asked: Mapping[str, str], refused: Mapping[str, str]) -> Approval:
+    """A row, with what is opened of its two columns."""
+    id_, version, player, status, action, path, _, hash_, reasons, *more, _ = row
+    requester, requested_at, expires_at, decided_at, decided_by = more
     return Approval(
-        ApprovalId(id_), version, PlayerId(player), Status(status), action, path, body, hash_, reasons.split(","), *more
-    )
+        ApprovalId(id_), version, PlayerId(player), Status(status), action, path, asked.get("data.body"),
+        asked.get("data.salt"), hash_, reasons.split(","), requester, requested_at, expires_at, decided_at, decided_by,
+        refused.get("data.reason"),
+    )  # fmt: skip

@@ -4,6 +4,12 @@ The events of all logs held here, chosen and merged, for whoever looks into what
 Logs have no common order. Several are merged by (recorded, log, position), which is for reading only: nothing that is
 counted or decided may depend on it.
 
+What is a player's is found in the logs: their own streams by name, payments by the commands that wrote to these. A ticket and
+a request for approval write to their own stream only, and a log has no index of whom they name: those are found in the read
+models `tickets` and `approvals` as far as these have come, and behind that by looking at each entry. So the events are the
+log's own, and none is missing while a read model lags or has stopped; but a read model that was falsified could hide a ticket
+(`countroom replay` asks none).
+
 Invariants:
     - no statement looks at more than SCAN_ENTRIES entries, whatever is searched for;
     - the vector (log → position) says how far each log was looked at: whoever goes on from it misses nothing and sees nothing
@@ -27,6 +33,7 @@ SCAN_ENTRIES = 1_000
 END_US = 2**63 - 1
 
 _VECTOR = re.compile(r"([a-z][a-z0-9]*(?:\.[1-9][0-9]*)?)/(0|[1-9][0-9]{0,17})")
+_ACTOR = re.compile(r"[^\s\x00-\x1f]{1,100}")  # what is asked for stands in the log, so it cannot be any text
 _TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(\.\*)?")
 _HEADS = """
     SELECT l.id, l.name, coalesce((SELECT e.position FROM ledger.entry AS e WHERE e.log = l.id ORDER BY e.position DESC LIMIT 1), 0)
@@ -47,11 +54,23 @@ _COMMANDS = f"""
 _PAYMENTS = """
     SELECT DISTINCT e.stream FROM ledger.entry AS e
      WHERE e.log = %s::smallint AND e.position = ANY (%s) AND starts_with(e.stream, 'transaction-')"""
-_OF_PAYMENTS = f"""
+_OPENINGS = """
+    SELECT p.log, CASE count(*) WHEN 2 THEN min(p.position) ELSE 0 END
+      FROM read.position AS p JOIN read.generation AS g USING (projection, generation)
+     WHERE g.live AND p.projection IN ('tickets', 'approvals') GROUP BY p.log"""
+_OPENED = """
+    SELECT id FROM (SELECT id FROM read.ticket WHERE player = %s AND id > %s
+                    UNION ALL SELECT id FROM read.approval WHERE player = %s AND id > %s) AS few
+     ORDER BY id LIMIT %s"""
+_OPENED_SINCE = f"""
+    SELECT e.stream FROM ledger.entry AS e
+     WHERE e.log = %s::smallint AND e.position > %s AND e.position <= %s
+           AND e.type IN ('ticket.opened', 'approval.requested') AND {_BODY} -> 'data' ->> 'player' = %s"""
+_OF_STREAMS = f"""
     SELECT e.stream, e.version, e.log, e.position - c.i + 1, c.n
       FROM ledger.entry AS e CROSS JOIN LATERAL json_to_record({_BODY} -> 'command') AS c (i int, n int)
      WHERE e.stream = ANY (%s) AND (e.stream, e.version) > (%s, %s) ORDER BY e.stream, e.version LIMIT %s"""
-_PAYMENTS_AT_ONCE = 50
+_STREAMS_AT_ONCE = 50
 _RECORDED = "SELECT e.recorded FROM ledger.entry AS e WHERE e.log = %s::smallint AND e.position = %s"
 
 Vector = Mapping[str, int]
@@ -60,7 +79,8 @@ Vector = Mapping[str, int]
 class Selection(NamedTuple):
     """What is wanted. `type`: a tag, or the beginning of tags with `.*` at its end. `since` ≤ recorded < `until`, in µs.
 
-    `player`: all events of the commands that wrote to the player's own streams or payments, as far as they count.
+    `player`: all events of the commands that wrote to the player's own streams, payments, tickets or approvals, as far as they
+    count.
     """
 
     player: PlayerId | None = None
@@ -115,8 +135,8 @@ def check(selection: Selection) -> Selection:
         parse_id("player", selection.player)
     if selection.type is not None and not _TYPE.fullmatch(selection.type):
         raise Invalid("a type is a tag, such as wallet.credited, or wallet.*", parameter="type")
-    if "\0" in (selection.actor or ""):
-        raise Invalid("no actor has this name", parameter="operator")
+    if selection.actor is not None and not _ACTOR.fullmatch(selection.actor):
+        raise Invalid("an actor is a name without blanks, such as operator:ann", parameter="operator")
     return selection
 
 
@@ -143,7 +163,7 @@ async def last_before(context: Context, log: Log, recorded: int) -> int:
 
 
 async def places_of(context: Context, player_id: PlayerId) -> dict[int, list[int]]:
-    """By the number of the log, the positions of all events of commands that wrote to the player's own streams or payments.
+    """By the number of the log, the positions of all events of commands that wrote to what is the player's.
 
     Whatever requests a payment writes to one of the player's own streams too, which is how payments are found.
     """
@@ -154,17 +174,17 @@ async def places_of(context: Context, player_id: PlayerId) -> dict[int, list[int
             version = rows[-1][0]
             for _, log, first, count in rows:
                 places.setdefault(log, set()).update(range(first, first + count))
-    payments = await _payments_among(context, places)
-    for start in range(0, len(payments), _PAYMENTS_AT_ONCE):
-        some, last = payments[start : start + _PAYMENTS_AT_ONCE], ("", 0)
-        while rows := await context.fetch(_OF_PAYMENTS, some, *last, SCAN_ENTRIES):
+    others = sorted(await _payments_among(context, places) | await _opened(context, player_id))
+    for start in range(0, len(others), _STREAMS_AT_ONCE):
+        some, last = others[start : start + _STREAMS_AT_ONCE], ("", 0)
+        while rows := await context.fetch(_OF_STREAMS, some, *last, SCAN_ENTRIES):
             last = rows[-1][0], rows[-1][1]
             for _, _, log, first, count in rows:
                 places.setdefault(log, set()).update(range(first, first + count))
     return {log: sorted(found) for log, found in places.items()}
 
 
-async def _payments_among(context: Context, places: Mapping[int, set[int]]) -> list[str]:
+async def _payments_among(context: Context, places: Mapping[int, set[int]]) -> set[str]:
     """The streams of the payments that have events at these places, and those of their payouts."""
     found: set[str] = set()
     for log, positions in places.items():
@@ -172,7 +192,23 @@ async def _payments_among(context: Context, places: Mapping[int, set[int]]) -> l
         for start in range(0, len(looked_at), SCAN_ENTRIES):
             rows = await context.fetch(_PAYMENTS, log, looked_at[start : start + SCAN_ENTRIES])
             found.update(stream for (stream,) in rows)
-    return sorted(found | {stream.replace("transaction-", "payout-", 1) for stream in found})
+    return found | {stream.replace("transaction-", "payout-", 1) for stream in found}
+
+
+async def _opened(context: Context, player_id: PlayerId) -> set[str]:
+    """The streams of the player's tickets and approvals."""
+    read = dict(await context.fetch(_OPENINGS))  # before what was read, which may be further by then
+    found: set[str] = set()
+    last = ""
+    while rows := await context.fetch(_OPENED, player_id, last, player_id, last, SCAN_ENTRIES):
+        found.update(id_.replace("_", "-", 1) for (id_,) in rows)
+        last = rows[-1][0]
+    for log in await logs(context):
+        for after in range(read.get(log.name, 0), log.head, SCAN_ENTRIES):
+            upto = min(after + SCAN_ENTRIES, log.head)
+            rows = await context.fetch(_OPENED_SINCE, log.number, after, upto, player_id)
+            found.update(stream for (stream,) in rows)
+    return found
 
 
 class _Tail:

@@ -26,7 +26,7 @@ from projections import known
 from projections.known import Known, Told
 
 _PERSONAL = personal_fields(Registered)
-_OF_PLAYERS = ("player", "wallet", "limits", "kyc", "login", "adjustment")
+_OF_PLAYERS = ("player", "wallet", "limits", "kyc", "login", "adjustment", "protection", "play", "bet", "round")
 
 
 class Happened(msgspec.Struct, frozen=True):

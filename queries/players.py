@@ -3,51 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any, LiteralString
 
 import msgspec
 
-from domain import players
-from domain.catalog import AGGREGATES
+from domain import players, protection
 from domain.errors import Invalid, NotFound
-from domain.kernel import Money, PlayerId, Sealed, at_versions, parse_id
+from domain.kernel import Money, PlayerId, Sealed, at_versions, instant, parse_day_or_instant, parse_id
 from domain.kyc import Kyc
 from domain.kyc import Status as KycStatus
+from domain.limits import Limits
 from domain.logins import Login
-from domain.players import PLAYERS, Channel, DataKey, Player
-from eventstore.record import Codec, Entry
+from domain.players import Channel, DataKey, Player
 from policies.gates import Level
 from projections.known import Known, Told
 from projections.players import Standing
-from queries.context import Context, page_size, read_cursor, write_cursor
+from queries import listing
+from queries.context import Context, page_size, read_cursor
+from queries.listing import Listing, Wanted
 from queries.positions import MADE
+from queries.states import folded
 
 _CARD = f"""
     SELECT p.version, p.status, p.block_reason, p.brand, p.country, p.currency, p.registered_at, p.sealed_by, p.personal::text,
            (SELECT convert_from(e.body, 'UTF8')::json -> 'data' ->> 'key' FROM ledger.entry AS e
              WHERE e.stream = replace(p.id, '_', '-') AND e.version = 1),
-           p.state::text, p.known::text, k.version, k.state::text, g.state::text, l.version, l.daily, l.currency, l.day, l.used,
+           p.state::text, p.known::text, k.version, k.state::text, g.state::text, l.version, l.state::text,
            (SELECT coalesce(json_agg(b ORDER BY b.currency), '[]') FROM read.balance AS b WHERE b.player = p.id)::text,
            m.positions, m.code
-      FROM read.player AS p LEFT JOIN read.deposit_limit AS l ON l.player = p.id
+      FROM read.player AS p LEFT JOIN read.limits AS l ON l.player = p.id
            LEFT JOIN read.kyc AS k ON k.player = p.id LEFT JOIN read.login AS g ON g.player = p.id,
            ({MADE} WHERE projection = 'players' AND live) AS m
      WHERE p.id = %s"""
-_CHOSEN: Mapping[str, LiteralString] = {
-    "brand": "p.brand = %s",
-    "country": "p.country = %s",
-    "tag": "EXISTS (SELECT FROM read.player_tag AS t WHERE t.tag = %s AND t.player = p.id)",
-    "registered_from": "p.registered_at >= %s",
-    "registered_to": "p.registered_at < %s",
-}
-_EVENTS = """
-    SELECT l.name, e.position, e.recorded, e.leaf, e.body FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
-     WHERE e.stream = %s ORDER BY e.version"""
-_HAVING: Mapping[str, LiteralString] = {status: f"p.status = '{status}'" for status in players.Status}
-"""Written out, so that a plan for any parameters may use the index of those who are not active."""
-_AFTER_ALL = "player_~"
-_CODEC = Codec(AGGREGATES)
+_LISTED: LiteralString = "id, status, brand, country, currency, registered_at"
+_ALL = Listing("read.player", _LISTED, "registered_at", [("status",), ("brand",), ("country",)], newest_first=True)
+_AMONG: LiteralString = f"(SELECT {_LISTED} FROM read.player WHERE id = ANY (%s::text[]) OFFSET 0) AS few"
+_TAGGED: LiteralString = f"""
+    (SELECT {_LISTED} FROM read.player_tag AS t JOIN read.player AS p ON p.id = t.player WHERE t.tag = %s OFFSET 0) AS few"""
+_HAS_TAG: LiteralString = "EXISTS (SELECT FROM read.player_tag AS t WHERE t.tag = %s AND t.player = id OFFSET 0)"
+_TAGS = "SELECT count(*) FROM (SELECT FROM read.player_tag WHERE tag = %s LIMIT %s) AS few"
+_TAGGED_MAX = 5_000
+"""How many players with a tag are collected for a page. Where more have it, some are soon met among all."""
 
 
 class Personal(msgspec.Struct, frozen=True):
@@ -75,7 +72,9 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class KycState(msgspec.Struct, frozen=True):
-    """How well the player is known; `wanted` is asked for, until `due_at`. `document_expires`: its last day."""
+    """How well the player is known; `wanted` is asked for, until `due_at`. `document_expires`: its last day. `given`: by level,
+    the provider that may decide it.
+    """
 
     status: KycStatus = KycStatus.NONE
     level: Level = Level.NONE
@@ -85,6 +84,7 @@ class KycState(msgspec.Struct, frozen=True):
     wanted: Level = Level.NONE
     due_at: datetime | None = None
     missed: bool = False
+    given: Mapping[Level, str] = {}
 
 
 class LastLogin(msgspec.Struct, frozen=True):
@@ -138,7 +138,9 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class DepositLimit(msgspec.Struct, frozen=True):
-    """`daily`: null = no limit is set. `used`: minor units that requests consumed on `day` (UTC); on another day nothing is used."""
+    """`daily`: null = the player has set none. `used`: minor units that requests consumed on `day` (the player's local one); on
+    another day nothing is used. All limits: GET /v1/players/{player_id}/limits.
+    """
 
     daily: Money | None
     day: date
@@ -182,7 +184,7 @@ class PlayerSummary(msgspec.Struct, frozen=True):
 
 
 class PlayerPage(msgspec.Struct, frozen=True):
-    """Players, those with the newest ids first."""
+    """Players, those who registered last first."""
 
     items: list[PlayerSummary]
     next_cursor: str | None
@@ -221,7 +223,8 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
         kyc_version,
         kyc,
         login,
-        *limit,
+        limits_version,
+        limits,
         balances,
         positions,
         code,
@@ -235,7 +238,7 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
     fields = {**{name: Told(sealed_by, sealed) for name, sealed in of_registration.items()}, **told.personal}
     return PlayerCard(
         id=player_id,
-        version=at_versions(version, wallet_version, limit[0] or 0, kyc_version or 0),
+        version=at_versions(version, wallet_version, limits_version or 0, kyc_version or 0),
         player_version=version,
         status=status,
         block_reason=block_reason,
@@ -260,7 +263,7 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
             Balance(row.currency, row.cash, row.reserved, row.deposited, row.deposits, row.bonus, row.receivable)
             for row in wallet
         ],
-        deposit_limit=_deposit_limit(*limit),
+        deposit_limit=deposit_limit(msgspec.json.decode(limits, type=Limits)) if limits else None,
         positions=msgspec.json.decode(positions, type=dict[str, int]),
         code=code,
     )
@@ -290,6 +293,7 @@ def facts(player: Player, known: Known, kyc: Kyc, login: Login) -> Facts:
             kyc.wanted,
             kyc.due_at,
             kyc.missed,
+            kyc.given,
         ),
         last_login=None
         if login == Login()
@@ -304,68 +308,78 @@ async def page(
     *,
     among: Sequence[PlayerId] | None = None,
     status: str | None = None,
-    **chosen: str,
+    brand: str | None = None,
+    country: str | None = None,
+    tag: str | None = None,
+    registered_from: str | None = None,
+    registered_to: str | None = None,
 ) -> PlayerPage:
     """
     A page of all players, or of those with a status, brand, country or tag, or registered in a time (registered_from ≤ … <
     registered_to; a day or an RFC 3339 time). `among`: only of these, if they are registered. Raises Invalid.
     """
     page_size(limit)
-    (before,) = read_cursor(cursor, tuple[str]) if cursor else (_AFTER_ALL,)
-    if status is not None and status not in _HAVING:
+    given = {"status": status, "brand": brand, "country": country}
+    for name, text in (*given.items(), ("tag", tag)):
+        if "\0" in (text or ""):  # no text of PostgreSQL holds it
+            raise Invalid(f"no player has this {name}", parameter=name)
+    if status is not None and status not in set(players.Status):
         raise Invalid("no player has this status", parameter="status")
-    conditions: list[LiteralString] = ["p.id < %s", *(_CHOSEN[name] for name in chosen)]
-    values: list[object] = [before, *(_value(name, text) for name, text in chosen.items())]
-    if status is not None:
-        conditions.append(_HAVING[status])
+    wanted = Wanted({name: value for name, value in given.items() if value is not None})
+    if registered_from is not None:
+        wanted = wanted._replace(since=_time("registered_from", registered_from))
+    if registered_to is not None:
+        wanted = wanted._replace(until=_time("registered_to", registered_to))
+    if cursor is not None:
+        registered_us, id_ = read_cursor(cursor, tuple[int, str])
+        wanted = wanted._replace(after=(instant(registered_us), id_))
+    found = await listing.rows(context, *await _some(context, wanted, among, tag), limit)
+    items = [PlayerSummary(*row) for row in found[:limit]]
+    more = listing.cursor(items[-1].registered_at, items[-1].id) if len(found) > limit else None
+    return PlayerPage(items, more)
+
+
+async def _some(
+    context: Context, wanted: Wanted, among: Sequence[PlayerId] | None, tag: str | None
+) -> tuple[Listing, Wanted]:
+    """Where the players are looked for who are among these and have the tag, and by what."""
+    if tag is not None:
+        wanted = wanted._replace(conditions=[(_HAS_TAG, tag)])
     if among is not None:
-        conditions.append("p.id = ANY (%s::text[])")
-        values.append(list(among))
-    rows = await context.fetch(
-        "SELECT p.id, p.status, p.brand, p.country, p.currency, p.registered_at FROM read.player AS p WHERE "
-        + " AND ".join(conditions)
-        + " ORDER BY p.id DESC LIMIT %s",
-        *values,
-        limit + 1,
-    )
-    items = [PlayerSummary(*row) for row in rows[:limit]]
-    return PlayerPage(items, write_cursor(items[-1].id) if len(rows) > limit else None)
+        return _ALL._replace(table=_AMONG, leads=(), values=[list(among)]), wanted
+    if tag is not None:
+        [(tagged,)] = await context.fetch(_TAGS, tag, _TAGGED_MAX)
+        if tagged < _TAGGED_MAX:
+            return _ALL._replace(table=_TAGGED, leads=(), values=[tag]), wanted._replace(conditions=())
+    return _ALL, wanted
 
 
-def _value(name: str, text: str) -> str | datetime:
-    if "\0" in text:  # no text of PostgreSQL holds it
-        raise Invalid(f"no player has this {name}", parameter=name)
-    if not name.startswith("registered_"):
-        return text
+def _time(name: str, text: str) -> datetime:
     try:
-        at = datetime.fromisoformat(text)
+        return parse_day_or_instant(text)
     except ValueError:
         raise Invalid(f"{name} is a day or an RFC 3339 time", parameter=name) from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 async def may_contact(context: Context, player_id: PlayerId, channel: str, at: datetime) -> MayContact:
     """Whether marketing may write to a player through a channel. Raises InvalidId, NotFound, Invalid.
 
-    Answered from the log itself: a consent that was withdrawn a moment ago is not one.
+    Answered from the log itself: a consent that was withdrawn, or an exclusion that began, a moment ago counts.
     """
     if channel not in set(Channel):
         raise Invalid(f"a channel is one of {', '.join(Channel)}", parameter="channel")
-    state = Player()
-    for log, position, recorded, leaf, body in await context.fetch(_EVENTS, f"player-{parse_id('player', player_id)}"):
-        read = _CODEC.decode(Entry(log, position, recorded, leaf, body))
-        state = PLAYERS.evolve(state, read.event, read.at)
-    state.require()
-    verdict = state.may_contact(Channel(channel), at)
+    player = await folded(context, players.stream(player_id))
+    player.require()
+    verdict = player.may_contact(Channel(channel), at)
+    if verdict.allowed:
+        protected = await folded(context, protection.stream(player_id))
+        verdict = protected.may_contact(player.jurisdiction, at)
     return MayContact(player_id, Channel(channel), verdict.allowed, verdict.reason)
 
 
-def _deposit_limit(
-    version: int | None, daily: int | None, currency: str | None, day: date | None, used: int | None
-) -> DepositLimit | None:
-    if version is None or day is None or used is None:
-        return None
-    return DepositLimit(Money(daily, currency) if daily is not None and currency is not None else None, day, used)
+def deposit_limit(limits: Limits) -> DepositLimit:
+    """As card and as-of reads show it."""
+    return DepositLimit(limits.daily_deposit, limits.deposited.day, limits.deposited.of_day)
 
 
 async def opened(context: Context, key: DataKey, told: Mapping[str, Told]) -> Personal:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, LiteralString
 
 import msgspec
 
 from domain.errors import Invalid, NotFound
-from domain.kernel import EPOCH, PlayerId, Sealed, TicketId, TransactionId, instant, parse_id
+from domain.kernel import PlayerId, Sealed, TicketId, TransactionId, instant, parse_id
 from domain.players import DataKey
 from domain.tickets import Status
 from policies.sla import Priority
+from queries import listing
 from queries.asof import microseconds
 from queries.context import Context, page_size, read_cursor, write_cursor
+from queries.listing import Listing, Wanted
 
-_COLUMNS = """t.id, t.version, t.player, t.status, t.priority, t.channel, t.opened_by, t.transaction, t.assignee, t.opened_at,
+_COLUMNS: LiteralString = """t.id, t.version, t.player, t.status, t.priority, t.channel, t.opened_by, t.transaction, t.assignee, t.opened_at,
               t.first_response_due, t.resolution_due, t.due_at, t.first_response_missed <> 0, t.resolution_missed <> 0,
               t.answered_at, t.closed_at, t.resolution"""
 _GET = f"""
@@ -27,15 +28,12 @@ _GET = f"""
 _MESSAGES = """
     SELECT event, version, kind, author, at, sealed::text FROM read.ticket_message
      WHERE ticket = %s AND version > %s ORDER BY version LIMIT %s"""
-_CHOSEN: Mapping[str, LiteralString] = {
-    "status": "t.status = %s",
-    "priority": "t.priority = %s",
-    "assignee": "t.assignee = %s",
-    "player": "t.player = %s",
-    "due_before": "t.due_at < %s",
-    "cursor": "(t.due_at, t.id) > (%s, %s)",
-}
-_MICROSECOND = timedelta(microseconds=1)
+_ALL = Listing(
+    "read.ticket AS t",
+    _COLUMNS,
+    "due_at",
+    [("player",), ("assignee", "status"), ("assignee",), ("status",), ("priority",)],
+)
 STATUSES = frozenset(Status) - {Status.UNKNOWN}
 
 
@@ -116,28 +114,19 @@ async def page(
         raise Invalid("not a priority of a ticket", parameter="priority")
     if player is not None:
         parse_id("player", player)
-    wanted: dict[str, Sequence[object]] = {
-        name: (value,)
-        for name, value in (("status", status), ("priority", priority), ("assignee", assignee), ("player", player))
-        if value is not None
-    }
+    given = {"status": status, "priority": priority, "assignee": assignee, "player": player}
+    wanted = Wanted({name: value for name, value in given.items() if value is not None})
     if due_before is not None:
-        wanted["due_before"] = (instant(microseconds(due_before, "due_before")),)
+        wanted = wanted._replace(until=instant(microseconds(due_before, "due_before")))
     if cursor is not None:
         due_us, id_ = read_cursor(cursor, tuple[int, str])
-        wanted["cursor"] = (instant(due_us), id_)
-    if any("\0" in value for values in wanted.values() for value in values if isinstance(value, str)):
+        wanted = wanted._replace(after=(instant(due_us), id_))
+    if "\0" in (assignee or ""):
         return TicketPage([], None)  # no text of PostgreSQL holds it
-    chosen: LiteralString = " AND ".join([_CHOSEN[name] for name in wanted]) or "true"
-    rows = await context.fetch(
-        f"SELECT {_COLUMNS} FROM read.ticket AS t WHERE {chosen} ORDER BY t.due_at, t.id LIMIT %s",
-        *(argument for arguments in wanted.values() for argument in arguments),
-        limit + 1,
-    )
+    rows = await listing.rows(context, _ALL, wanted, limit)
     items = [Ticket(*row) for row in rows[:limit]]
-    if len(rows) <= limit:
-        return TicketPage(items, None)
-    return TicketPage(items, write_cursor((items[-1].due_at - EPOCH) // _MICROSECOND, items[-1].id))
+    more = listing.cursor(items[-1].due_at, items[-1].id) if len(rows) > limit else None
+    return TicketPage(items, more)
 
 
 async def get(context: Context, ticket_id: TicketId, cursor: str | None = None, limit: int = 50) -> Conversation:

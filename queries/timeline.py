@@ -1,5 +1,6 @@
 """
-What happened to a player, the newest first, and what people have noted about them: read from the logs themselves.
+What happened to a player, the newest first, and what people have noted about them: read from the logs themselves. Which
+payments, tickets, approvals, notices and contacts are theirs, the read models tell, so a timeline is as late as these.
 
 Invariant: what is sealed stays sealed in the timeline; a note opens only for whoever may read what is personal.
 """
@@ -23,8 +24,12 @@ _HAPPENED = """
     WITH page AS MATERIALIZED (
         SELECT e.recorded, l.name COLLATE "C" AS name, e.position, e.log
           FROM (SELECT unnest(%s::text[]) UNION ALL
-                SELECT replace(id, '_', '-') FROM read.transaction WHERE player = %s UNION ALL
-                SELECT replace(id, '_', '-') FROM read.ticket WHERE player = %s) AS s (stream)
+                SELECT replace(id, 'transaction_', a.name || '-')
+                  FROM read.transaction, unnest('{transaction,payout}'::text[]) AS a (name) WHERE player = %s UNION ALL
+                SELECT replace(id, '_', '-') FROM read.ticket WHERE player = %s UNION ALL
+                SELECT replace(id, '_', '-') FROM read.approval WHERE player = %s UNION ALL
+                SELECT replace(id, '_', '-') FROM read.notice WHERE player = %s UNION ALL
+                SELECT replace(id, '_', '-') FROM read.contact WHERE player = %s) AS s (stream)
                JOIN ledger.entry AS e USING (stream) JOIN ledger.log AS l ON l.id = e.log
          WHERE (e.recorded, l.name COLLATE "C", e.position) < (%s, %s, %s)
          ORDER BY e.recorded DESC, l.name COLLATE "C" DESC, e.position DESC LIMIT %s)
@@ -39,7 +44,7 @@ _KEY = """
 
 
 class Happened(msgspec.Struct, frozen=True):
-    """An event of the player, of one of their payments or tickets. `data` is what it says, sealed where it is personal."""
+    """An event of the player, their payments, payouts, tickets, approvals, notices, contacts. `data` is what it says, sealed where it is personal."""
 
     id: str
     log: str
@@ -83,7 +88,7 @@ async def history(context: Context, player_id: PlayerId, cursor: str | None = No
     page_size(limit)
     before = read_cursor(cursor, tuple[int, str, int]) if cursor else _LAST
     streams = list(streams_of(player_id))
-    rows = await context.fetch(_HAPPENED, streams, player_id, player_id, *before, limit + 1)
+    rows = await context.fetch(_HAPPENED, streams, *[player_id] * 5, *before, limit + 1)
     if not rows:
         await _key(context, player_id)
     items = [_happened(*row) for row in rows[:limit]]

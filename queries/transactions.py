@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, LiteralString
 
 import msgspec
 
 from domain.errors import Invalid, NotFound
-from domain.kernel import EPOCH, Money, PlayerId, TransactionId, instant, parse_id
+from domain.kernel import Money, PlayerId, TransactionId, instant, parse_id, parse_instant
 from domain.transactions import Kind, Status
-from queries.context import Context, page_size, read_cursor, write_cursor
+from queries import listing, words
+from queries.context import Context, page_size, read_cursor
+from queries.listing import Listing, Wanted
 from queries.positions import MADE
 
-_COLUMNS = """id, version, player, kind, status, amount, currency, provider, nullif(reference, ''), requested_at, settled_at,
-              failed_at, failure_reason, settled, refunded, lost, outside, expires_at"""
+_COLUMNS: LiteralString = """
+    id, version, player, kind, status, amount, currency, provider, nullif(reference, ''), requested_at, settled_at,
+    failed_at, failure, settled, refunded, lost, outside, expires_at"""
 _GET = f"SELECT {_COLUMNS} FROM read.transaction WHERE id = %s"
-_FIRST = f"SELECT {_COLUMNS} FROM read.transaction WHERE player = %s ORDER BY requested_at DESC, id DESC LIMIT %s"
-_NEXT = f"""
-    SELECT {_COLUMNS} FROM read.transaction WHERE player = %s AND (requested_at, id) < (%s, %s)
-     ORDER BY requested_at DESC, id DESC LIMIT %s"""
-_CHOSEN: Mapping[str, LiteralString] = {
-    "status": "status = %s",
-    "kind": "kind = %s",
-    "provider": "provider = %s",
-    "requested_from": "requested_at >= %s",
-    "requested_to": "requested_at < %s",
-    "cursor": "(requested_at, id) < (%s, %s)",
-}
+_IS_KNOWN = "SELECT FROM read.player WHERE id = %s"
+_LEADS = [("player",), ("status",), ("provider",), ("kind",)]
+_ALL = Listing("read.transaction", _COLUMNS, "requested_at", _LEADS, newest_first=True)
 _SUMMARY = f"""
     SELECT m.positions, m.code, p.kind, p.status, p.currency, p.count, p.amount
       FROM ({MADE} WHERE projection = 'transactions' AND live) AS m LEFT JOIN read.payments AS p ON true
      ORDER BY p.kind, p.status, p.currency"""
-_MICROSECOND = timedelta(microseconds=1)
 
 STATUSES = sorted(set(Status) - {Status.UNKNOWN})
 KINDS = sorted(Kind)
@@ -43,7 +35,8 @@ class Transaction(msgspec.Struct, frozen=True):
     """A payment. Times are when it happened, which only imported history did not by being recorded.
 
     `money` was asked for; `settled` has arrived or was paid out; `refunded` and `lost` (charged back) have gone back since.
-    `failed_at`, `failure_reason`: when and why no money moved, or came back. `outside`: the provider's own reference.
+    `failed_at`, `failure_reason`: when and why no money moved, or came back; null where it cannot be opened here, or not by
+    this token. `outside`: the provider's own reference.
     `expires_at`: until when a withdrawal keeps its money reserved.
     """
 
@@ -100,7 +93,8 @@ async def get(context: Context, transaction_id: TransactionId) -> Transaction:
     rows = await context.fetch(_GET, transaction_id)
     if not rows:
         raise NotFound("no such transaction")
-    return _transaction(*rows[0])
+    [found] = await _opened(context, [_transaction(*rows[0])])
+    return found
 
 
 async def of_player(
@@ -109,14 +103,10 @@ async def of_player(
     """A page of a player's transactions. Raises InvalidId, NotFound, Invalid."""
     parse_id("player", player_id)
     page_size(limit)
-    if cursor is None:
-        rows = await context.fetch(_FIRST, player_id, limit + 1)
-        if not rows and not await context.fetch("SELECT FROM read.player WHERE id = %s", player_id):
-            raise NotFound("no such player")
-    else:
-        requested_us, id_ = read_cursor(cursor, tuple[int, str])
-        rows = await context.fetch(_NEXT, player_id, instant(requested_us), id_, limit + 1)
-    return _page(rows, limit)
+    found = await _page(context, Wanted({"player": player_id}), cursor, limit)
+    if found.items or cursor is not None or await context.fetch(_IS_KNOWN, player_id):
+        return found
+    raise NotFound("no such player")
 
 
 async def page(
@@ -140,24 +130,13 @@ async def page(
         raise Invalid(f"a kind is one of {', '.join(KINDS)}", parameter="kind")
     if "\0" in (provider or ""):
         raise Invalid("no provider has this name", parameter="provider")
-    given = {
-        "status": status,
-        "kind": kind,
-        "provider": provider,
-        "requested_from": _instant(requested_from, "requested_from"),
-        "requested_to": _instant(requested_to, "requested_to"),
-    }
-    wanted: dict[str, Sequence[object]] = {name: (value,) for name, value in given.items() if value is not None}
-    if cursor is not None:
-        requested_us, id_ = read_cursor(cursor, tuple[int, str])
-        wanted["cursor"] = (instant(requested_us), id_)
-    chosen: LiteralString = " AND ".join([_CHOSEN[name] for name in wanted]) or "true"
-    rows = await context.fetch(
-        f"SELECT {_COLUMNS} FROM read.transaction WHERE {chosen} ORDER BY requested_at DESC, id DESC LIMIT %s",
-        *(argument for arguments in wanted.values() for argument in arguments),
-        limit + 1,
-    )
-    return _page(rows, limit)
+    given = {"status": status, "kind": kind, "provider": provider}
+    wanted = Wanted({name: value for name, value in given.items() if value is not None})
+    if requested_from is not None:
+        wanted = wanted._replace(since=_instant(requested_from, "requested_from"))
+    if requested_to is not None:
+        wanted = wanted._replace(until=_instant(requested_to, "requested_to"))
+    return await _page(context, wanted, cursor, limit)
 
 
 async def summary(context: Context) -> PaymentsSummary:
@@ -172,30 +151,37 @@ async def summary(context: Context) -> PaymentsSummary:
     return PaymentsSummary(items, msgspec.json.decode(positions, type=dict[str, int]), code)
 
 
-def _instant(text: str | None, parameter: str) -> datetime | None:
+def _instant(text: str, parameter: str) -> datetime:
     """Raises Invalid unless it is an RFC 3339 time."""
-    if text is None:
-        return None
     try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is not None:
-            return at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise Invalid("not a time with a zone, such as 2026-11-22T12:00:00Z", parameter=parameter)
+        return parse_instant(text)
+    except ValueError as error:
+        raise Invalid(str(error), parameter=parameter) from None
 
 
-def _page(rows: list[tuple[Any, ...]], limit: int) -> TransactionPage:
+async def _page(context: Context, wanted: Wanted, cursor: str | None, limit: int) -> TransactionPage:
+    if cursor is not None:
+        requested_us, id_ = read_cursor(cursor, tuple[int, str])
+        wanted = wanted._replace(after=(instant(requested_us), id_))
+    rows = await listing.rows(context, _ALL, wanted, limit)
     items = [_transaction(*row) for row in rows[:limit]]
-    if len(rows) <= limit:
-        return TransactionPage(items, None)
-    last = items[-1]
-    return TransactionPage(items, write_cursor((last.requested_at - EPOCH) // _MICROSECOND, last.id))
+    more = listing.cursor(items[-1].requested_at, items[-1].id) if len(rows) > limit else None
+    return TransactionPage(await _opened(context, items), more)
+
+
+async def _opened(context: Context, items: list[Transaction]) -> list[Transaction]:
+    """The same with what was said of their failures."""
+    texts = await words.opened(context, [(each.player, each.failure_reason) for each in items])
+    return [
+        msgspec.structs.replace(each, failure_reason=text.get("data.reason")) if each.failure_reason else each
+        for each, text in zip(items, texts, strict=True)
+    ]
 
 
 def _transaction(
     id_: str, version: int, player: str, kind: str, status: str, amount: int, currency: str, *rest: Any
 ) -> Transaction:
+    """A row; its `failure_reason` is sealed."""
     *told, settled, refunded, lost, outside, expires_at = rest
     moved: list[Any] = [Money(each, currency) for each in (settled, refunded, lost)]
     return Transaction(

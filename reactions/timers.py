@@ -12,20 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 import structlog
 
 from access.policy import service
-from commands import approvals, kyc, tickets, transactions
-from commands.edge import Edge
+from commands import approvals, contacts, kyc, notices, play, protection, tickets, transactions
+from commands.edge import Edge, Nothing
 from commands.identity import command_id
 from commands.plan import Context, Plan, Receipt
 from domain.errors import Rejected
 from eventstore.log import Streams
 from eventstore.writer import Unavailable
-from projections.duties import KYC_DEADLINES, KYC_DOCUMENTS
+from projections.duties import EXCLUSIONS, KYC_DEADLINES, KYC_DOCUMENTS
 from reactions import pending
 from reactions.pending import Pending, Pool
 from reactions.runner import Clock, Patience
@@ -40,20 +38,24 @@ Fire = Callable[[str, Edge], Plan]
 Decide = Callable[[Sequence[Plan]], Awaitable[Sequence[Receipt | Exception]]]
 
 
-def _on(prefix: str, handler: Callable[[str, Any, Edge], Plan], body: msgspec.Struct) -> Fire:
+def _on(prefix: str, handler: Callable[[str, Nothing, Edge], Plan]) -> Fire:
     """The command on what has the stream's suffix."""
-    return lambda suffix, edge: handler(f"{prefix}_{suffix}", body, edge)
+    return lambda suffix, edge: handler(f"{prefix}_{suffix}", Nothing(), edge)
 
 
-_MISS_DEADLINE = _on("player", kyc.miss_deadline, kyc.Fire())
-_MISS_TICKET = _on("ticket", tickets.miss, tickets.MissTicket())
+_MISS_DEADLINE = _on("player", kyc.miss_deadline)
+_MISS_TICKET = _on("ticket", tickets.miss)
 
 FIRES: Mapping[str, Fire] = {
-    "deposit_expiry": _on("transaction", transactions.expire, transactions.ExpirePayment()),
-    "withdrawal_expiry": _on("transaction", transactions.expire, transactions.ExpirePayment()),
-    "approval_expiry": _on("approval", approvals.expire, approvals.ExpireApproval()),
+    "deposit_expiry": _on("transaction", transactions.expire),
+    "withdrawal_expiry": _on("transaction", transactions.expire),
+    "approval_expiry": _on("approval", approvals.expire),
+    "session_end": _on("player", play.expire),
     **dict.fromkeys((duty.name for duty in KYC_DEADLINES), _MISS_DEADLINE),
-    **dict.fromkeys((duty.name for duty in KYC_DOCUMENTS), _on("player", kyc.expire, kyc.Fire())),
+    **dict.fromkeys((duty.name for duty in KYC_DOCUMENTS), _on("player", kyc.expire)),
+    **dict.fromkeys((duty.name for duty in EXCLUSIONS), _on("player", protection.end)),
+    "notice_release": _on("notice", notices.release),
+    "contact_reply": _on("contact", contacts.lapse),
     "ticket_first_response": _MISS_TICKET,
     "ticket_resolution": _MISS_TICKET,
 }

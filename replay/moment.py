@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 
-from domain.kernel import EPOCH, instant
+from domain.kernel import EPOCH, instant, parse_instant
 
 END_US = 2**63 - 1
 _POSITION = re.compile(r"([a-z][a-z0-9]*(?:\.[1-9][0-9]*)?)/([1-9][0-9]{0,18})")
@@ -50,12 +50,9 @@ def parse_position(text: str) -> tuple[str, int] | None:
 def parse_time(text: str) -> int:
     """µs since 1970 UTC from RFC 3339. Raises NoMoment; a time without its zone is refused."""
     try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise NoMoment(f"{text!r} is neither a position, such as eu/1234, nor a time in RFC 3339") from None
-    if at.tzinfo is None:
-        raise NoMoment(f"{text!r} has no time zone; write …Z for UTC")
-    return (at - EPOCH) // _MICROSECOND
+        return (parse_instant(text) - EPOCH) // _MICROSECOND
+    except ValueError as error:
+        raise NoMoment(f"{text!r} is neither a position, such as eu/1234, nor a time: {error}") from None
 
 
 def at_time(until_us: int) -> Moment:

@@ -102,7 +102,7 @@ def _account(account: Account, personal: Mapping[str, str]) -> str:
         daily = limits.daily_deposit
         facts += [
             ("Daily deposit limit", _money(daily.amount, daily.currency) if daily else "none"),
-            ("Used of it", f"{_money(limits.used, currency)} on {limits.day.isoformat()}"),
+            ("Used of it", f"{_money(limits.deposited.of_day, currency)} on {limits.deposited.day.isoformat()}"),
         ]
     return f"<dl>{''.join(f'<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for name, value in facts)}</dl>"
 

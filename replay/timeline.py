@@ -49,16 +49,24 @@ WORDS: Mapping[str, str] = {
     "login.succeeded": "logged in: {device} {country}",
     "login.failed": "log-in failed: {reason}",
     "login.ended": "logged out",
-    "limits.deposit_limit_set": "deposit limit of a {period} set",
-    "limits.headroom_consumed": "counted against the deposit limit",
-    "limits.headroom_released": "given back to the deposit limit of {day}",
+    "limits.limit_set": "limit of {kind} per {period} set",
+    "limits.limit_lifted": "the house's limit of {kind} per {period} lifted: {reason}",
+    "limits.raise_requested": "a higher limit of {kind} per {period} asked for, from {effective_at}",
+    "limits.raise_attested": "what a higher limit of {kind} needs was seen: {need}",
+    "limits.raise_confirmed": "the higher limit of {kind} per {period} confirmed",
+    "limits.raise_withdrawn": "the higher limit of {kind} per {period} not wanted any more",
+    "limits.headroom_consumed": "counted against the deposit limits of {day}",
+    "limits.headroom_released": "given back to the deposit limits of {day}",
+    "limits.withdrawal_counted": "net deposits of {day} are less by what was paid out",
+    "limits.withdrawal_uncounted": "net deposits of {day} are more by what came back",
+    "limits.deposit_refused": "deposit refused: {code}",
     "transaction.deposit_requested": "deposit requested from {provider} {reference}",
     "transaction.deposit_settled": "deposit settled",
-    "transaction.deposit_failed": "deposit failed: {reason}",
+    "transaction.deposit_failed": "deposit failed",
     "transaction.deposit_authorised": "deposit authorised {reference}",
     "transaction.deposit_expired": "deposit expired",
     "transaction.deposit_settled_for": "deposit settled for another amount",
-    "transaction.deposit_disputed": "deposit disputed, {reference}: {reason}",
+    "transaction.deposit_disputed": "deposit disputed, {reference}",
     "transaction.dispute_won": "dispute won",
     "transaction.dispute_lost": "dispute lost: charged back",
     "transaction.deposit_refunded": "deposit refunded",
@@ -67,17 +75,32 @@ WORDS: Mapping[str, str] = {
     "transaction.withdrawal_approved": "withdrawal approved",
     "transaction.withdrawal_sent": "withdrawal sent {reference}",
     "transaction.withdrawal_settled": "withdrawal paid",
-    "transaction.withdrawal_rejected": "withdrawal rejected: {reason}",
+    "transaction.withdrawal_rejected": "withdrawal rejected",
     "transaction.withdrawal_cancelled": "withdrawal cancelled",
     "transaction.withdrawal_expired": "withdrawal expired",
-    "transaction.withdrawal_returned": "withdrawal returned: {reason}",
+    "transaction.withdrawal_returned": "withdrawal returned",
     "transaction.provider_refused": "the provider said {verb} ({reference}), which was refused: {code}",
-    "transaction.intervened": "by hand, {kind}: {reason}",
+    "transaction.intervened": "by hand, {kind}",
     "wallet.credited": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
     "wallet.reserved": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
     "wallet.released": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
     "wallet.debited": "{transfer[code]}: {transfer[source]} → {transfer[target]}",
     "wallet.moved": "{movements[0][code]}: {movements[0][source]} → {movements[0][target]}",
+    "wallet.bonus_forfeited": "bonus money forfeited",
+    "wallet.staked": "bet at {played[provider]}, {played[game]} {played[round]} ({reference})",
+    "wallet.won": "{kind} at {played[provider]}, {played[game]} {played[round]} ({reference})",
+    "wallet.rolled_back": "bet {bet} given back at {played[provider]} ({reference})",
+    "wallet.round_closed": "round closed at {played[provider]}, {played[game]} {played[round]}",
+    "wallet.stake_refused": "bet refused at {played[provider]}, {played[game]} ({reference}): {code}",
+    "wallet.game_refused": "{played[provider]} said {verb} ({reference}), which was refused: {code}",
+    "bet.claimed": "what was given back counts as taken",
+    "round.voided": "stakes of the round {played[round]} at {played[provider]} given back by {operator}: {bets}",
+    "play.session_launched": "let into {game} at {provider}, {kind}",
+    "play.session_opened": "session opened",
+    "play.session_prolonged": "session goes on until {ends_at}",
+    "play.session_ended": "session ended: {reason}",
+    "play.reality_checked": "told how long they have played",
+    "play.check_interval_set": "wants to be told every {minutes} minutes",
     "ticket.opened": "ticket opened by {by}, {channel}, {priority}",
     "ticket.assigned": "ticket given to {to}",
     "ticket.answered": "ticket answered",
@@ -87,14 +110,29 @@ WORDS: Mapping[str, str] = {
     "ticket.reopened": "ticket reopened: {reason}",
     "ticket.first_response_missed": "ticket's first answer did not come in time",
     "ticket.resolution_missed": "ticket's end did not come in time",
+    "transaction.instrument_shared": "the card or account was named by others before: {players}",
+    "notice.raised": "notice: {rule} {rule_version}, {severity}",
+    "notice.acknowledged": "notice seen",
+    "notice.assigned": "notice given to {to}",
+    "notice.linked": "notice linked with {to}",
+    "notice.released": "what the notice had stopped for a time is possible again",
+    "notice.closed": "notice closed: {outcome}",
+    "contact.opened": "to be contacted because of {reason}, until {due_at}",
+    "contact.attempted": "not reached: {channel}",
+    "contact.made": "spoken with: {channel}, {outcome}",
+    "contact.followed_up": "followed up: {outcome}",
+    "contact.unanswered": "not reached in time: suspended",
+    "suppression.begun": "{rule} raises no notices until {until}: {reason}",
+    "suppression.ended": "{rule} raises notices again: {reason}",
+    "suppression.withheld": "{rule} {rule_version} found something, and raised no notice ({by})",
     "adjustment.made": "{direction} of {account} by {operator}: {reason_code} {ticket}",
     "approval.requested": "asked for approval: {path}, until {expires_at}",
     "approval.approved": "approved",
-    "approval.rejected": "not approved: {reason}",
+    "approval.rejected": "not approved",
     "approval.expired": "not approved in time",
     "payout.ordered": "payout ordered from {provider}",
     "payout.accepted": "payout accepted: {reference}",
-    "payout.declined": "payout declined: {reason}",
+    "payout.declined": "payout declined",
     "payout.dropped": "payout not asked for any more",
     "payout.disputed": "payout accepted although the withdrawal had ended: {reference}",
     "keys.disclosed": "keys disclosed to {recipient}: {reason}",
@@ -185,11 +223,12 @@ def amount(minor: int, currency: str) -> str:
 
 
 def _listed(data: dict[str, Any]) -> dict[str, Any]:
-    """Lists of words as people write them."""
-    return {
+    """Lists of words as people write them; where somebody has played may leave out the rest."""
+    listed = {
         name: ", ".join(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else value
         for name, value in data.items()
     }
+    return listed | {"played": _Missing(data["played"])} if isinstance(data.get("played"), dict) else listed
 
 
 class _Missing(dict[str, Any]):
@@ -206,7 +245,7 @@ def _money(data: Any) -> tuple[Money | None, dict[str, int] | None]:
     )
     try:
         money = _together(movements) if movements else None if given is None else msgspec.convert(given, Money)
-        held = data["accounts"] if movements else data["balance"] if transfer is not None else None
+        held = data["balance"] if transfer is not None else data.get("accounts")
         balance = None if held is None else msgspec.convert(held, dict[str, int])
     except (msgspec.ValidationError, KeyError):
         return None, None

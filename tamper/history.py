@@ -69,7 +69,7 @@ class History:
         stream = players.stream(player_id)
         registered = players.Registered(
             brand=self._random.choice(("lucky", "royal")),
-            country=self._random.choice(("DE", "SE", "ES")),
+            country=self._random.choice(("AT", "FR", "PT")),
             currency="EUR",
             key=players.DataKey(key, self._random.randbytes(32).hex()),
             name=sealed[0],
@@ -83,7 +83,11 @@ class History:
         of_limits = limits.stream(player_id)
         money = Money(self._random.randrange(50_000, 500_000, 5_000), "EUR")
         decided = limits.set_deposit_limit(
-            self._state(of_limits), self._state(players.stream(player_id)), period=limits.Period.DAY, limit=money
+            self._state(of_limits),
+            self._state(players.stream(player_id)),
+            period=limits.Period.DAY,
+            limit=money,
+            at=self._now,
         )
         return [(of_limits, event) for event in decided]
 

@@ -19,10 +19,9 @@ import msgspec
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from commands.decider import state_schema
 from domain.catalog import AGGREGATES, aggregate_of
 from eventstore import signer
-from eventstore.log import Command, Snapshot
+from eventstore.log import Command, Snapshot, state_schema
 from eventstore.note import with_signatures
 from eventstore.record import Codec, Entry, decode_body
 from eventstore.tree import consistency

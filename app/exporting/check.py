@@ -1,5 +1,5 @@
 """Check this export with Python 3.8 alone: hashes, chain, versions; add up its wallets. Signatures: see HOWTO.txt."""
-import base64, collections, hashlib, json, pathlib, sys
+import base64, collections, hashlib, itertools, json, pathlib, sys
 
 def sha(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
@@ -45,8 +45,8 @@ def check(log, totals):
             sys.exit(f"NOT INTACT: position {at} of {origin} breaks the chain, its stream, or its proof")
         versions[stream] = body["version"]
         leaves.append(leaf)
-        data = body["data"] if body["type"].startswith("wallet.") else {"movements": []}
-        for moved, sign, account in ((m, n, a) for m in data.get("movements", [data.get("transfer")]) for n, a in SIDES):
+        data = body["data"] if body["type"].startswith("wallet.") else {}
+        for moved, (sign, account) in itertools.product(data.get("movements") or filter(None, [data.get("transfer")]), SIDES):
             totals[stream, moved[account], moved["money"]["currency"]] += sign * moved["money"]["amount"]
     if not proved or (tiled and root != root_of(0, size, first, last, iter(leaves), lambda *of: in_tile(log, *of))):
         sys.exit(f"NOT INTACT: the entries of {origin} do not lead to its checkpoint")

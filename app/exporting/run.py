@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -30,6 +31,7 @@ from verifier.policy import PolicyError, parse_policy
 from verifier.tiles import NOTHING_THERE, TileError, TileReader
 
 PROGRESS_EVERY = 4096  # entries
+_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 RESERVED = frozenset({"events"})  # names beside those of logs
 
 Progress = Callable[[str, int, int], None]
@@ -43,8 +45,8 @@ def export(asked: Asked, out: Path, token: str, progress: Progress, workers: int
     `asked.target` may hold a password, which is written nowhere. Raises ExportStopped, NotIntact, CouldNotCheck.
     """
     selection.check(asked.player, asked.jurisdiction, asked.types)
-    if asked.disclose_to is not None and not asked.reason:
-        raise ExportStopped("keys are disclosed for a reason: give --reason")
+    if asked.disclose_to is not None and not _WORD.fullmatch(asked.reason or ""):
+        raise ExportStopped("keys are disclosed for a reason: give --reason, a word such as order-17-26")
     with target.opened(asked.target, token) as source, _told(asked.target), plan.locked(out):
         if asked.disclose_to is not None and not source.is_url:
             raise ExportStopped("keys are disclosed by a region: give its URL instead of a DSN")

@@ -111,7 +111,8 @@ def _facts(account: Account, found: Replayed) -> Iterable[tuple[str, str]]:
     if (limits := account.limits) != Limits():
         daily = limits.daily_deposit
         said = f"{amount(daily.amount, daily.currency)} a day" if daily else "none"
-        yield "deposit limit", f"{said}; used {amount(limits.used, player.currency)} on {limits.day.isoformat()}"
+        used = limits.deposited
+        yield "deposit limit", f"{said}; used {amount(used.of_day, player.currency)} on {used.day.isoformat()}"
     statuses: dict[str, list[str]] = {
         "transactions": [each.status for each in account.transactions.values()],
         "tickets": [each.status for each in account.tickets.values()],

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import psycopg
@@ -21,7 +21,7 @@ import psycopg
 from bench.peers import Load
 from bench.peers.cuts import FIRST_LIMIT
 from domain.kernel import Event, Money, instant, partition_of, suffix, uuid7, uuid7_texts
-from domain.limits import DepositLimitSet, Period
+from domain.limits import Kind, LimitSet, Period
 from domain.players import DataKey, Registered
 from eventstore.record import Body, CommandPart, encode_body, leaf_hash
 
@@ -30,6 +30,9 @@ STEP_US = 1
 _CHUNK = 250_000
 _COLUMNS = "log, position, recorded, leaf, body, version, partition, command_id, stream, type"
 _TYPES = ["int2", "int8", "int8", "bytea", "bytea", "int8", "int2", "uuid", "text", "text"]
+
+
+Row: TypeAlias = tuple[object, ...]
 
 
 class End(NamedTuple):
@@ -59,10 +62,15 @@ def players(load: Load, partitions: Sequence[int], registered_us: int) -> list[s
 
 def fill(dsn: str, table: str, end: End, suffixes: Sequence[str], load: Load) -> None:
     """Continue the log that ends at `end`. For the tables' owner or an administrator: services cannot COPY into a log."""
-    rows = _rows(end, suffixes, load)
-    left = load.players * (load.events + 1)
+    copy_in(
+        dsn, table, chained(end, lambda recorded: _facts(suffixes, load, recorded)), load.players * (load.events + 1)
+    )
+
+
+def copy_in(dsn: str, table: str, rows: Iterator[Row], count: int) -> None:
+    """So many rows."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        while left > 0:
+        for _ in range(0, count, _CHUNK):
             with (
                 connection.cursor() as cursor,
                 cursor.copy(f"COPY {table} ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy,
@@ -70,38 +78,42 @@ def fill(dsn: str, table: str, end: End, suffixes: Sequence[str], load: Load) ->
                 copy.set_types(_TYPES)
                 for row in islice(rows, _CHUNK):
                     copy.write_row(row)
-            left -= _CHUNK
         connection.execute(f"VACUUM (ANALYZE) {table}")
 
 
-def _rows(end: End, suffixes: Sequence[str], load: Load) -> Iterator[tuple[object, ...]]:
+def chained(end: End, facts: Callable[[int], Iterator[Made]]) -> Iterator[Row]:
+    """The rows of what `facts(recorded)` gives, the first of which is recorded STEP_US after `recorded`, in their chain."""
     log, position, recorded, leaf = end
+    for body, command, raw in facts(recorded):
+        position += 1
+        recorded += STEP_US
+        leaf = leaf_hash(leaf, position, recorded, raw)
+        yield (
+            log, position, recorded, leaf, raw, body.version, body.partition, uuid.UUID(bytes=command), body.stream, body.type,
+        )  # fmt: skip
+
+
+def _facts(suffixes: Sequence[str], load: Load, recorded: int) -> Iterator[Made]:
     for version in range(load.events + 1):
         for each in suffixes:
-            position += 1
             recorded += STEP_US
-            body, command, raw = cut(each, version, recorded) if version else registration(each, recorded)
-            leaf = leaf_hash(leaf, position, recorded, raw)
-            yield (
-                log, position, recorded, leaf, raw, body.version, body.partition, uuid.UUID(bytes=command), body.stream,
-                body.type,
-            )  # fmt: skip
+            yield cut(each, version, recorded) if version else registration(each, recorded)
 
 
 def registration(player: str, at_us: int) -> Made:
-    made = uuid7(instant(at_us), os.urandom(10))
-    (key,) = uuid7_texts(instant(at_us), made[6:])
-    fact = Registered(brand="main", country="DE", currency="EUR", key=DataKey(key, hashlib.sha256(made).hexdigest()))
-    return _made(f"player-{player}", 1, fact, made, at_us)
+    command = uuid7(instant(at_us), os.urandom(10))
+    (key,) = uuid7_texts(instant(at_us), command[6:])
+    fact = Registered(brand="main", country="DE", currency="EUR", key=DataKey(key, hashlib.sha256(command).hexdigest()))
+    return made(f"player-{player}", 1, fact, command, at_us)
 
 
 def cut(player: str, version: int, at_us: int) -> Made:
     """The `version`th event of a player's limits."""
-    fact = DepositLimitSet(Period.DAY, Money(FIRST_LIMIT - version, "EUR"))
-    return _made(f"limits-{player}", version, fact, uuid7(instant(at_us), os.urandom(10)), at_us)
+    fact = LimitSet(kind=Kind.DEPOSIT, period=Period.DAY, money=Money(FIRST_LIMIT - version, "EUR"))
+    return made(f"limits-{player}", version, fact, uuid7(instant(at_us), os.urandom(10)), at_us)
 
 
-def _made(stream: str, version: int, fact: Event, command: bytes, at_us: int) -> Made:
+def made(stream: str, version: int, fact: Event, command: bytes, at_us: int) -> Made:
     (id_,) = uuid7_texts(instant(at_us), os.urandom(10))
     body = Body(
         stream=stream,

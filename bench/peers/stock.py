@@ -57,16 +57,16 @@ class Stock:
     @asynccontextmanager
     async def open(self, servers: Servers, load: Load) -> AsyncIterator[Clock]:
         dsn = servers.database("stock_tuned" if self._tuned else "stock_default")
-        application = await asyncio.to_thread(_application, dsn, tuned=self._tuned)
+        made = await asyncio.to_thread(application, dsn, tuned=self._tuned)
         players = [uuid.uuid4() for _ in range(load.players)]
-        await asyncio.to_thread(_fill, application, dsn, players, load.events)
+        await asyncio.to_thread(_fill, made, dsn, players, load.events)
         try:
-            yield lambda seconds: asyncio.to_thread(_round, application, players, seconds)
+            yield lambda seconds: asyncio.to_thread(_round, made, players, seconds)
         finally:
-            application.close()
+            made.close()
 
 
-def _application(dsn: str, *, tuned: bool) -> Application[Any]:
+def application(dsn: str, *, tuned: bool) -> Application[Any]:
     known = psycopg.conninfo.conninfo_to_dict(dsn)
     env = {
         "PERSISTENCE_MODULE": "eventsourcing.postgres",

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from commands.edge import Endpoint
+from commands.edge import Endpoint, Nothing
 from commands.sealing import KeyNotHeld
 from commands.transactions import deposits, withdrawals
-from commands.transactions.either import ExpirePayment, MoreThanAsked, SettlePayment, expire, settle
+from commands.transactions.either import MoreThanAsked, SettlePayment, expire, settle
 from commands.transactions.telling import AMOUNTS, ByHand, Payment, endpoint
 from commands.transactions.withdrawals import ReturnWithdrawal, SendWithdrawal, return_, send
-from domain.errors import GateClosed, LimitExceeded, NotFound, PlayerBlocked, PlayerNotActive
+from domain.errors import (
+    GateClosed,
+    LimitExceeded,
+    LimitRequired,
+    NotFound,
+    PlayerBlocked,
+    PlayerNotActive,
+    UnderReview,
+)
 from domain.payouts import UnderWay
+from domain.protection import REFUSALS, ActionIsBlocked
 from domain.transactions import (
     AmountDiffers,
     AmountOutOfRange,
@@ -23,21 +32,21 @@ from domain.transactions import (
 )
 from domain.wallets import InsufficientFunds
 
-_ASKING = (NotFound, PlayerBlocked, *AMOUNTS, AmountOutOfRange)
+_ASKING = (NotFound, PlayerBlocked, UnderReview, *AMOUNTS, AmountOutOfRange)
 
 ENDPOINTS = (
     Endpoint(
         "/v1/players/{player_id}/deposits", deposits.request, deposits.RequestDeposit, Payment, 201,
-        (*_ASKING, PlayerNotActive, GateClosed, LimitExceeded),
+        (*_ASKING, PlayerNotActive, GateClosed, LimitRequired, LimitExceeded, *REFUSALS.values()),
     ),
     Endpoint(
         "/v1/players/{player_id}/withdrawals", withdrawals.request, withdrawals.RequestWithdrawal, Payment, 201,
-        (*_ASKING, InsufficientFunds, KeyNotHeld),
+        (*_ASKING, InsufficientFunds, KeyNotHeld, ActionIsBlocked),
     ),
     endpoint("authorise", deposits.authorise, deposits.AuthoriseDeposit),
     endpoint("settle", settle, SettlePayment, *AMOUNTS, AmountDiffers, NotApproved, MoreThanAsked),
     endpoint("fail", deposits.fail, deposits.FailDeposit),
-    endpoint("expire", expire, ExpirePayment, NotDue),
+    endpoint("expire", expire, Nothing, NotDue),
     endpoint("dispute", deposits.dispute, deposits.DisputeDeposit, NotSettled, DisputeOpen),
     endpoint("dispute/win", deposits.win, deposits.WinDispute, NotDisputed),
     endpoint(
@@ -47,9 +56,9 @@ ENDPOINTS = (
         "refund", deposits.refund, deposits.RefundDeposit,
         *AMOUNTS, AmountDiffers, NotSettled, DisputeOpen, RefundExceeds, InsufficientFunds,
     ),
-    endpoint("approve", withdrawals.approve, ByHand, PlayerBlocked, GateClosed),
+    endpoint("approve", withdrawals.approve, ByHand, PlayerBlocked, UnderReview, GateClosed),
     endpoint("reject", withdrawals.reject, withdrawals.RejectWithdrawal),
-    endpoint("cancel", withdrawals.cancel, withdrawals.CancelWithdrawal),
+    endpoint("cancel", withdrawals.cancel, Nothing),
     endpoint("send", send, SendWithdrawal, NotApproved, SentAlready),
     endpoint("return", return_, ReturnWithdrawal, NotApproved, NotSettled, UnderWay),
 )  # fmt: skip
@@ -57,7 +66,6 @@ ENDPOINTS = (
 __all__ = [
     "ENDPOINTS",
     "ByHand",
-    "ExpirePayment",
     "MoreThanAsked",
     "Payment",
     "ReturnWithdrawal",

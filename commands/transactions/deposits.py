@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
 
 from access.policy import Action
 from commands.edge import Amount, Edge, Occurred, Word, money, occurred
-from commands.plan import Plan
-from commands.transactions.telling import ByHand, Reference, WithReason, answer, its_limits, its_wallet, telling
+from commands.instruments import naming
+from commands.plan import Fact, Plan, RefusedFact
+from commands.protection import guarded
+from commands.transactions.telling import (
+    ByHand,
+    Payment,
+    Reference,
+    WithReason,
+    answer,
+    its_limits,
+    its_wallet,
+    telling,
+)
 from domain import kyc, limits, players, transactions, wallets
-from domain.kernel import PlayerId, TransactionId
+from domain.errors import LimitExceeded, LimitRequired, UnderReview
+from domain.kernel import Event, Money, PlayerId, TransactionId
+from domain.protection import Stop
+
+Instrument = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=500,
+        description="The card or account that pays. Not kept, but for a keyed fingerprint by which others who name it are found.",
+    ),
+]
 
 
 class RequestDeposit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,6 +46,7 @@ class RequestDeposit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provider: Word
     reference: Annotated[str, msgspec.Meta(max_length=200)] = ""
     occurred: Occurred | None = None
+    instrument: Instrument | None = None
 
 
 class AuthoriseDeposit(ByHand, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +87,8 @@ class RefundDeposit(ByHand, frozen=True, forbid_unknown_fields=True):
 
 def request(player_id: str, command: RequestDeposit, edge: Edge) -> Plan:
     """Request a deposit. Raises NotFound, PlayerBlocked, PlayerNotActive, CurrencyMismatch, AmountOutOfRange, GateClosed
-    (action, level, reason), LimitExceeded (used, remaining, frees_at).
+    (action, level, reason), LimitRequired, LimitExceeded (used, remaining, frees_at), UnderReview, PlayerExcluded (until), PlayerTimedOut (until),
+    ActionIsBlocked, RegisterUnanswered. What limits and protection refuse is recorded.
     """
     id_ = PlayerId(player_id)
     player = players.stream(id_)
@@ -89,17 +114,34 @@ def request(player_id: str, command: RequestDeposit, edge: Edge) -> Plan:
             answer=answer,
             occurred=happened,
         )
-    return Plan(
+    plan = Plan(
         edge.context,
         require=(Action.DEPOSIT_REQUEST,),
         writes={"transaction": transaction, "limits": limits.stream(id_)},
         reads={"player": player, "kyc": kyc.stream(id_), "wallet": wallets.stream(id_)},
         fresh=frozenset({"transaction"}),
-        decision=lambda at, transaction, limits, player, kyc, wallet: transactions.request_deposit(
-            transaction, player, kyc, limits, wallet, transaction_id=transaction_id, requested=requested, at=at
+        decision=lambda at, **states: _or_refused(
+            requested.money,
+            lambda: transactions.request_deposit(**states, transaction_id=transaction_id, requested=requested, at=at),
         ),
-        answer=answer,
+        answer=_answer,
     )
+    return guarded(naming(plan, id_, command.instrument), id_, Stop.DEPOSIT)
+
+
+def _or_refused(money: Money, decision: Callable[[], Sequence[Event]]) -> Sequence[Event] | RefusedFact:
+    """What is decided; a refusal by a limit is one that a regulator must see."""
+    try:
+        return decision()
+    except (LimitExceeded, LimitRequired, UnderReview) as error:
+        return RefusedFact(error, [limits.deposit_refused(money, error)])
+
+
+def _answer(facts: Sequence[Fact]) -> Payment:
+    match facts:
+        case [Fact(_, limits.DepositRefused() as refused)]:
+            raise limits.refused_by(refused)
+    return answer(facts)
 
 
 def authorise(transaction_id: str, command: AuthoriseDeposit, edge: Edge) -> Plan:

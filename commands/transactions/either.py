@@ -6,26 +6,23 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from access.policy import Action
-from commands.edge import Amount, Edge, money
+from commands.edge import Amount, Edge, Nothing, money
 from commands.plan import Plan
-from commands.transactions.telling import ByHand, its_limits, its_wallet, telling
-from domain import limits, transactions, wallets
+from commands.transactions.telling import ByHand, its_limits, its_wallet, its_windows, telling
+from domain import transactions, wallets
 from domain.errors import Forbidden
 from domain.kernel import AnyStream, Event, Money, TransactionId
+from domain.limits import Limits
+from domain.players import Player
 from domain.transactions import Kind, Transaction
+from policies.limits import LocalDay
 
 
 class SettlePayment(ByHand, frozen=True, forbid_unknown_fields=True):
     """`amount`: of the money that has arrived or was paid out, if that may be another than was asked for."""
 
     amount: Amount | None = None
-
-
-class ExpirePayment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing to say: its time is over."""
 
 
 class MoreThanAsked(Forbidden):
@@ -42,16 +39,22 @@ def settle(transaction_id: str, command: SettlePayment, edge: Edge) -> Plan:
     id_ = TransactionId(transaction_id)
     moved = money(command.amount, "/amount") if command.amount else None
 
-    def follow(transaction: Transaction) -> Mapping[str, AnyStream[Any]]:
+    def follow(transaction: Transaction, **_states: Any) -> Mapping[str, AnyStream[Any]]:
         wallet = its_wallet(transaction)
-        if transaction.kind is Kind.WITHDRAWAL or not transactions.touches_headroom(transaction, moved):
-            return wallet
-        return {**wallet, "limits": limits.stream(transaction.player)}
+        counts = transaction.kind is Kind.WITHDRAWAL or transactions.touches_headroom(transaction, moved)
+        return {**wallet, **its_windows(transaction)} if counts else wallet
 
-    def decision(_at: datetime, transaction: Transaction, wallet: wallets.Wallet, **_: object) -> Sequence[Event]:
+    def decision(
+        at: datetime,
+        transaction: Transaction,
+        wallet: wallets.Wallet,
+        limits: Limits | None = None,
+        player: Player | None = None,
+    ) -> Sequence[Event]:
+        day = limits.day_at(player, at) if limits and player else LocalDay(at.date(), 0)
         if transaction.kind is Kind.WITHDRAWAL:
-            return transactions.settle_withdrawal(transaction, wallet, transaction_id=id_, money=moved)
-        settled = transactions.settle_deposit(transaction, wallet, transaction_id=id_, money=moved)
+            return transactions.settle_withdrawal(transaction, wallet, transaction_id=id_, money=moved, counted_on=day)
+        settled = transactions.settle_deposit(transaction, wallet, transaction_id=id_, money=moved, counted_on=day)
         if settled and edge.context.principal.human:
             _refuse_more(transaction, moved)
         return settled
@@ -66,11 +69,11 @@ def _refuse_more(transaction: Transaction, moved: Money | None) -> None:
         raise MoreThanAsked(asked=transaction.money)
 
 
-def expire(transaction_id: str, _command: ExpirePayment, edge: Edge) -> Plan:
+def expire(transaction_id: str, _command: Nothing, edge: Edge) -> Plan:
     """A payment's time is over: headroom, or what was reserved, is given back. Raises NotFound, TransactionClosed, NotDue."""
     id_ = TransactionId(transaction_id)
 
-    def follow(transaction: Transaction) -> Mapping[str, AnyStream[Any]]:
+    def follow(transaction: Transaction, **_states: Any) -> Mapping[str, AnyStream[Any]]:
         return its_wallet(transaction) if transaction.kind is Kind.WITHDRAWAL else its_limits(transaction)
 
     def decision(at: datetime, transaction: Transaction, **further: Any) -> Sequence[Event]:

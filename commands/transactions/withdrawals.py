@@ -9,11 +9,16 @@ from typing import Any
 import msgspec
 
 from access.policy import Action
-from commands.edge import Amount, Edge, PersonalText, Word, money
+from commands.edge import Amount, Edge, Nothing, PersonalText, Word, money
+from commands.instruments import naming
 from commands.plan import Plan
-from commands.transactions.telling import ByHand, Reference, WithReason, answer, its_wallet, telling
+from commands.protection import guarded
+from commands.transactions.telling import ByHand, Reference, WithReason, answer, its_wallet, its_windows, telling
 from domain import kyc, payouts, players, transactions, wallets
 from domain.kernel import AnyStream, Event, PlayerId, TransactionId
+from domain.limits import Limits
+from domain.players import Player
+from domain.protection import Stop
 from domain.transactions import Transaction
 
 
@@ -23,10 +28,6 @@ class RequestWithdrawal(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     amount: Amount
     provider: Word
     instrument: PersonalText | None = None
-
-
-class CancelWithdrawal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing to say: the player wants to keep the money."""
 
 
 class RejectWithdrawal(WithReason, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +46,8 @@ class ReturnWithdrawal(WithReason, frozen=True, forbid_unknown_fields=True):
 
 def request(player_id: str, command: RequestWithdrawal, edge: Edge) -> Plan:
     """Request a withdrawal: the money is reserved. It is approved at once, or under review for the `reasons`. Raises NotFound,
-    PlayerBlocked, CurrencyMismatch, AmountOutOfRange, InsufficientFunds.
+    PlayerBlocked, CurrencyMismatch, AmountOutOfRange, InsufficientFunds, ActionIsBlocked. Nothing else that protects the player
+    holds their money.
     """
     id_, player = PlayerId(player_id), players.stream(PlayerId(player_id))
     transaction_id = TransactionId("transaction_" + edge.new_child(player.partition))
@@ -63,7 +65,7 @@ def request(player_id: str, command: RequestWithdrawal, edge: Edge) -> Plan:
             transaction, transaction_id=transaction_id, requested=requested, at=at, **states
         )
 
-    return Plan(
+    plan = Plan(
         edge.context,
         require=(Action.WITHDRAWAL_REQUEST,),
         writes={"transaction": transactions.stream(transaction_id), "wallet": wallets.stream(id_)},
@@ -73,9 +75,10 @@ def request(player_id: str, command: RequestWithdrawal, edge: Edge) -> Plan:
         answer=answer,
         key=(lambda player, **_: (player.key, player.commitment)) if command.instrument else None,
     )
+    return guarded(naming(plan, id_, command.instrument), id_, Stop.WITHDRAW)
 
 
-def cancel(transaction_id: str, _command: CancelWithdrawal, edge: Edge) -> Plan:
+def cancel(transaction_id: str, _command: Nothing, edge: Edge) -> Plan:
     """Cancel a withdrawal that is not sent yet. Raises NotFound, WrongKind, TransactionClosed."""
     return telling(
         transaction_id, edge, Action.WITHDRAWAL_CANCEL,
@@ -94,7 +97,7 @@ def approve(transaction_id: str, command: ByHand, edge: Edge) -> Plan:
     TransactionClosed.
     """
 
-    def follow(transaction: Transaction) -> Mapping[str, AnyStream[Any]]:
+    def follow(transaction: Transaction, **_states: Any) -> Mapping[str, AnyStream[Any]]:
         whose = transactions.owner(transaction)
         return {"player": players.stream(whose), "kyc": kyc.stream(whose), "wallet": wallets.stream(whose)}
 
@@ -138,8 +141,16 @@ def return_(transaction_id: str, command: ReturnWithdrawal, edge: Edge) -> Plan:
     """
     by_provider = not edge.context.principal.human
 
+    def follow(transaction: Transaction, **_states: Any) -> Mapping[str, AnyStream[Any]]:
+        return {**its_wallet(transaction), **its_windows(transaction)}
+
     def decision(
-        _at: datetime, transaction: Transaction, wallet: wallets.Wallet, payout: payouts.Payout
+        at: datetime,
+        transaction: Transaction,
+        wallet: wallets.Wallet,
+        payout: payouts.Payout,
+        limits: Limits,
+        player: Player,
     ) -> Sequence[Event]:
         if not by_provider:
             payouts.require_answered(payout)
@@ -149,9 +160,10 @@ def return_(transaction_id: str, command: ReturnWithdrawal, edge: Edge) -> Plan:
             transaction_id=TransactionId(transaction_id),
             reason=command.reason,
             by_provider=by_provider,
+            counted_on=limits.day_at(player, at),
         )
 
     return telling(
         transaction_id, edge, Action.WITHDRAWAL_SETTLE, decision,
-        command=command, reads={"payout": payouts.stream(TransactionId(transaction_id))}, follow=its_wallet,
+        command=command, reads={"payout": payouts.stream(TransactionId(transaction_id))}, follow=follow,
     )  # fmt: skip

@@ -40,6 +40,7 @@ from domain.transactions.payment import (
     DepositSettledFor,
     DisputeLost,
     DisputeWon,
+    InstrumentShared,
     Intervened,
     Kind,
     NotDue,
@@ -61,6 +62,7 @@ from domain.transactions.payment import (
     by_hand,
     evolve,
     owner,
+    shared,
     stream,
 )
 from domain.transactions.withdrawals import (
@@ -93,6 +95,7 @@ __all__ = [
     "DisputeLost",
     "DisputeOpen",
     "DisputeWon",
+    "InstrumentShared",
     "Intervened",
     "Kind",
     "NotApproved",
@@ -136,6 +139,7 @@ __all__ = [
     "send_withdrawal",
     "settle_deposit",
     "settle_withdrawal",
+    "shared",
     "stream",
     "touches_headroom",
     "win_dispute",

@@ -11,7 +11,9 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime
+
+import msgspec
 
 from domain.errors import Conflict, CurrencyMismatch, InvalidAmount, TransactionClosed
 from domain.kernel import Money, TransactionId
@@ -19,6 +21,7 @@ from domain.kyc import Kyc
 from domain.limits import HeadroomConsumed, HeadroomReleased, Limits, LimitsEvent
 from domain.players import Player
 from domain.transactions.payment import (
+    NEXT,
     AmountDiffers,
     DepositAuthorised,
     DepositDisputed,
@@ -42,11 +45,11 @@ from domain.transactions.payment import (
 )
 from domain.wallets import CASH, DEPOSIT, HISTORY, Credited, InsufficientFunds, Transfer, Wallet, WalletEvent
 from policies import gates, payments
+from policies.limits import LocalDay
 
 _OPEN = frozenset({Status.REQUESTED, Status.AUTHORISED})
 _GIVEN_UP = frozenset({Status.FAILED, Status.EXPIRED})
 _KEPT = frozenset({Status.SETTLED, Status.REFUNDED, Status.WON})
-_NEXT = timedelta(microseconds=1)  # between the events of a command, as the log records them
 
 
 class NotDisputed(Conflict):
@@ -83,7 +86,8 @@ def request_deposit(
 ) -> list[TransactionEvent | LimitsEvent]:
     """Ask a provider for money.
 
-    Raises NotFound, PlayerBlocked, PlayerNotActive, CurrencyMismatch, AmountOutOfRange, GateClosed, LimitExceeded.
+    Raises NotFound, PlayerBlocked, PlayerNotActive, CurrencyMismatch, AmountOutOfRange, GateClosed, LimitRequired,
+    LimitExceeded, UnderReview.
     """
     money = requested.money
     _refuse(transaction, player, money)
@@ -91,8 +95,12 @@ def request_deposit(
     refuse_range(money, terms.deposit_min, terms.deposit_max)
     before = _so_far(limits, wallet, money.currency)
     kyc.require(player, gates.Action.DEPOSIT, deposited=before + money.amount, at=at)
-    limits.refuse_excess(money, at)
-    return [requested, HeadroomConsumed(transaction=transaction_id, money=money)]
+    limits.refuse_deposit(money, player=player, at=at)
+    day, offset = limits.day_at(player, at)
+    return [
+        msgspec.structs.replace(requested, day=day, utc_offset=offset),
+        HeadroomConsumed(transaction_id, money, day, offset),
+    ]
 
 
 def record_deposit(
@@ -122,9 +130,16 @@ def authorise_deposit(transaction: Transaction, *, reference: str) -> list[Trans
 
 
 def settle_deposit(
-    transaction: Transaction, wallet: Wallet, *, transaction_id: TransactionId, money: Money | None = None
+    transaction: Transaction,
+    wallet: Wallet,
+    *,
+    transaction_id: TransactionId,
+    money: Money | None = None,
+    counted_on: LocalDay | None = None,
 ) -> list[TransactionEvent | WalletEvent | LimitsEvent]:
     """The money has arrived: book it, `money` if that is another amount than asked for. Never refused by a limit or a block.
+
+    `counted_on`: the day with which what was not counted yet counts, where it touches headroom.
 
     Raises NotFound, WrongKind, CurrencyMismatch, AmountDiffers.
     """
@@ -135,7 +150,7 @@ def settle_deposit(
     arrived = money or transaction.money
     ended = DepositSettled() if arrived == transaction.money else DepositSettledFor(arrived)
     credited = _credit(wallet, transaction.provider, arrived, transaction_id)
-    return [ended, *credited, *_headroom(transaction, transaction_id, arrived)]
+    return [ended, *credited, *_headroom(transaction, transaction_id, arrived, counted_on)]
 
 
 def touches_headroom(transaction: Transaction, money: Money | None) -> bool:
@@ -319,17 +334,24 @@ def _take_back(
     return [wallet.charged_back(code=code, target=target, money=money, transaction=transaction_id)]
 
 
-def _headroom(transaction: Transaction, transaction_id: TransactionId, arrived: Money) -> Sequence[LimitsEvent]:
+def _headroom(
+    transaction: Transaction, transaction_id: TransactionId, arrived: Money, counted_on: LocalDay | None
+) -> Sequence[LimitsEvent]:
     """So that what counts against the limits is what has arrived: after a failure all of it, otherwise the difference."""
     counted = 0 if transaction.status in _GIVEN_UP else transaction.money.amount
     more = arrived.amount - counted
     if more > 0:
-        return [HeadroomConsumed(transaction=transaction_id, money=Money(more, arrived.currency))]
+        money = Money(more, arrived.currency)
+        return [HeadroomConsumed(transaction_id, money, *(counted_on or (_day_of(transaction),)))]
     if more < 0:
         return [_released(transaction, transaction_id, Money(-more, arrived.currency))]
     return []
 
 
 def _released(transaction: Transaction, transaction_id: TransactionId, money: Money) -> HeadroomReleased:
-    consumed_at = transaction.requested_at + _NEXT  # perhaps on the next day
-    return HeadroomReleased(transaction=transaction_id, money=money, day=consumed_at.date())
+    counted_at = transaction.requested_at + NEXT  # perhaps in the next hour
+    return HeadroomReleased(transaction_id, money, _day_of(transaction), counted_at)
+
+
+def _day_of(transaction: Transaction) -> date:
+    return transaction.day or transaction.requested_at.date()

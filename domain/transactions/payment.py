@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -29,21 +29,33 @@ from domain.kernel import (
     Money,
     Personal,
     PlayerId,
+    Remark,
     Stream,
     TransactionId,
     parse_id,
 )
+from domain.windows import day_of
+
+SHARED_MAX = 20
+"""How many other players an event names."""
+
+NEXT = timedelta(microseconds=1)
+"""Between the events of a command, as the log records them."""
 
 # Events: the tags and fields are the storage format.
 
 
 class DepositRequested(Event, frozen=True, kw_only=True, tag="transaction.deposit_requested"):
-    """A player asked to pay money in. `provider` is who moves it; `reference` is theirs."""
+    """A player asked to pay money in. `provider` is who moves it; `reference` is theirs. `day`: the local one
+    for which limits were asked, `utc_offset` minutes ahead of UTC; history has none.
+    """
 
     player: PlayerId
     money: Money
     provider: str
     reference: str = ""
+    day: date | None = None
+    utc_offset: int = 0
 
 
 class DepositAuthorised(Event, frozen=True, tag="transaction.deposit_authorised"):
@@ -63,9 +75,9 @@ class DepositSettledFor(Event, frozen=True, tag="transaction.deposit_settled_for
 
 
 class DepositFailed(Event, frozen=True, tag="transaction.deposit_failed"):
-    """The money will not come. `reason`: text, in the clear."""
+    """The money will not come. `reason`: in the words of whoever says so."""
 
-    reason: str
+    reason: Remark | None = None
 
 
 class DepositExpired(Event, frozen=True, tag="transaction.deposit_expired"):
@@ -73,10 +85,10 @@ class DepositExpired(Event, frozen=True, tag="transaction.deposit_expired"):
 
 
 class DepositDisputed(Event, frozen=True, tag="transaction.deposit_disputed"):
-    """The payer wants the money back from their bank. `reference`: the dispute's; `reason`: text, in the clear."""
+    """The payer wants the money back from their bank. `reference`: the dispute's; `reason`: in the words of whoever says so."""
 
     reference: str
-    reason: str
+    reason: Remark | None = None
 
 
 class DisputeWon(Event, frozen=True, tag="transaction.dispute_won"):
@@ -130,9 +142,9 @@ class WithdrawalSettled(Event, frozen=True, tag="transaction.withdrawal_settled"
 
 
 class WithdrawalRejected(Event, frozen=True, tag="transaction.withdrawal_rejected"):
-    """It will not be paid. `reason`: text, in the clear. What was reserved is cash again, as after the next two."""
+    """It will not be paid. `reason`: in the words of whoever says so. What was reserved is cash again, as after the next two."""
 
-    reason: str
+    reason: Remark | None = None
 
 
 class WithdrawalCancelled(Event, frozen=True, tag="transaction.withdrawal_cancelled"):
@@ -144,20 +156,26 @@ class WithdrawalExpired(Event, frozen=True, tag="transaction.withdrawal_expired"
 
 
 class WithdrawalReturned(Event, frozen=True, tag="transaction.withdrawal_returned"):
-    """The provider could not pay, or the money came back; it is cash again. `reason`: text, in the clear.
+    """The provider could not pay, or the money came back; it is cash again. `reason`: in the words of whoever says so.
 
     `by_provider`: it said so itself, of whatever it says that it has paid; else we have given the payout up.
     """
 
-    reason: str
+    reason: Remark | None = None
     by_provider: bool = False
 
 
 class Intervened(Event, frozen=True, tag="transaction.intervened"):
-    """A person caused the events before this one, of the same command. `kind`: a word; `reason`: text, in the clear."""
+    """A person caused the events before this one, of the same command. `kind`: a word; `reason`: their own words."""
 
     kind: str
-    reason: str
+    reason: Personal
+
+
+class InstrumentShared(Event, frozen=True, tag="transaction.instrument_shared"):
+    """`players` have named the same card or account before; the first of them, if they are many."""
+
+    players: tuple[PlayerId, ...]
 
 
 class ProviderRefused(Event, frozen=True, kw_only=True, tag="transaction.provider_refused"):
@@ -194,6 +212,7 @@ TransactionEvent = (
     | WithdrawalReturned
     | Intervened
     | ProviderRefused
+    | InstrumentShared
 )
 
 # State
@@ -252,6 +271,7 @@ class Transaction(msgspec.Struct, frozen=True):
 
     `reference`: the provider's, of the authorisation or the payout; `dispute`: that of the last dispute, `won`: those of
     disputes that were won; `refunds`: by reference; `expires_at`: of a withdrawal; `came_back`: so its provider says.
+    `day`: with which a deposit's request counts against limits.
     """
 
     status: Status = Status.UNKNOWN
@@ -269,6 +289,7 @@ class Transaction(msgspec.Struct, frozen=True):
     won: tuple[str, ...] = ()
     refunds: dict[str, int] = {}
     came_back: bool = False
+    day: date | None = None
 
     @property
     def left(self) -> int:
@@ -279,12 +300,13 @@ class Transaction(msgspec.Struct, frozen=True):
 def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> Transaction:  # noqa: C901 — one case an event
     match event:
         case DepositRequested():
-            return Transaction(Status.REQUESTED, event.player, event.money, event.provider, at)
+            counted = day_of(event.day, event.utc_offset, at + NEXT) if event.day else None
+            return Transaction(Status.REQUESTED, event.player, event.money, event.provider, at, day=counted)
         case WithdrawalRequested():
             return Transaction(
                 Status.REQUESTED, event.player, event.money, event.provider, at, Kind.WITHDRAWAL, expires_at=event.expires_at
             )  # fmt: skip
-        case Intervened() | ProviderRefused():
+        case Intervened() | ProviderRefused() | InstrumentShared():
             return transaction
     learnt: dict[str, Any] = {}
     match event:
@@ -309,7 +331,10 @@ def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> T
 
 
 TRANSACTIONS = Aggregate(
-    "transaction", initial=Transaction(), evolve=evolve, events=[*STATUS_AFTER, Intervened, ProviderRefused]
+    "transaction",
+    initial=Transaction(),
+    evolve=evolve,
+    events=[*STATUS_AFTER, Intervened, ProviderRefused, InstrumentShared],
 )
 
 
@@ -386,3 +411,8 @@ def by_hand(events: Sequence[Event], intervention: Intervention | None) -> Seque
     if not events or intervention is None:
         return events
     return [*events, Intervened(intervention.kind, intervention.reason)]
+
+
+def shared(others: Sequence[str]) -> InstrumentShared:
+    """Who has named the same instrument. `others`: suffixes of players."""
+    return InstrumentShared(tuple(PlayerId(f"player_{suffix}") for suffix in sorted(set(others))[:SHARED_MAX]))

@@ -16,6 +16,7 @@ from datetime import datetime
 from domain.errors import Conflict, CurrencyMismatch, TransactionClosed
 from domain.kernel import Money, TransactionId
 from domain.kyc import Kyc
+from domain.limits import LimitsEvent, WithdrawalCounted, WithdrawalUncounted
 from domain.players import Player
 from domain.transactions.payment import (
     AmountDiffers,
@@ -40,6 +41,7 @@ from domain.transactions.payment import (
 )
 from domain.wallets import CASH, RESERVED, Credited, Debited, Released, Reserved, Transfer, Wallet, WalletEvent
 from policies import gates, payments
+from policies.limits import LocalDay
 
 CODE = "withdrawal"
 _RETURN = "withdrawal_return"
@@ -47,7 +49,7 @@ _UNDECIDED = frozenset({Status.REQUESTED, Status.UNDER_REVIEW})
 _VOIDABLE = _UNDECIDED | {Status.APPROVED}
 _APPROVED = frozenset({Status.APPROVED, Status.SENT, Status.SETTLED, Status.RETURNED})
 
-Events = list[TransactionEvent | WalletEvent]
+Events = list[TransactionEvent | WalletEvent | LimitsEvent]
 
 
 class NotApproved(Conflict):
@@ -147,10 +149,16 @@ def send_withdrawal(transaction: Transaction, *, reference: str) -> list[Transac
 
 
 def settle_withdrawal(
-    transaction: Transaction, wallet: Wallet, *, transaction_id: TransactionId, money: Money | None = None
+    transaction: Transaction,
+    wallet: Wallet,
+    *,
+    transaction_id: TransactionId,
+    counted_on: LocalDay,
+    money: Money | None = None,
 ) -> Events:
     """The player was paid: the money leaves what was reserved, or, if that was given up, cash, and then they owe the rest.
-    What its provider has returned itself is closed: it has paid nothing, or has it back.
+    What its provider has returned itself is closed: it has paid nothing, or has it back. `counted_on`: the day whose net deposits
+    are less by that.
 
     Raises NotFound, WrongKind, CurrencyMismatch, AmountDiffers, NotApproved, TransactionClosed.
     """
@@ -158,19 +166,20 @@ def settle_withdrawal(
     if money not in (None, transaction.money):
         raise AmountDiffers(booked=transaction.money)
     target, paid = psp(transaction.provider), transaction.money
+    counted = WithdrawalCounted(transaction_id, paid, *counted_on)
     match transaction.status:
         case Status.SETTLED:
             return []
         case Status.APPROVED | Status.SENT:
             transfer = Transfer(CODE, RESERVED, target, paid, transaction_id)
-            return [WithdrawalSettled(), Debited(transfer, wallet.after(transfer))]
+            return [WithdrawalSettled(), Debited(transfer, wallet.after(transfer)), counted]
         case Status.RETURNED if transaction.settled:
             return []
         case Status.RETURNED if transaction.came_back:
             raise TransactionClosed(ended=transaction.status)
         case Status.REJECTED | Status.CANCELLED | Status.EXPIRED | Status.RETURNED:
             taken = wallet.charged_back(code=CODE, target=target, money=paid, transaction=transaction_id)
-            return [WithdrawalSettled(), taken]
+            return [WithdrawalSettled(), taken, counted]
     raise NotApproved
 
 
@@ -214,10 +223,17 @@ def _released(transaction: Transaction, wallet: Wallet, transaction_id: Transact
 
 
 def return_withdrawal(
-    transaction: Transaction, wallet: Wallet, *, transaction_id: TransactionId, reason: str, by_provider: bool = False
+    transaction: Transaction,
+    wallet: Wallet,
+    *,
+    transaction_id: TransactionId,
+    reason: str,
+    by_provider: bool = False,
+    counted_on: LocalDay | None = None,
 ) -> Events:
     """The provider could not pay, or what was paid came back: it is cash again. `by_provider`: it says so itself, which is
-    recorded also if we knew, since nothing that it says it has paid is booked after that.
+    recorded also if we knew, since nothing that it says it has paid is booked after that. `counted_on`: the day whose net
+    deposits are more by what came back; nobody needs it of what is not settled.
 
     Raises NotFound, WrongKind, NotApproved, NotSettled (given up by us, and nothing was paid).
     """
@@ -229,8 +245,10 @@ def return_withdrawal(
         case Status.APPROVED | Status.SENT:
             return [returned, _released(transaction, wallet, transaction_id)]
         case Status.SETTLED:
-            transfer = Transfer(_RETURN, psp(transaction.provider), CASH, transaction.money, transaction_id)
-            return [returned, Credited(transfer, wallet.after(transfer))]
+            paid, day = transaction.money, counted_on or (transaction.requested_at.date(),)
+            transfer = Transfer(_RETURN, psp(transaction.provider), CASH, paid, transaction_id)
+            credited = Credited(transfer, wallet.after(transfer))
+            return [returned, credited, WithdrawalUncounted(transaction_id, paid, *day)]
         case Status.REQUESTED | Status.UNDER_REVIEW:
             raise NotApproved
     raise NotSettled

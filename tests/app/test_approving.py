@@ -8,12 +8,14 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from access.tokens import Tokens, record
 from app import approving, commanding, openapi
 from app.querying import _Routes
-from eventstore.vault import RegionKey
+from domain.kernel import Sealed
+from eventstore.vault import RegionKey, Vault
 from tests.app.reading import Client, region, serving
 from tests.asking import Answer
 from tests.ledger import Ledger
@@ -26,6 +28,7 @@ WHY = {"kind": "complaint", "reason": "the game froze"}
 class House(NamedTuple):
     client: Client
     ledger: Ledger
+    vault: Vault
 
     async def player(self) -> str:
         body = {"country": "DE", "currency": "EUR"}
@@ -40,6 +43,16 @@ class House(NamedTuple):
     async def approve(self, asked: Any, role: str = "supervisor", key: str = "a") -> Answer:
         path = f"/v1/approvals/{asked['approval']}/approve"
         return await self.client.post(path, {"hash": asked["hash"]}, role, Idempotency_Key=key)
+
+    async def opened(self, type_: str, *names: str) -> list[str]:
+        """Personal fields of the one event of this type."""
+        [event], [registered] = self.stored(type_), self.stored("player.registered")
+        key = registered["data"]["key"]
+        held = (await self.vault.keys({key["id"]: key["commitment"]}))[key["id"]]
+        sealed = [msgspec.convert(event["data"][name], Sealed) for name in names]
+        return [
+            held.open(each, event_id=event["id"], path=f"data.{name}") for name, each in zip(names, sealed, strict=True)
+        ]
 
     def stored(self, type_: str) -> list[Any]:
         return [json.loads(entry.body) for entry in self.ledger.entries() if b'"%b"' % type_.encode() in entry.body]
@@ -57,7 +70,7 @@ async def house(ledger: Ledger, servers: Servers) -> AsyncIterator[House]:
         approving.add(routes.get, [openapi.query_parameter("limit", {"type": "integer"})])
         commands = commanding.router(made.services, made.read.start, made.schemas, lambda _: None)
         async with serving(made.schemas, [commands, routes.router]) as client:
-            yield House(client, ledger)
+            yield House(client, ledger, made.read.vault)
 
 
 async def test_what_waits_is_accepted_and_says_what_an_approver_must_name(house: House) -> None:
@@ -66,7 +79,9 @@ async def test_what_waits_is_accepted_and_says_what_an_approver_must_name(house:
     assert (done.status, done.json["accounts"]["cash"]) == (201, 10_000)
     assert (waits.status, waits.json["status"]) == (202, "awaiting_approval")
     path, body = f"/v1/players/{player}/adjustments", json.dumps(adjustment(1))
-    assert waits.json["hash"] == hashlib.sha256(f"{path}\n{body}".encode()).hexdigest()
+    salt, kept = await house.opened("approval.requested", "salt", "body")
+    assert kept == body, "byte for byte"
+    assert waits.json["hash"] == hashlib.sha256(f"{path}\n{salt}\n{body}".encode()).hexdigest()
     again = await house.adjust(player, 1, "2")
     assert (again.status, again.json) == (202, waits.json)
     assert again.headers["idempotency-replayed"] == "true"

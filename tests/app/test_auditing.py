@@ -9,13 +9,16 @@ import json
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+import projections
 from app import auditing, commanding, tiling
 from domain.kernel import partition_of
+from eventstore import schema
 from eventstore.log import Command
 from eventstore.record import Body, CommandPart, encode_body
 from eventstore.vault import RegionKey
@@ -25,6 +28,8 @@ from tests.published import leaves, publish, trusting
 from tests.stack import Servers
 from verifier import merkle
 from verifier.proof import verify_proof
+
+READ = Path(projections.__file__).parent / "schema"
 
 
 class House(NamedTuple):
@@ -52,6 +57,7 @@ class House(NamedTuple):
 
 @pytest.fixture
 async def house(ledger: Ledger, servers: Servers) -> AsyncIterator[House]:
+    schema.migrate(ledger.dsn, [("ledger", schema.HERE), ("read", READ)])
     async with region(ledger, servers, RegionKey(bytes(32)), gap=False) as made:
         routers = [
             commanding.router(made.services, made.read.start, made.schemas, lambda _: None),
@@ -59,7 +65,7 @@ async def house(ledger: Ledger, servers: Servers) -> AsyncIterator[House]:
             tiling.router(made.read, made.schemas),
         ]
         async with serving(made.schemas, routers) as client:
-            body = {"country": "DE", "currency": "EUR", "name": "Anna"}
+            body = {"country": "AT", "currency": "EUR", "name": "Anna"}
             answer = await client.post("/v1/players", body, "operator", Idempotency_Key="a")
             found = House(client, ledger, answer.json["player"])
             await found.deposit("b")

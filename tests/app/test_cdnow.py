@@ -14,23 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import cdnow
-from app.cdnow import (
-    BATCH_ITEMS,
-    CUSTOMER_ITEMS_MAX,
-    DownloadFailed,
-    Imported,
-    ImportStopped,
-    ItemRefused,
-    MalformedLine,
-    Purchase,
-    RequestRefused,
-    Unreachable,
-    batches,
-    import_cdnow,
-    locate,
-    parse,
-)
+from app.cdnow import Imported, import_cdnow, locate, published
+from app.cdnow.batches import BATCH_ITEMS, CUSTOMER_ITEMS_MAX, batches
+from app.cdnow.history import Purchase, parse
+from app.cdnow.stopped import DownloadFailed, ItemRefused, MalformedLine
+from app.sending import ImportStopped, RequestRefused, Unreachable
 from tests.app.shop import Shop, answer, busy, hang_up, open_shop
 
 SAMPLE = b"""\
@@ -178,8 +166,8 @@ def test_a_cache_is_filled_once_and_a_damaged_file_is_fetched_again(
 
 def test_without_an_installer_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cdnow.shutil, "which", lambda _: None)
-    monkeypatch.setattr(cdnow, "find_spec", lambda _: None)
+    monkeypatch.setattr(published.shutil, "which", lambda _: None)
+    monkeypatch.setattr(published, "find_spec", lambda _: None)
     with pytest.raises(DownloadFailed, match="neither uv nor pip"):
         locate("sample", lambda _: None)
 

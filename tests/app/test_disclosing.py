@@ -37,7 +37,7 @@ class House(NamedTuple):
         return player
 
     async def disclose(self, recipient: str, *players: str, key: str = "k", role: str = "compliance") -> Answer:
-        body = {"recipient": recipient, "reason": "order 17/26", "players": players}
+        body = {"recipient": recipient, "reason": "order-17-26", "players": players}
         return await self.client.post("/v1/disclosures", body, role, Idempotency_Key=key)
 
 

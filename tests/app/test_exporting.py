@@ -177,7 +177,10 @@ def test_an_event_on_a_regions_own_stream_is_chosen_when_it_names_the_player() -
     assert wants(f"region-eu-protection_{suffix}", {})
     assert wants(f"ticket-{suffix}", {})
     assert not wants("region-eu-disclosures", {"keys": [{"player": f"player_{suffix[:-1]}0"}]})
-    assert wants("ticket-01kjmma2g0fmvvfnm1e7fznp81", {"player": f"player_{suffix}"})
+    for child, name in (("ticket", "01kjmma2g0fmvvfnm1e7fznp81"), ("approval", "01kjmma2g0fmvvfnm1e7fznp82")):
+        assert not wants(f"{child}-{name}", {"reason": "?"})
+        assert wants(f"{child}-{name}", {"player": f"player_{suffix}"})
+        assert wants(f"{child}-{name}", {"reason": "?"})
     assert not wants("other-01kjmma2g0fmvvfnm1e7fznp80", {"player": f"player_{suffix}"})
 
 
@@ -205,6 +208,7 @@ def test_types_choose_by_tag_or_by_its_beginning(region: Region, tmp_path: Path)
         ({"first": "us/9", "log": "eu"}, "there is no log us"),
         ({"trust": "log x\n"}, "the policy cannot be read"),
         ({"disclose_to": "age1"}, "give --reason"),
+        ({"disclose_to": "age1", "reason": "for Mr Smith"}, "a word such as"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_a_sentence(
@@ -489,4 +493,4 @@ def server_of(answering: Callable[[BaseHTTPRequestHandler], bool]) -> Iterator[s
 
 def test_a_database_discloses_no_keys(ledger: Any, tmp_path: Path) -> None:
     with pytest.raises(ExportStopped, match="give its URL"):
-        make(ledger.dsn, tmp_path / "out", disclose_to="age1x", reason="an audit")
+        make(ledger.dsn, tmp_path / "out", disclose_to="age1x", reason="an-audit")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from app import commanding, importing
-from app.importing import Imported, PlayersNotImported, parse
+from app.importing import Imported, parse
+from app.sending import ImportStopped
 from domain.players import Registered
 from eventstore.vault import RegionKey
 from tests.app.reading import CODEC, Client, region, serving
@@ -34,7 +34,7 @@ class House(NamedTuple):
     async def imported(self, text: str = TABLE, **how: Any) -> Imported:
         file = self.folder / "players.csv"
         file.write_text(text)
-        return await asyncio.to_thread(importing.import_players, file, self.client.url, "importer", **how)
+        return await importing.import_players(file, self.client.url, "importer", **how)
 
     def registered(self) -> list[Registered]:
         read = [CODEC.decode(entry).event for entry in self.ledger.entries()]
@@ -120,18 +120,16 @@ async def test_in_a_dry_run_no_item_can_name_what_another_would_make(house: Hous
     ],
 )
 async def test_a_file_that_cannot_be_understood_sends_nothing(house: House, text: str, why: str) -> None:
-    with pytest.raises(PlayersNotImported, match=why):
+    with pytest.raises(ImportStopped, match=why):
         await house.imported(text)
     assert house.registered() == []
 
 
 async def test_a_region_that_is_away_is_told_and_a_refusal_of_all_at_once(house: House) -> None:
-    with pytest.raises(PlayersNotImported, match="has not taken a batch"):
-        await asyncio.to_thread(
-            importing.import_players, _file(house), "http://127.0.0.1:9", "importer", patience_s=0
-        )  # fmt: skip
-    with pytest.raises(PlayersNotImported, match="401"):
-        await asyncio.to_thread(importing.import_players, _file(house), house.client.url, "nobody")
+    with pytest.raises(ImportStopped, match="has not taken a batch"):
+        await importing.import_players(_file(house), "http://127.0.0.1:9", "importer", patience_s=0)
+    with pytest.raises(ImportStopped, match="401"):
+        await importing.import_players(_file(house), house.client.url, "nobody")
 
 
 def _file(house: House) -> Path:

@@ -34,7 +34,7 @@ class House(NamedTuple):
     source: Any
 
     async def registered(self, *bodies: dict[str, str]) -> list[str]:
-        """Players, the newest ids first, who can be read."""
+        """Players, the last first, who can be read."""
         items = [
             {"key": f"{n} {body}", "path": "/v1/players", "body": {**SWEDE, **body}} for n, body in enumerate(bodies)
         ]
@@ -42,7 +42,8 @@ class House(NamedTuple):
         standing = await self.store.open()
         batch: Batch = (await self.source.read("eu", standing.at("eu"), 1_000)).batch
         await self.store.apply(standing, batch)
-        return sorted((item["body"]["player"] for item in answer.json["items"]), reverse=True)
+        places = {int(item["position"].split("/")[1]): item["body"]["player"] for item in answer.json["items"]}
+        return [player for _, player in sorted(places.items(), reverse=True)]
 
     async def found(self, path: str) -> list[str]:
         return [item["id"] for item in (await self.client.get(path, "operator")).json["items"]]

@@ -85,7 +85,7 @@ async def test_a_state_is_read_over_http_and_compared(client: Client, made: Regi
         found = state.read(answer.raw.splitlines(keepends=True))
         assert (found.projection, found.positions, found.code) == (each["name"], each["positions"], each["code"])
         rows = [row for _, part in found.chunks for row in part]
-        assert len(rows) == {"players": 1, "dashboard": 1}.get(each["name"], 0)
+        assert len(rows) == {"players": 1, "dashboard": 1, "findings": 1}.get(each["name"], 0)
 
 
 async def test_reading_a_state_is_recorded_before_it_is_answered(client: Client, projected: Ledger) -> None:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from app.cdnow import Imported, Silent
+from app.cdnow import Imported
 from app.checking import Finding, Verification
 from app.report import BAR_CELLS, Bar, Report, bar, difference, money_text
+from app.sending import Silent
 
 
 def dashboard(*days: tuple[str, str, int, int], players: int = 2, **positions: int) -> dict[str, Any]:

@@ -80,3 +80,37 @@ def test_a_halted_log_is_shown_with_its_reason_until_somebody_clears_it(
     assert status("--json")[0] == 0
     code, shown = status()
     assert (code, "HALTED" in shown) == (0, False)
+
+
+def test_what_is_late_is_counted_for_the_regions_own_log(
+    region: Ledger, status: Callable[..., tuple[int, str]]
+) -> None:
+    def late(shown: str) -> Any:
+        return json.loads(shown)["regions"][0]["late"]
+
+    nothing = {"count": 0, "oldest_seconds": 0.0}
+    assert late(status("--json")[1]) == {"commands": nothing, "payouts": nothing}
+    assert "late in eu: nothing" in status()[1]
+    owed = [
+        ("deposit_expiry", 60, "eu"),
+        ("ticket_resolution", 7_200, "eu"),
+        ("payout", 300, "eu"),
+        ("payout", 9, "us"),
+    ]
+    for kind, seconds, log in owed:
+        region.sql(
+            "INSERT INTO read.due VALUES (%s, %s, now() - %s * interval '1 s', 'x', %s, 1, 1)",
+            f"{kind} {log}", kind, seconds, log,
+        )  # fmt: skip
+    try:
+        shown, said = status("--json")[1], status()[1]
+    finally:
+        region.sql("TRUNCATE read.due")
+    commands, payouts = late(shown)["commands"], late(shown)["payouts"]
+    assert (commands["count"], payouts["count"]) == (2, 1)
+    assert 7_200 <= commands["oldest_seconds"] < 7_300
+    assert 300 <= payouts["oldest_seconds"] < 400
+    assert (
+        "late in eu: 2 commands due and not done (the oldest for 2 h), 1 payout without an answer (the oldest for 5 min)"
+        in said
+    )

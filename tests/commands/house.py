@@ -23,13 +23,16 @@ from commands.catalog import ENDPOINTS
 from commands.decider import Decider
 from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
 from commands.plan import Context, Plan, Receipt, Seen
+from commands.sealing import opened
 from domain.catalog import AGGREGATES
 from domain.kernel import Event, partition_of
-from eventstore.log import Command, Log, Outcome
+from domain.protection import Answer
+from eventstore.log import Command, Log, Outcome, Resumed
 from eventstore.memory import MemoryLog
 from eventstore.record import Codec, Entry
 from eventstore.vault import CannotOpen, DataKey, Owed, RegionKey, Vault
 from eventstore.writer import Writer
+from policies.protection import Silence
 from tests.ledger import EU, OWNED, Clock
 
 SECRET = b"fingerprint key"
@@ -84,12 +87,15 @@ class SpiedLog(MemoryLog):
     def __init__(self) -> None:
         self.clock = Clock(int(NOON.timestamp()) * 1_000_000)
         super().__init__(EU, clock=self.clock, partitions=OWNED)
-        self.loaded: list[dict[str, int]] = []
+        self.loaded: list[dict[str, int]] = []  # after which version
         self.appended: list[Sequence[Command]] = []
 
-    async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
-        self.loaded.append(dict(after))
-        return await super().load(after)
+    async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:
+        found = await super().resume(schemas)
+        self.loaded.append(
+            {stream: snapshot.version if snapshot else 0 for stream, (snapshot, _entries) in found.items()}
+        )
+        return found
 
     async def append(self, commands: Sequence[Command]) -> list[Outcome]:
         self.appended.append(commands)
@@ -99,6 +105,13 @@ class SpiedLog(MemoryLog):
         """What stands in the log, of one aggregate or of all."""
         read = [CODEC.decode(entry) for entry in self.entries]
         return [each.event for each in read if each.body.stream.startswith(aggregate)]
+
+
+def in_the_clear(entry: Entry, vault: MemoryVault) -> Event:
+    """An event with its personal fields opened."""
+    read = CODEC.decode(entry)
+    key = re.search(rb'"sealed":"[^"]*","key":"([^"]*)"', entry.body)
+    return opened(read.event, vault.kept[key[1].decode()], read.body.id) if key else read.event
 
 
 class Process:
@@ -129,6 +142,10 @@ class Process:
 
 
 class House:
+    kyc_providers = frozenset({"ident", "other_ident"})
+    asked: Sequence[Answer] = ()
+    unasked = Silence.NOT_CONFIGURED
+
     def __init__(self) -> None:
         self.log = SpiedLog()
         self.vault = MemoryVault()
@@ -138,6 +155,11 @@ class House:
         self.process = Process(self)
         self._processes = [self.process]
         self._keys = itertools.count(1)
+
+    def opened(self, aggregate: str = "") -> list[Event]:
+        """The events of the log in the clear, of one aggregate or of all."""
+        chosen = [entry for entry in self.log.entries if CODEC.decode(entry).body.stream.startswith(aggregate)]
+        return [in_the_clear(entry, self.vault) for entry in chosen]
 
     def another_process(self) -> Process:
         """With cold caches, on the same log."""
@@ -177,7 +199,8 @@ class House:
         )
         command = read_body(msgspec.json.Decoder(endpoint.body), raw)
         self.known[actor] = context.principal
-        edge = Edge(context, self.vault, list(OWNED), "eu", path, raw.decode() or "{}", self.known.get)  # type: ignore[arg-type]
+        asked = (path, raw.decode() or "{}", self.known.get, self.kyc_providers)
+        edge = Edge(context, self.vault, list(OWNED), "eu", *asked, asked=self.asked, unasked=self.unasked)  # type: ignore[arg-type]
         plan = endpoint.handler(*arguments, command, edge)
         if seen is None:
             return plan
@@ -186,7 +209,7 @@ class House:
 
     async def player(self, **more: object) -> str:
         """A registered player's id."""
-        receipt = await self.process.post("/v1/players", {"country": "DE", "currency": "EUR", **more})
+        receipt = await self.process.post("/v1/players", {"country": "AT", "currency": "EUR", **more})
         return made(receipt)
 
     async def deposit(self, player: str, amount: int) -> str:

@@ -130,7 +130,7 @@ async def test_nothing_is_under_way_once_everybody_has_an_answer(house: House) -
     assert house.process.decider._alike._under_way == {}
 
 
-async def test_a_registration_asks_the_servers_three_times_beside_its_append(house: House) -> None:
+async def test_a_registration_asks_the_servers_four_times_beside_its_append(house: House) -> None:
     asked: list[str] = []
     decider = house.process.decider
 
@@ -146,7 +146,7 @@ async def test_a_registration_asks_the_servers_three_times_beside_its_append(hou
     vault: Any = Counting(house.vault)
     decider._streams, decider._vault, decider._alike = Counting(house.log), vault, Alike(vault)  # type: ignore[assignment]
     player = made(await house.process.post("/v1/players", ANNA))
-    assert asked == ["find", "find_registered", "keep"]
+    assert asked == ["find", "find_registered", "keep", "find_registered"]
     asked.clear()
     await house.process.post(f"/v1/players/{player}/tags", {"tag": "vip"})
     assert asked == []

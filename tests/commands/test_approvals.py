@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,8 +17,10 @@ from commands import limits, players
 from commands.adjustments import Adjusted
 from commands.approvals import ApprovalDecided, AwaitingApproval, PersonNeeded, RequesterUnknown
 from commands.catalog import ENDPOINTS
-from commands.edge import InterventionMissing
-from commands.plan import Receipt
+from commands.edge import Edge, Endpoint, InterventionMissing, read_body
+from commands.identity import command_id
+from commands.plan import Context, Receipt
+from commands.sealing import KeyNotHeld
 from domain.adjustments import Made, NotTheirTicket
 from domain.approvals import (
     ApprovalClosed,
@@ -28,10 +32,13 @@ from domain.approvals import (
     SamePerson,
 )
 from domain.errors import CurrencyMismatch, Forbidden, InvalidId, NotFound, TransactionClosed
+from domain.players import Noted
 from domain.wallets import Accounts, InsufficientFunds, Moved
-from eventstore.record import decode_body
+from eventstore.record import decode_body, encode_body
+from eventstore.vault import CannotOpen, DataKey
 from policies.approvals import RULES, Rule
 from tests.commands.house import House, euros, made
+from tests.ledger import OWNED
 
 MARIA, BO, CY = "operator:maria", "supervisor:bo", "supervisor:cy"
 WHY = {"kind": "complaint", "reason": "the game froze"}
@@ -71,7 +78,7 @@ async def test_up_to_the_threshold_one_person_adjusts_alone(house: House) -> Non
     answer = receipt.answer
     assert isinstance(answer, Adjusted)
     assert answer.accounts == Accounts(cash=10_000)
-    [made] = house.log.events("adjustment")
+    [made] = house.opened("adjustment")
     [transfer] = moved(house)[0].movements
     assert isinstance(made, Made)
     assert (made.adjustment, made.operator, made.intervention.reason) == (answer.adjustment, MARIA, WHY["reason"])
@@ -83,14 +90,25 @@ async def test_up_to_the_threshold_one_person_adjusts_alone(house: House) -> Non
 async def test_above_the_threshold_only_the_request_is_recorded(house: House) -> None:
     player = await house.player()
     asked = await waiting(house, player)
-    [requested] = house.log.events("approval")
+    [requested] = house.opened("approval")
     assert isinstance(requested, Requested)
     assert moved(house) == house.log.events("adjustment") == []
     path = f"/v1/players/{player}/adjustments"
     assert (requested.path, requested.requester, requested.player) == (path, MARIA, player)
     assert (requested.action, requested.reasons) == ("money.adjust", ("operator_day",))
-    assert asked.hash == hashlib.sha256(f"{path}\n{requested.body}".encode()).hexdigest()
+    assert asked.hash == hashlib.sha256(f"{path}\n{requested.salt}\n{requested.body}".encode()).hexdigest()
+    assert isinstance(requested.body, str)
     assert msgspec.json.decode(requested.body) == adjustment(10_001)
+
+
+async def test_what_was_asked_stands_sealed_in_the_log_and_its_hash_confirms_no_guess(house: House) -> None:
+    player = await house.player()
+    one, other = await waiting(house, player), await waiting(house, player)
+    assert not any(b"froze" in entry.body or b"goodwill" in entry.body for entry in house.log.entries)
+    path, body = f"/v1/players/{player}/adjustments", msgspec.json.encode(adjustment(10_001)).decode()
+    guesses = {hashlib.sha256(text.encode()).hexdigest() for text in (body, f"{path}\n{body}", f"{path}\n\n{body}")}
+    assert not guesses & {one.hash, other.hash}
+    assert one.hash != other.hash, "the same was asked twice"
 
 
 async def test_what_small_steps_add_up_to_needs_a_second_person(house: House) -> None:
@@ -245,7 +263,8 @@ async def test_a_rejected_command_never_runs(house: House) -> None:
     receipt = await house.process.post(path, {"reason": "no ticket"}, **context)
     assert receipt.answer == ApprovalDecided(asked.approval, "rejected")
     assert (await house.process.post(path, {"reason": "really"}, **context)).position is None
-    assert house.log.events("approval")[1:] == [Declined("no ticket")]
+    assert house.opened("approval")[1:] == [Declined("no ticket")]
+    assert house.log.events("approval")[1:] != [Declined("no ticket")]
     with pytest.raises(ApprovalClosed):
         await approve(house, asked)
     assert moved(house) == []
@@ -276,6 +295,60 @@ async def test_an_approval_that_does_not_exist(house: House) -> None:
     nothing = AwaitingApproval("approval_01ka7g0000e00800000000001a", "awaiting_approval", house.now, "0" * 64)
     with pytest.raises(NotFound):
         await approve(house, nothing)
+
+
+async def test_where_the_key_is_gone_nothing_is_asked_and_nothing_runs(house: House) -> None:
+    player = await house.player()
+    asked = await waiting(house, player)
+    kept = dict(house.vault.kept)
+    house.vault.kept.clear()
+    for process in (house.process, house.another_process()):
+        with pytest.raises(KeyNotHeld):
+            await approve(house, asked, process=process)
+        with pytest.raises(KeyNotHeld):
+            await waiting(house, player, process=process)
+    assert [type(event) for event in house.log.events("approval")] == [Requested]
+    assert moved(house) == []
+    house.vault.kept |= kept
+    await approve(house, asked)
+    assert len(moved(house)) == 1
+
+
+async def test_where_the_key_is_gone_it_can_be_rejected_and_lapses(house: House) -> None:
+    player = await house.player()
+    one, other = await waiting(house, player), await waiting(house, player)
+    house.vault.kept.clear()
+    await house.process.post(f"/v1/approvals/{one.approval}/reject", {"reason": "gone"}, actor=BO, roles=["supervisor"])
+    house.now = other.expires_at
+    await fire(house, f"/v1/approvals/{other.approval}/expire")
+    assert house.log.events("approval")[2:] == [Declined(), Expired()]
+
+
+async def test_a_key_that_is_not_the_players_opens_nothing(house: House) -> None:
+    asked = await waiting(house, await house.player())
+    house.vault.kept = {id_: DataKey(id_, bytes(32)) for id_ in house.vault.kept}
+    with pytest.raises(CannotOpen):
+        await approve(house, asked)
+    assert moved(house) == []
+
+
+async def test_a_body_that_was_moved_to_another_approval_does_not_open(house: House) -> None:
+    player = await house.player()
+    asked = [await waiting(house, player, amount) for amount in (10_001, 20_000)]
+    [small, large] = [place for place, entry in enumerate(house.log.entries) if b"approval.requested" in entry.body]
+    sealed = [msgspec.json.decode(decode_body(house.log.entries[place].body).data) for place in (small, large)]
+    swapped = {**sealed[0], "body": sealed[1]["body"]}
+    body = encode_body(
+        msgspec.structs.replace(
+            decode_body(house.log.entries[small].body), data=msgspec.Raw(msgspec.json.encode(swapped))
+        )
+    )
+    forged = house.log.entries[small]._replace(body=body)
+    for entries in house.log._streams.values():
+        entries[:] = [forged if each.position == forged.position else each for each in entries]
+    with pytest.raises(CannotOpen):
+        await approve(house, asked[0], process=house.another_process())
+    assert moved(house) == []
 
 
 # Races
@@ -365,15 +438,41 @@ async def test_a_payout_that_was_cancelled_meanwhile_is_not_paid(house: House) -
 
 def test_any_command_can_be_made_to_need_approval_by_a_rule() -> None:
     made = four_eyes.guarded(limits.ENDPOINTS, {limits.ENDPOINTS[0].path: Rule(1)})
-    [wrapped, *own] = made
+    [wrapped, *_], own = made[: len(limits.ENDPOINTS)], made[len(limits.ENDPOINTS) :]
     assert wrapped.accepted is AwaitingApproval
     assert wrapped.handler.__doc__ == limits.ENDPOINTS[0].handler.__doc__
     assert [each.path.rpartition("/")[2] for each in own] == ["approve", "reject", "expire"]
 
 
-def test_a_command_with_personal_fields_cannot_wait() -> None:
-    with pytest.raises(ValueError, match="personal"):
-        four_eyes.guarded(players.ENDPOINTS, {"/v1/players": Rule(1)})
+@pytest.mark.parametrize("path", ["/v1/players", "/v1/players/{player_id}/profile"])
+def test_what_players_are_found_by_cannot_wait(path: str) -> None:
+    with pytest.raises(ValueError, match="found by"):
+        four_eyes.guarded(players.ENDPOINTS, {path: Rule(1)})
+
+
+async def test_what_is_sealed_anyway_can_wait_too(house: House) -> None:
+    guarded = four_eyes.guarded(players.ENDPOINTS, {"/v1/players/{player_id}/notes": Rule(1)})
+    note, approve = (find(guarded, verb) for verb in ("/notes", "/approve"))
+    player = await house.player()
+    asked = await asks(house, note, player, {"text": "Called twice."}, MARIA)
+    assert isinstance(asked, AwaitingApproval)
+    assert house.log.events("player")[1:] == []
+    await asks(house, approve, asked.approval, {"hash": asked.hash}, BO)
+    assert house.opened("player")[1:] == [Noted("Called twice.")]
+
+
+def find(endpoints: Sequence[Endpoint], verb: str) -> Endpoint:
+    return next(each for each in endpoints if each.path.endswith(verb))
+
+
+async def asks(house: House, endpoint: Endpoint, id_: str, body: dict[str, str], actor: str) -> Any:
+    """An endpoint of other rules than the catalogue's."""
+    path, raw = re.sub(r"\{\w+\}", id_, endpoint.path), msgspec.json.encode(body)
+    who = house.known[actor] = principal(actor, ["supervisor"])
+    context = Context(who, house.now, command_id(actor, raw.decode()), fingerprint="f")
+    edge = Edge(context, house.vault, list(OWNED), "eu", path, raw.decode(), house.known.get)  # type: ignore[arg-type]
+    plan = endpoint.handler(id_, read_body(msgspec.json.Decoder(endpoint.body), raw), edge)
+    return (await house.process.decider.decide(plan)).answer
 
 
 def test_a_rule_names_a_command() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from access.policy import Action
 from commands import decider as decider_module
-from commands.decider import ledger_position, state_schema
+from commands.decider import ledger_position
 from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion
 from commands.transactions import Payment
 from domain import players
@@ -29,7 +29,7 @@ from domain.kernel import Money, PlayerId, Sealed, suffix, uuid7
 from domain.limits import LIMITS
 from domain.players import Blocked, Registered
 from domain.transactions import DepositSettled, Status
-from eventstore.log import Command, Outcome
+from eventstore.log import Command, Outcome, state_schema
 from eventstore.record import decode_body
 from tests.commands.house import NOON, House, Process, deposit_of, euros, made
 
@@ -193,9 +193,10 @@ async def test_another_callers_same_key_is_another_command(house: House) -> None
 
 async def test_a_refusal_takes_no_key(house: House) -> None:
     player = await house.player()
-    await house.process.post(f"/v1/players/{player}/limits/deposit", {"limit": euros(100)})
-    with pytest.raises(LimitExceeded):
+    await house.process.post(f"/v1/players/{player}/block", BLOCK)
+    with pytest.raises(PlayerBlocked):
         await house.process.post(f"/v1/players/{player}/deposits", deposit_of(101), key="k")
+    await house.process.post(f"/v1/players/{player}/unblock", BLOCK)
     receipt = await house.process.post(f"/v1/players/{player}/deposits", deposit_of(100), key="k")
     assert not receipt.repeated
 
@@ -226,7 +227,7 @@ async def test_a_command_is_decided_on_what_others_have_recorded_since(house: Ho
 async def test_a_stale_cache_never_refuses(house: House) -> None:
     """Each refusal below was right when it was cached, and no longer is."""
     other = house.another_process()
-    register = house.plan("/v1/players", {"country": "DE", "currency": "EUR"})
+    register = house.plan("/v1/players", {"country": "AT", "currency": "EUR"})
     player = "player_" + register.writes["player"].name.partition("-")[2]
     for path, body in (("block", BLOCK), ("deposits", deposit_of(1)), ("limits/deposit", {"limit": euros(5)})):
         with pytest.raises(NotFound):
@@ -258,7 +259,7 @@ async def test_a_refusal_is_confirmed_by_the_log(house: House) -> None:
     ((confirmation,),) = house.log.appended[-1:]
     assert confirmation.bodies == ()
     assert (players.stream(PlayerId(player)).name, 2) in confirmation.reads
-    assert len(confirmation.reads) == 5, "every stream that the decision saw"
+    assert len(confirmation.reads) == 6, "every stream that the decision saw"
 
 
 async def test_what_changes_nothing_records_nothing_and_is_confirmed(house: House) -> None:
@@ -304,7 +305,7 @@ async def test_an_event_that_was_loaded_again_meanwhile_is_not_folded_twice(hous
     decider._writer = Meddler(house.process)  # type: ignore[assignment]
     await house.deposit(player, 10)
     (cached,) = [folded for name, folded in decider._states.items() if name.startswith("limits-")]
-    assert (cached.version, cached.state.used) == (2, 20)
+    assert (cached.version, cached.state.requested) == (2, 20)
 
 
 # Cold caches and snapshots

@@ -9,12 +9,12 @@ import pytest
 
 from access.policy import service
 from commands import transactions
-from commands.edge import Edge
+from commands.edge import Edge, Nothing
 from commands.identity import command_id
 from commands.plan import Context, Receipt
 from domain.kernel import Money
 from domain.transactions import Status
-from eventstore.record import Entry
+from eventstore.log import Resumed
 from tests.commands.house import House, Process, SpiedLog, deposit_of
 
 GiveUp = Callable[[Process, str], Awaitable[Receipt]]
@@ -29,7 +29,7 @@ async def expire(process: Process, deposit: str) -> Receipt:
     reaction = service("reaction:timers", "reaction")
     context = Context(reaction, house.now + timedelta(days=9), command_id(reaction.actor, deposit), None)
     edge = Edge(context, house.vault, [], "eu")  # type: ignore[arg-type]
-    return await process.decider.decide(transactions.expire(deposit, transactions.ExpirePayment(), edge))
+    return await process.decider.decide(transactions.expire(deposit, Nothing(), edge))
 
 
 @pytest.mark.parametrize("give_up", [fail, expire])
@@ -47,11 +47,11 @@ class SlowLog(SpiedLog):
 
     meanwhile: Callable[[], Awaitable[object]] | None = None
 
-    async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
+    async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:
         happens, self.meanwhile = self.meanwhile, None
         if happens is not None:
             await happens()
-        return await super().load(after)
+        return await super().resume(schemas)
 
 
 async def test_what_changes_while_a_command_is_followed_is_decided_again(house: House) -> None:

@@ -13,12 +13,15 @@ from commands import payouts
 from commands.approvals import AwaitingApproval
 from commands.edge import Edge, InterventionMissing
 from commands.identity import command_id
-from commands.plan import Context, Plan
+from commands.payouts import Paid
+from commands.plan import Context, Plan, Receipt
 from commands.transactions import MoreThanAsked, Payment
+from domain.approvals import SamePerson
 from domain.errors import Forbidden, GateClosed, TransactionClosed
 from domain.kernel import Money, Sealed, TransactionId
 from domain.payouts import PayoutAccepted, PayoutDeclined, PayoutDisputed, UnderWay
-from domain.transactions import Status, WithdrawalHeld, WithdrawalRequested
+from domain.payouts import Status as PayoutStatus
+from domain.transactions import SentAlready, Status, WithdrawalHeld, WithdrawalRequested
 from domain.wallets import Credited
 from tests.commands.house import House, deposit_of, euros, made
 from tests.ledger import OWNED
@@ -27,9 +30,11 @@ WHY = {"kind": "payment_trouble", "reason": "the bank has written"}
 PAYMENTS = "payments:acme"
 
 
-async def rich(house: House, amount: int = 9_000, *, known: bool = True) -> str:
+async def rich(house: House, amount: int = 9_000, *, known: bool = True, country: str = "AT") -> str:
     """A player with so much cash, by default one who is known."""
-    player = await house.player()
+    player = await house.player(country=country)
+    if country == "DE":  # where nobody deposits without a limit of their own
+        await house.process.post(f"/v1/players/{player}/limits/deposit", {"limit": euros(100_000), "period": "month"})
     if known:
         body = {"level": "identity", "method": "document", "age_verified": True}
         await house.process.post(f"/v1/players/{player}/kyc/approve", body, actor=PAYMENTS)
@@ -39,6 +44,13 @@ async def rich(house: House, amount: int = 9_000, *, known: bool = True) -> str:
 
 async def tell(house: House, payment: str, verb: str, **body: Any) -> Any:
     return (await house.process.post(f"/v1/transactions/{payment}/{verb}", body, actor=PAYMENTS)).answer
+
+
+async def agree(house: House, asked: Receipt, actor: str = "supervisor:cy") -> None:
+    """A second person approves what was asked."""
+    awaiting = asked.answer
+    assert isinstance(awaiting, AwaitingApproval)
+    await house.process.post(f"/v1/approvals/{awaiting.approval}/approve", {"hash": awaiting.hash}, actor=actor)
 
 
 async def withdraw(house: House, player: str, amount: int, **body: Any) -> Any:
@@ -56,7 +68,7 @@ async def test_a_small_withdrawal_is_approved_at_once_and_leaves_when_it_was_pai
 
 
 async def test_a_closed_gate_holds_a_withdrawal_until_the_player_is_known(house: House) -> None:
-    player = await rich(house, known=False)
+    player = await rich(house, known=False, country="DE")
     asked = await withdraw(house, player, 4_000)
     assert (asked.status, asked.reasons) == (Status.UNDER_REVIEW, ("kyc",))
     assert WithdrawalHeld(("kyc",)) in house.log.events("transaction")
@@ -80,9 +92,9 @@ async def test_a_person_who_settles_says_why_and_it_is_recorded(house: House) ->
     settle = f"/v1/transactions/{payment}/settle"
     with pytest.raises(InterventionMissing):
         await house.process.post(settle, actor="supervisor:bo")
-    await house.process.post(settle, {"intervention": WHY}, actor="supervisor:bo")
-    recorded = [type(event).__name__ for event in house.log.events()][-3:]
-    assert recorded == ["DepositSettled", "Credited", "Intervened"]
+    await agree(house, await house.process.post(settle, {"intervention": WHY}, actor="cashier:ines"))
+    recorded = [type(event).__name__ for event in house.log.events()][-4:]
+    assert recorded == ["Approved", "DepositSettled", "Credited", "Intervened"]
 
 
 async def test_what_was_given_up_settles_late_and_counts_against_the_limit_again(house: House) -> None:
@@ -143,8 +155,46 @@ async def test_a_person_books_no_more_than_was_asked_for(house: House) -> None:
     with pytest.raises(MoreThanAsked):
         await house.process.post(settle, {"amount": euros(100_000_000), **why}, actor="cashier:ines", roles=["cashier"])
     assert house.log.events("wallet") == []
-    booked = await house.process.post(settle, {"amount": euros(90), **why}, actor="cashier:ines", roles=["cashier"])
-    assert booked.answer == Payment(payment, Status.SETTLED, Money(90, "EUR"), Money(90, "EUR"))
+    asked = await house.process.post(settle, {"amount": euros(90), **why}, actor="cashier:ines", roles=["cashier"])
+    await agree(house, asked)
+    assert [event.balance.cash for event in house.log.events("wallet") if isinstance(event, Credited)] == [90]
+
+
+@pytest.mark.parametrize("amount", [1, 4_000])
+@pytest.mark.parametrize("kind", ["deposit", "withdrawal"])
+async def test_nobody_settles_alone_what_no_provider_has_told_of(house: House, kind: str, amount: int) -> None:
+    player = await rich(house)
+    payment = (
+        await house.deposit(player, amount)
+        if kind == "deposit"
+        else (await withdraw(house, player, amount)).transaction
+    )
+    before, settle = house.log.events("wallet"), f"/v1/transactions/{payment}/settle"
+    asked = await house.process.post(settle, {"intervention": WHY}, actor="supervisor:bo")
+    assert isinstance(asked.answer, AwaitingApproval)
+    with pytest.raises(SamePerson):
+        await agree(house, asked, actor="supervisor:bo")
+    assert house.log.events("wallet") == before
+    await agree(house, asked)
+    assert len(house.log.events("wallet")) == len(before) + 1
+    again = await house.process.post(settle, {"intervention": WHY}, actor="supervisor:bo")
+    assert again.answer == Payment(payment, Status.SETTLED), "what changes nothing needs nobody"
+
+
+@pytest.mark.parametrize("more", [{}, {"intervention": WHY}])
+async def test_a_program_that_settles_needs_nobody(house: House, more: dict[str, Any]) -> None:
+    """Also one that says why."""
+    payment = await house.deposit(await house.player(), 50)
+    assert (await tell(house, payment, "settle", **more)).status is Status.SETTLED
+
+
+async def test_what_two_people_agree_on_is_still_decided_by_what_has_happened_meanwhile(house: House) -> None:
+    payment = await house.deposit(await house.player(), 50)
+    settle = f"/v1/transactions/{payment}/settle"
+    asked = await house.process.post(settle, {"intervention": WHY}, actor="cashier:ines")
+    await tell(house, payment, "settle")
+    await agree(house, asked)
+    assert [type(event).__name__ for event in house.log.events("wallet")] == ["Credited"]
 
 
 async def test_what_was_paid_out_comes_back_by_the_word_of_two_people_or_of_its_provider(house: House) -> None:
@@ -177,11 +227,11 @@ async def test_a_cashier_sends_what_they_pay_by_hand(house: House) -> None:
 # What a provider is asked to pay
 
 
-async def reacts(house: House, make: Callable[[Edge], Plan]) -> Any:
+async def reacts(house: House, make: Callable[[Edge], Plan], key: str = "") -> Any:
     """A command of the reaction that has payouts made."""
     actor = "reaction:payouts"
-    key = command_id(actor, str(len(house.log.entries)))
-    context = Context(service(actor, "reaction"), house.now, key, fingerprint=None)
+    command = command_id(actor, key or str(len(house.log.entries)))
+    context = Context(service(actor, "reaction"), house.now, command, fingerprint=None)
     edge = Edge(context, house.vault, list(OWNED), "eu")  # type: ignore[arg-type]
     return (await house.process.decider.decide(make(edge))).answer
 
@@ -207,7 +257,7 @@ async def test_nobody_returns_by_hand_what_a_provider_is_being_asked_to_pay(hous
 async def test_what_is_paid_after_it_was_given_up_is_booked_all_the_same(house: House) -> None:
     payment = await ordered(house)
     await reacts(house, lambda edge: payouts.decline(payment, "no such account", edge))
-    assert house.log.events("payout")[-1] == PayoutDeclined("no such account")
+    assert house.opened("payout")[-1] == PayoutDeclined("no such account")
     assert await tell(house, payment, "settle") == Payment(payment, Status.SETTLED, balance=Money(5_000, "EUR"))
 
 
@@ -224,6 +274,44 @@ async def test_a_provider_that_has_told_of_the_payment_before_it_answered_is_bel
     await tell(house, payment, "settle")
     await reacts(house, lambda edge: payouts.accept(payment, "paid-1", edge))
     assert house.log.events("payout")[1:] == [PayoutAccepted("paid-1")]
+
+
+async def test_a_payout_answers_with_what_its_own_events_say_and_so_does_a_repeat(house: House) -> None:
+    def said(status: PayoutStatus) -> Paid:
+        return Paid(payment, status)
+
+    payment = await ordered(house)
+    for _ in range(2):
+        accepted = await reacts(house, lambda edge: payouts.accept(payment, "paid-1", edge), key="accept")
+        assert accepted == said(PayoutStatus.ACCEPTED)
+    payment = await ordered(house)
+    await tell(house, payment, "return", reason="account closed")
+    for _ in range(2):
+        disputed = await reacts(house, lambda edge: payouts.accept(payment, "paid-2", edge), key="too late")
+        assert disputed == said(PayoutStatus.DISPUTED)
+    payment = await ordered(house)
+    await tell(house, payment, "return", reason="account closed")
+    for _ in range(2):
+        dropped = await reacts(house, lambda edge: payouts.decline(payment, "no such account", edge), key="decline")
+        assert dropped == said(PayoutStatus.DROPPED)
+
+
+async def test_an_answer_to_a_payout_that_records_nothing_says_where_it_stands(house: House) -> None:
+    payment = await ordered(house)
+    await tell(house, payment, "return", reason="account closed")
+    for make in (
+        lambda edge: payouts.accept(payment, "paid-1", edge),
+        lambda edge: payouts.accept(payment, "paid-1", edge),
+        lambda edge: payouts.decline(payment, "no such account", edge),
+        lambda edge: payouts.drop(payment, edge),
+    ):
+        assert await reacts(house, make) == Paid(payment, PayoutStatus.DISPUTED)
+    sent = (await withdraw(house, await rich(house), 100)).transaction
+    await tell(house, sent, "send", reference="bank-7")
+    with pytest.raises(SentAlready):
+        await reacts(house, lambda edge: payouts.order(sent, "acme", edge))
+    await tell(house, sent, "settle")
+    assert await reacts(house, lambda edge: payouts.order(sent, "acme", edge)) == Paid(sent, PayoutStatus.UNKNOWN)
 
 
 # What changes nothing

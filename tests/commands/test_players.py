@@ -141,9 +141,10 @@ async def test_who_is_like_another_waits(house: House, again: dict[str, Any], by
     ada = made(await house.process.post("/v1/players", ADA))
     receipt = await house.process.post("/v1/players", again)
     assert receipt.answer.status == "pending"  # type: ignore[attr-defined]
-    found, waits = house.log.events()[-2:]
+    found, waits, told = house.log.events()[-3:]
     assert found == DuplicatesFound(by, (ada,))  # type: ignore[arg-type]
     assert waits == ActivationAwaited(("duplicates",))
+    assert told == DuplicatesFound(by, (made(receipt),)), "on ada's own stream"  # type: ignore[arg-type]
     await house.process.post(f"/v1/players/{made(receipt)}/activate")
     assert house.log.events()[-1] == Activated()
 
@@ -197,10 +198,10 @@ async def test_a_profile_is_sealed_under_the_players_own_key_and_found_by(house:
     assert opened(house, "player.profile_recorded") == {"email": "ada@new.example"}
     assert await house.vault.find("email", "ada@new.example") == [ada.removeprefix("player_")]
     await house.process.post("/v1/players", {**STRANGER, "email": "ada@new.example"})
-    assert kinds(house.log.events())[-1] == "player.activation_awaited"
+    assert kinds(house.log.events())[-2:] == ["player.activation_awaited", "player.duplicates_found"]
     bob = made(await house.process.post("/v1/players", STRANGER))
     await house.process.post(f"/v1/players/{bob}/profile", {"phone": "+43 1 23"})
-    assert house.log.events()[-1] == DuplicatesFound(("phone",), (ada,))  # type: ignore[arg-type]
+    assert house.log.events()[-2:] == [DuplicatesFound(("phone",), (ada,)), DuplicatesFound(("phone",), (bob,))]  # type: ignore[arg-type]
 
 
 def registered(house: House) -> list[Registered]:

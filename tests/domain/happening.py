@@ -102,7 +102,7 @@ class Happening(RuleBasedStateMachine):
     def register(self, currency: str, is_known: bool) -> str:
         player = self.new("player")
         self.currency_of[player] = currency
-        country = "SE" if is_known else "DE"  # where nobody is paid who is not known
+        country = "AT" if is_known else "DE"  # where nobody is paid who is not known, or deposits without a limit
         registered = Registered(brand="main", country=country, currency=currency, key=DataKey("", ""))
         self.decide([self.of("player", player)], lambda state: players.register(state, registered=registered))
         if is_known:
@@ -110,6 +110,13 @@ class Happening(RuleBasedStateMachine):
             self.decide(
                 [self.of("kyc", player), self.of("player", player)],
                 lambda state, person: kyc.approve(state, person, approved=approved, at=self.now),
+            )
+        else:
+            self.decide(
+                [self.of("limits", player), self.of("player", player)],
+                lambda state, person: limits.set_deposit_limit(
+                    state, person, period=Period.MONTH, limit=Money(10**13, currency), at=self.now
+                ),
             )
         return player
 
@@ -125,7 +132,7 @@ class Happening(RuleBasedStateMachine):
         self.decide(
             [self.of("limits", player), self.of("player", player)],
             lambda state, person: limits.set_deposit_limit(
-                state, person, period=Period.DAY, limit=Money(amount, currency)
+                state, person, period=Period.DAY, limit=Money(amount, currency), at=self.now
             ),
         )
 
@@ -156,7 +163,7 @@ class Happening(RuleBasedStateMachine):
             ),
         )
         if events and before.daily_deposit:
-            used = self.state(names[2]).used_on(self.state(names[2]).day)
+            used = self.state(names[2]).deposited.of_day
             self.requested_under.append((before.daily_deposit, used))
         return id_
 
@@ -192,12 +199,17 @@ class Happening(RuleBasedStateMachine):
         money = self.money(payment, amount)
         before = self.state(self.of("transaction", payment))
 
-        def decision(state: Transaction, wallet: wallets.Wallet, _limits: limits.Limits) -> Sequence[Event]:
+        def decision(
+            state: Transaction, wallet: wallets.Wallet, used: limits.Limits, person: players.Player
+        ) -> Sequence[Event]:
+            day = used.day_at(person, self.now)
             if state.kind is Kind.WITHDRAWAL:
-                return transactions.settle_withdrawal(state, wallet, transaction_id=payment, money=money)
-            return transactions.settle_deposit(state, wallet, transaction_id=payment, money=money)
+                return transactions.settle_withdrawal(
+                    state, wallet, transaction_id=payment, money=money, counted_on=day
+                )
+            return transactions.settle_deposit(state, wallet, transaction_id=payment, money=money, counted_on=day)
 
-        self.tell(payment, ["wallet", "limits"], decision)
+        self.tell(payment, ["wallet", "limits", "player"], decision)
         could_be_paid = before.status not in {Status.UNKNOWN, Status.REQUESTED, Status.UNDER_REVIEW}
         is_told_first = not before.settled and not before.came_back
         if before.kind is Kind.WITHDRAWAL and could_be_paid and is_told_first and money in (None, before.money):
@@ -315,14 +327,17 @@ class Happening(RuleBasedStateMachine):
 
     @rule(payment=payments, by_provider=st.booleans())
     def return_(self, payment: TransactionId, by_provider: bool) -> None:
-        def decision(state: Transaction, wallet: wallets.Wallet) -> Sequence[Event]:
+        def decision(
+            state: Transaction, wallet: wallets.Wallet, used: limits.Limits, person: players.Player
+        ) -> Sequence[Event]:
             if not by_provider:
                 payouts.require_answered(self.state(self.of("payout", payment)))
             return transactions.return_withdrawal(
-                state, wallet, transaction_id=payment, reason="test", by_provider=by_provider
-            )
+                state, wallet, transaction_id=payment, reason="test", by_provider=by_provider,
+                counted_on=used.day_at(person, self.now),
+            )  # fmt: skip
 
-        if self.tell(payment, ["wallet"], decision):
+        if self.tell(payment, ["wallet", "limits", "player"], decision):
             self.paid.discard(payment)
 
     @rule(payment=payments)

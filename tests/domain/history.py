@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from domain.kernel import Aggregate, Event, Money, PlayerId, TransactionId, suffix, uuid7
+from domain.limits import Kind, LimitSet, Period
 from domain.players import DataKey, Registered
 
 S = TypeVar("S")
@@ -21,6 +22,9 @@ OTHER_DEPOSIT = TransactionId("transaction_" + suffix(uuid7(NOON, b"2" * 10, 42)
 REGISTERED = Registered(
     brand="main", country="DE", currency=EUR, key=DataKey("019a8f00-0000-7000-8000-000000000003", "")
 )
+
+A_MONTH = LimitSet(kind=Kind.DEPOSIT, period=Period.MONTH, money=Money(10**9, EUR))
+"""What the law of DE asks of a player before they deposit."""
 
 
 def euros(amount: int) -> Money:

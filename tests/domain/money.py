@@ -9,13 +9,13 @@ Rules swallow `Rejected` and nothing else. What it is run for: test_money.py.
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import msgspec
 from hypothesis.stateful import invariant
 
 from domain import payouts, wallets
-from domain.kernel import Event
+from domain.kernel import EPOCH, Event
 from domain.limits import HeadroomConsumed, HeadroomReleased
 from domain.transactions import (
     DepositDisputed,
@@ -28,8 +28,18 @@ from domain.transactions import (
     WithdrawalSettled,
 )
 from domain.wallets import BONUS, CASH, OWN, Accounts, Moved
+from domain.windows import Usage
+from domain.windows import day_of as counted_with
 from policies.spending import Order
 from tests.domain.happening import PSP, Happening
+from tests.domain.history import NOON
+
+HOUR = timedelta(hours=1)
+FOUR_WEEKS = timedelta(days=28)
+
+
+def _sum(usage: Usage) -> int:
+    return sum(added - taken for _, added, taken in usage.days_30)
 
 
 class Books(Happening):
@@ -150,13 +160,41 @@ class Books(Happening):
             day_of: dict[str, date] = {}
             for event, at in self.streams[name]:
                 if isinstance(event, HeadroomConsumed):
-                    day_of.setdefault(event.transaction, at.date())
-                    used[at.date()] += event.money.amount
+                    day = counted_with(event.day, event.utc_offset, at)
+                    day_of.setdefault(event.transaction, day)
+                    used[day] += event.money.amount
                 elif isinstance(event, HeadroomReleased):
                     used[day_of[event.transaction]] -= event.money.amount
-            assert state.used == used[state.day]
+            assert state.deposited.of_day == used[state.deposited.day]
             assert state.requested == sum(used.values())
-            assert min(state.used, *used.values(), 0) == 0
+            assert min(state.deposited.of_day, *used.values(), 0) == 0
+
+    @invariant()
+    def what_an_hour_has_used_is_what_was_recorded_in_it_and_has_not_failed(self) -> None:
+        for name in [name for name in self.streams if name.startswith("limits-")]:
+            used: dict[int, int] = defaultdict(int)
+            hour_of: dict[str, int] = {}
+            for event, at in self.streams[name]:
+                hour = (at - EPOCH) // HOUR
+                if isinstance(event, HeadroomConsumed):
+                    hour_of.setdefault(event.transaction, hour)
+                    used[hour] += event.money.amount
+                elif isinstance(event, HeadroomReleased):
+                    used[hour_of[event.transaction]] -= event.money.amount
+            for hour, added, _ in self.state(name).deposited.hours_24:
+                assert added == used[hour]
+
+    @invariant()
+    def net_deposits_are_what_was_deposited_less_what_was_paid_out(self) -> None:
+        for name in [name for name in self.streams if name.startswith("limits-")]:
+            state = self.state(name)
+            paid = sum(
+                payment.settled
+                for _, payment, _ in self.each(Kind.WITHDRAWAL)
+                if payment.status is Status.SETTLED and self.of("limits", payment.player) == name
+            )
+            if self.now - NOON < FOUR_WEEKS:  # else some of it has been forgotten
+                assert _sum(state.net) == _sum(state.deposited) - paid
 
     @invariant()
     def a_deposit_counts_against_the_limits_with_what_has_arrived_or_may_still_arrive(self) -> None:

@@ -18,15 +18,17 @@ from domain.approvals import (
     SamePerson,
 )
 from domain.errors import Conflict, NotFound
+from domain.kernel import Sealed
 from tests.domain.history import NOON, PLAYER, given
 
-PATH, BODY = f"/v1/players/{PLAYER}/adjustments", '{"amount": 1}'
+PATH, BODY, SALT = f"/v1/players/{PLAYER}/adjustments", '{"amount": 1}', "5a" * 16
 LAPSES = NOON + timedelta(hours=24)
 REQUESTED = Requested(
     action="money.adjust",
     path=PATH,
     body=BODY,
-    hash=approvals.digest(PATH, BODY),
+    salt=SALT,
+    hash=approvals.digest(PATH, SALT, BODY),
     player=PLAYER,
     requester="operator:maria",
     expires_at=LAPSES,
@@ -37,13 +39,19 @@ APPROVED, DECLINED, EXPIRED = Approved(HASH), Declined("no"), Expired()
 BO = "supervisor:bo"
 
 
-def approve(*events: approvals.ApprovalEvent, by: str = BO, named: str = HASH, after: timedelta = timedelta()) -> list:
-    return approvals.approve(given(APPROVALS, *events), hash=named, by=by, at=NOON + after)
+def approve(
+    *events: approvals.ApprovalEvent,
+    by: str = BO,
+    named: str = HASH,
+    after: timedelta = timedelta(),
+    asked: Requested | None = REQUESTED,
+) -> list:
+    return approvals.approve(given(APPROVALS, *events), asked=asked, hash=named, by=by, at=NOON + after)
 
 
-def test_the_hash_is_of_the_path_a_line_feed_and_the_body() -> None:
-    # printf '/x\n{}' | sha256sum
-    assert approvals.digest("/x", "{}") == "5494191710ddd9642c6c847d6a667a543b83350f5c2b2556a902730e1e9bb381"
+def test_the_hash_is_of_the_path_the_salt_and_the_body_with_line_feeds_between() -> None:
+    # printf '/x\n00\n{}' | sha256sum
+    assert approvals.digest("/x", "00", "{}") == "a743f8fa51fdd8317bcaefb8be642cd9a986a851c7efb90408b3e344d4a8a2f5"
 
 
 def test_a_request_is_recorded_once() -> None:
@@ -65,13 +73,21 @@ def test_nobody_approves_what_they_have_asked_for() -> None:
 
 def test_another_hash_is_another_command() -> None:
     with pytest.raises(HashDiffers):
-        approve(REQUESTED, named=approvals.digest(PATH, BODY + " "))
+        approve(REQUESTED, named=approvals.digest(PATH, SALT, BODY + " "))
 
 
-def test_a_request_whose_hash_is_not_that_of_its_body_is_never_approved() -> None:
-    forged = msgspec.structs.replace(REQUESTED, body='{"amount": 1000000}')
+@pytest.mark.parametrize("forged", [{"body": '{"amount": 1000000}'}, {"path": "/v1/x"}, {"salt": "00" * 16}], ids=str)
+def test_what_does_not_have_the_hash_that_was_approved_never_runs(forged: dict[str, str]) -> None:
     with pytest.raises(HashDiffers):
-        approve(forged)
+        approve(REQUESTED, asked=msgspec.structs.replace(REQUESTED, **forged))
+
+
+def test_what_could_not_be_opened_never_runs() -> None:
+    with pytest.raises(HashDiffers):
+        approve(REQUESTED, asked=None)
+    sealed = msgspec.structs.replace(REQUESTED, body=Sealed("AAAA", "1"), salt=Sealed("AAAA", "1"))
+    with pytest.raises(HashDiffers):
+        approve(sealed, asked=sealed)
 
 
 def test_approving_rejecting_and_expiring_again_records_nothing() -> None:
@@ -86,7 +102,7 @@ def test_approving_rejecting_and_expiring_again_records_nothing() -> None:
 def test_an_approval_ends_once(act: str, end: approvals.ApprovalEvent) -> None:
     closed = given(APPROVALS, REQUESTED, end)
     acts = {
-        "approve": lambda: approvals.approve(closed, hash=HASH, by=BO, at=NOON),
+        "approve": lambda: approvals.approve(closed, asked=None, hash=HASH, by=BO, at=NOON),
         "reject": lambda: approvals.reject(closed, reason="no", at=NOON),
         "expire": lambda: approvals.expire(closed, at=LAPSES),
     }
@@ -121,7 +137,7 @@ def test_it_expires_at_its_time_and_no_sooner() -> None:
 def test_what_nobody_has_asked_for_cannot_be_decided() -> None:
     nothing = given(APPROVALS)
     with pytest.raises(NotFound):
-        approvals.approve(nothing, hash=HASH, by=BO, at=NOON)
+        approvals.approve(nothing, asked=REQUESTED, hash=HASH, by=BO, at=NOON)
     with pytest.raises(NotFound):
         approvals.reject(nothing, reason="no", at=NOON)
     with pytest.raises(NotFound):

@@ -77,6 +77,26 @@ def test_whoever_owes_more_is_not_asked_for_less_instead() -> None:
     assert kyc.request(owes, ANNA, level=Level.IDENTITY, due_at=None, at=NOON) == []
 
 
+def test_a_level_is_given_to_one_provider_at_a_time_and_the_deadline_does_not_move_with_it() -> None:
+    ask = {"level": Level.IDENTITY, "due_at": None}
+    [asked] = kyc.request(Kyc(), ANNA, at=NOON, provider="ident", **ask)  # type: ignore[arg-type]
+    given_to = given(KYC, asked)
+    assert given_to.given == {Level.IDENTITY: "ident"}
+    later = NOON + timedelta(hours=1)
+    assert kyc.request(given_to, ANNA, at=later, provider="ident", **ask) == []  # type: ignore[arg-type]
+    for provider, left in (("other", {Level.IDENTITY: "other"}), ("", {})):
+        [again] = kyc.request(given_to, ANNA, at=later, provider=provider, **ask)  # type: ignore[arg-type]
+        assert again == Requested(Level.IDENTITY, asked.due_at, provider)  # type: ignore[union-attr]
+        assert fold(KYC, [again], state=given_to).given == left
+
+
+def test_what_is_submitted_to_nobody_stays_with_whoever_had_it() -> None:
+    asked = Requested(Level.IDENTITY, TOMORROW, "ident")
+    assert given(KYC, asked, Submitted(Level.IDENTITY, "document")).given == {Level.IDENTITY: "ident"}
+    moved = given(KYC, asked, Submitted(Level.IDENTITY, "video", "other"), Requested(Level.ENHANCED, None, "ident"))
+    assert moved.given == {Level.IDENTITY: "other", Level.ENHANCED: "ident"}
+
+
 def test_the_laws_three_days_are_for_the_identity_alone() -> None:
     month = NOON + timedelta(days=30)
     assert kyc.request(Kyc(), ANNA, level=Level.ENHANCED, due_at=None, at=NOON) == [Requested(Level.ENHANCED, month)]

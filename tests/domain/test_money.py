@@ -102,7 +102,7 @@ def post_one_side_only(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_limit(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(limits.Limits, "refuse_excess", lambda *_: None)
+    patch.setattr(limits.Limits, "refuse", lambda *_, **__: None)
 
 
 def forget_what_was_settled(patch: pytest.MonkeyPatch) -> None:
@@ -114,8 +114,8 @@ def refund_what_is_not_left(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deposits, "_refuse_beyond", lambda *_: None)
 
 
-def release_on_the_day_of_the_request(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(deposits, "_NEXT", timedelta(0))
+def release_in_the_hour_of_the_request(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(deposits, "NEXT", timedelta(0))
 
 
 def count_nothing_of_a_late_settlement(patch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def spend_the_second_first(patch: pytest.MonkeyPatch) -> None:
         (Books, forget_the_limit),
         (Books, forget_what_was_settled),
         (Arrived, refund_what_is_not_left),
-        (Books, release_on_the_day_of_the_request),
+        (Books, release_in_the_hour_of_the_request),
         (Books, count_nothing_of_a_late_settlement),
         (Arrived, spend_the_second_first),
         (Arrived, book_each_refund_that_is_told),

@@ -52,11 +52,13 @@ from domain.wallets import (
 )
 from policies import payments
 from policies.gates import Level
-from tests.domain.history import DEPOSIT, NOON, PLAYER, REGISTERED, USD, euros, given
+from tests.domain.history import A_MONTH, DEPOSIT, NOON, PLAYER, REGISTERED, USD, euros, given
 from tests.domain.test_withdrawals import ANNA, KNOWN, withdraw, withdrawal
 
 PSP = "psp:acme"
-REQUESTED = DepositRequested(player=PLAYER, money=euros(5000), provider="acme")
+TODAY = NOON.date()
+COUNTED_AT = NOON + timedelta(microseconds=1)
+REQUESTED = DepositRequested(player=PLAYER, money=euros(5000), provider="acme", day=TODAY)
 SETTLED = DepositSettled()
 DISPUTED = DepositDisputed("CB-1", "the card was stolen")
 WITH_50 = Credited(Transfer("deposit", PSP, CASH, euros(5000), DEPOSIT), Balance(5000))
@@ -92,8 +94,8 @@ def test_a_deposit_that_was_given_up_is_not_authorised_any_more(given_up: Any) -
 @pytest.mark.parametrize(
     ("amount", "of_limits"),
     [
-        (6000, HeadroomConsumed(transaction=DEPOSIT, money=euros(1000))),
-        (4500, HeadroomReleased(transaction=DEPOSIT, money=euros(500), day=NOON.date())),
+        (6000, HeadroomConsumed(transaction=DEPOSIT, money=euros(1000), day=TODAY)),
+        (4500, HeadroomReleased(transaction=DEPOSIT, money=euros(500), day=TODAY, at=COUNTED_AT)),
     ],
 )
 def test_another_amount_is_booked_as_it_came_and_the_limits_count_the_difference(amount: int, of_limits: Any) -> None:
@@ -122,7 +124,7 @@ def test_a_deposit_is_given_up_when_its_time_is_over_and_not_before() -> None:
     due = NOON + payments.of("acme", "EUR").deposit_lives
     with pytest.raises(NotDue):
         transactions.expire_deposit(deposit(), transaction_id=DEPOSIT, at=due - timedelta(microseconds=1))
-    released = HeadroomReleased(transaction=DEPOSIT, money=euros(5000), day=NOON.date())
+    released = HeadroomReleased(transaction=DEPOSIT, money=euros(5000), day=TODAY, at=COUNTED_AT)
     assert transactions.expire_deposit(deposit(), transaction_id=DEPOSIT, at=due) == [DepositExpired(), released]
     assert transactions.expire_deposit(deposit(DepositExpired()), transaction_id=DEPOSIT, at=due) == []
     with pytest.raises(TransactionClosed):
@@ -137,7 +139,7 @@ def ask(amount: int, **other: Any) -> list[Any]:
         "transaction": given(TRANSACTIONS),
         "player": given(PLAYERS, REGISTERED),
         "kyc": given(KYC),
-        "limits": given(LIMITS),
+        "limits": given(LIMITS, A_MONTH),
         "wallet": given(WALLETS),
         "transaction_id": DEPOSIT,
         "requested": msgspec.structs.replace(REQUESTED, money=euros(amount)),
@@ -149,7 +151,7 @@ def ask(amount: int, **other: Any) -> list[Any]:
 def test_all_that_a_player_has_asked_for_counts_before_they_are_known() -> None:
     """DE: 100 euros in all (rules.csv, kyc.deposit_max_before_verification), whether settled or on the way."""
     assert ask(100_00)
-    on_the_way = given(LIMITS, HeadroomConsumed(transaction=DEPOSIT, money=euros(60_00)))
+    on_the_way = given(LIMITS, A_MONTH, HeadroomConsumed(transaction=DEPOSIT, money=euros(60_00), day=TODAY))
     assert ask(40_00, limits=on_the_way)
     with pytest.raises(GateClosed):
         ask(40_01, limits=on_the_way)
@@ -169,7 +171,7 @@ def test_what_was_imported_and_what_is_on_its_way_add_up_before_a_player_is_know
     )
     imported = given(WALLETS, *[event for event in past if isinstance(event, Credited)])
     assert imported.deposited == imported.imported == {"EUR": 90_00}
-    on_the_way = given(LIMITS, HeadroomConsumed(transaction=DEPOSIT, money=euros(9_00)))
+    on_the_way = given(LIMITS, A_MONTH, HeadroomConsumed(transaction=DEPOSIT, money=euros(9_00), day=TODAY))
     assert ask(1_00, wallet=imported, limits=on_the_way)
     with pytest.raises(GateClosed):
         ask(9_00, wallet=imported, limits=on_the_way)
@@ -347,11 +349,11 @@ def test_thresholds_follow_the_currencys_digits() -> None:
     assert payments.of("acme", "KWD").automatic == 500_000
 
 
-def test_the_day_that_gets_headroom_back_is_the_day_that_gave_it() -> None:
+def test_what_gets_headroom_back_is_the_day_and_the_hour_that_gave_it() -> None:
     late = datetime(2026, 11, 22, 23, 59, 59, 999_999, tzinfo=NOON.tzinfo)
     state = given(TRANSACTIONS, REQUESTED, at=late)
     [_, released] = transactions.fail_deposit(state, transaction_id=DEPOSIT, reason="declined")
     assert isinstance(released, HeadroomReleased)
-    assert released.day == date(2026, 11, 23)
+    assert (released.day, released.at) == (date(2026, 11, 23), datetime(2026, 11, 23, tzinfo=NOON.tzinfo))
     assert deposits.deposit_due("acme", "EUR", late) == late + timedelta(days=1)
     assert state.status is Status.REQUESTED

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given as over
 from hypothesis import strategies as st
 
 from domain import eligibility, players
 from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, Underage
-from domain.errors import AlreadyRegistered, GateClosed, NotFound, PlayerBlocked, PlayerNotActive, Rejected
+from domain.errors import AlreadyRegistered, GateClosed, NotFound, PlayerBlocked, PlayerNotActive, Rejected, UnderReview
 from domain.kernel import PlayerId
 from domain.players import (
     PLAYERS,
@@ -216,7 +217,7 @@ def test_a_reason_that_holds_the_money_stands_over_one_that_does_not() -> None:
 
 
 def test_closing_an_account_keeps_the_hold_on_its_money_until_the_block_is_ended() -> None:
-    closed = given(PLAYERS, REGISTERED, Blocked("aml"), Closed("asked"))
+    closed = given(PLAYERS, REGISTERED, Blocked("fraud"), Closed("asked"))
     with pytest.raises(PlayerBlocked):
         closed.require_payable()
     events = players.unblock(closed, reason="cleared")
@@ -309,9 +310,16 @@ def test_only_an_active_player_may_put_money_at_stake(last: Any, refusal: type[R
 def test_only_a_block_for_fraud_or_laundering_holds_the_players_own_money() -> None:
     for last in (Blocked("chargeback"), Closed("asked"), MadeDormant()):
         given(PLAYERS, REGISTERED, last).require_payable()
-    for reason in ("fraud", "aml"):
-        with pytest.raises(PlayerBlocked):
-            given(PLAYERS, REGISTERED, Blocked(reason)).require_payable()
+    with pytest.raises(PlayerBlocked):
+        given(PLAYERS, REGISTERED, Blocked("fraud")).require_payable()
+
+
+def test_who_is_looked_at_for_laundering_hears_a_neutral_word() -> None:
+    held = given(PLAYERS, REGISTERED, Blocked("aml"))
+    for asks in (held.require_payable, held.require_active):
+        with pytest.raises(UnderReview) as refused:
+            asks()
+        assert refused.value.facts == {}
 
 
 # Tags and notes
@@ -339,7 +347,7 @@ def test_every_note_is_one_more() -> None:
 def test_the_state_holds_nothing_personal() -> None:
     assert set(Player.__struct_fields__) == {
         "status", "country", "currency", "key", "commitment", "brand", "jurisdiction", "registered_at", "block_reason",
-        "awaiting", "consents", "tags",
+        "awaiting", "consents", "tags", "duplicates", "birth_year",
     }  # fmt: skip
 
 
@@ -392,3 +400,21 @@ def test_a_planted_fault_is_found(monkeypatch: pytest.MonkeyPatch, act: str, fau
     monkeypatch.setitem(ACTS, act, fault)
     with pytest.raises((AssertionError, ExceptionGroup)):
         test_asking_again_records_nothing_and_nobody_leaves_a_closed_account()
+
+
+def test_who_was_there_first_is_named_but_does_not_wait_and_a_block_stays_one() -> None:
+    first = given(PLAYERS, REGISTERED)
+    later = msgspec.structs.replace(first, registered_at=first.registered_at + timedelta(seconds=1))
+    found = DuplicatesFound(("email",), (PlayerId("player_b"),))
+    ask = {"by": ["email"], "holds": True}
+    assert players.find_alike(first, others={"player_b": later}, **ask) == [found]  # type: ignore[arg-type]
+    waits = ActivationAwaited(("duplicates",))
+    assert players.find_alike(later, others={"player_b": first}, **ask) == [found, waits]  # type: ignore[arg-type]
+    blocked = fold(PLAYERS, [Blocked("fraud")], state=later)
+    assert players.find_alike(blocked, others={"player_b": first}, **ask) == [found]  # type: ignore[arg-type]
+    knows = fold(PLAYERS, [found], state=later)
+    assert players.find_alike(knows, others={"player_b": first}, **ask) == []  # type: ignore[arg-type]
+    waiting = fold(PLAYERS, [ActivationAwaited(("kyc",))], state=later)
+    assert players.find_alike(waiting, others={"player_b": first}, **ask)[1:] == [  # type: ignore[arg-type]
+        ActivationAwaited(("kyc", "duplicates"))
+    ]

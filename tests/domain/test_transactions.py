@@ -9,7 +9,7 @@ from domain import transactions
 from domain.errors import Conflict, CurrencyMismatch, LimitExceeded, NotFound, PlayerBlocked, TransactionClosed
 from domain.kernel import Money
 from domain.kyc import KYC
-from domain.limits import LIMITS, DepositLimitSet, HeadroomConsumed, HeadroomReleased, Period
+from domain.limits import LIMITS, HeadroomConsumed, HeadroomReleased, Kind, LimitSet, Period
 from domain.players import PLAYERS, Blocked
 from domain.transactions import (
     TRANSACTIONS,
@@ -20,16 +20,21 @@ from domain.transactions import (
     Transaction,
 )
 from domain.wallets import CASH, WALLETS, Balance, Credited, Transfer
-from tests.domain.history import DEPOSIT, NOON, PLAYER, REGISTERED, TOMORROW, USD, euros, fold, given
+from policies.limits import local_day
+from tests.domain.history import A_MONTH, DEPOSIT, NOON, PLAYER, REGISTERED, TOMORROW, USD, euros, fold, given
 
-REQUESTED = DepositRequested(player=PLAYER, money=euros(50), provider="acme", reference="A-1")
+ASKED = DepositRequested(player=PLAYER, money=euros(50), provider="acme", reference="A-1")
+REQUESTED = DepositRequested(
+    player=PLAYER, money=euros(50), provider="acme", reference="A-1", day=NOON.date(), utc_offset=60
+)
 SETTLED = DepositSettled()
 FAILED = DepositFailed(reason="declined")
-CONSUMED = HeadroomConsumed(transaction=DEPOSIT, money=euros(50))
+CONSUMED = HeadroomConsumed(transaction=DEPOSIT, money=euros(50), day=NOON.date(), utc_offset=60)
+COUNTED_LATE = HeadroomConsumed(transaction=DEPOSIT, money=euros(50), day=NOON.date())
 CREDITED = Credited(Transfer("deposit", "psp:acme", CASH, euros(50), DEPOSIT), Balance(cash=50))
 ANNA = given(PLAYERS, REGISTERED)
 BLOCKED = given(PLAYERS, REGISTERED, Blocked(reason="fraud"))
-NOTHING = given(LIMITS)
+NOTHING = given(LIMITS, A_MONTH)
 
 
 def request(**other: Any) -> list[Any]:
@@ -40,7 +45,7 @@ def request(**other: Any) -> list[Any]:
         "limits": NOTHING,
         "wallet": WALLETS.initial,
         "transaction_id": DEPOSIT,
-        "requested": REQUESTED,
+        "requested": ASKED,
         "at": NOON,
     }
     return list(transactions.request_deposit(**(known | other)))
@@ -54,7 +59,7 @@ def test_a_request_consumes_headroom() -> None:
 
 
 def test_a_request_beyond_the_limit_is_refused() -> None:
-    limits = given(LIMITS, DepositLimitSet(period=Period.DAY, limit=euros(49)))
+    limits = given(LIMITS, A_MONTH, LimitSet(kind=Kind.DEPOSIT, period=Period.DAY, money=euros(49)))
     with pytest.raises(LimitExceeded):
         request(limits=limits)
 
@@ -96,7 +101,10 @@ def test_settling_books_the_money() -> None:
 
 
 def test_failing_gives_the_headroom_back() -> None:
-    assert fail(REQUESTED) == [FAILED, HeadroomReleased(transaction=DEPOSIT, money=euros(50), day=NOON.date())]
+    counted_at = NOON + timedelta(microseconds=1)
+    assert fail(REQUESTED) == [
+        FAILED, HeadroomReleased(transaction=DEPOSIT, money=euros(50), day=NOON.date(), at=counted_at)
+    ]  # fmt: skip
 
 
 def test_the_same_end_again_records_nothing() -> None:
@@ -111,7 +119,7 @@ def test_a_transaction_that_has_ended_does_not_end_otherwise() -> None:
 
 @pytest.mark.parametrize("given_up", [FAILED, DepositExpired()])
 def test_money_that_comes_after_all_is_booked_and_counts_again(given_up: Any) -> None:
-    assert settle(REQUESTED, given_up) == [SETTLED, CREDITED, CONSUMED]
+    assert settle(REQUESTED, given_up) == [SETTLED, CREDITED, COUNTED_LATE]
 
 
 def test_a_failure_after_the_expiry_releases_nothing_twice() -> None:
@@ -130,19 +138,24 @@ def test_what_was_never_requested_does_not_end() -> None:
 def test_a_settlement_knows_neither_limits_nor_blocks() -> None:
     """Its decision is not even given them: the money has arrived."""
     annotations = transactions.settle_deposit.__annotations__
-    assert set(annotations) == {"transaction", "wallet", "transaction_id", "money", "return"}
+    assert set(annotations) == {"transaction", "wallet", "transaction_id", "money", "counted_on", "return"}
 
 
 @pytest.mark.parametrize("microseconds_before_midnight", [0, 1, 2, 3_600_000_000])
 def test_a_failure_releases_exactly_what_was_consumed_even_around_midnight(microseconds_before_midnight: int) -> None:
-    """The events of a command are recorded one microsecond apart: request and use may lie on different days."""
+    """The events of a command are recorded one microsecond apart: request and use may lie in different hours."""
     at = datetime(2026, 11, 23, tzinfo=UTC) - timedelta(microseconds=microseconds_before_midnight)
-    before = fold(LIMITS, [HeadroomConsumed(transaction=DEPOSIT, money=euros(7))], at=at - timedelta(microseconds=1))
-    limits = LIMITS.evolve(before, CONSUMED, at + timedelta(microseconds=1))
-    day = limits.day
-    used_before = before.used_on(day)
-    _, released = fail(REQUESTED, at=at)
-    assert LIMITS.evolve(limits, released, at + timedelta(microseconds=2)).used_on(day) == used_before
+    asked, consumed = request(at=at)
+    before = fold(
+        LIMITS,
+        [HeadroomConsumed(transaction=DEPOSIT, money=euros(7), day=local_day("DE", at))],
+        at=at - timedelta(microseconds=1),
+    )
+    limits = LIMITS.evolve(before, consumed, at + timedelta(microseconds=1))
+    _, released = fail(asked, at=at)
+    after = LIMITS.evolve(limits, released, at + timedelta(microseconds=2))
+    assert (limits.deposited.of_day, after.deposited.of_day) == (57, 7)
+    assert sum(added for _, added, _ in after.deposited.hours_24) == 7
 
 
 # History
@@ -168,5 +181,7 @@ def test_history_is_recorded_of_registered_players(player: Any, refusal: type[Ex
 
 def test_the_state_says_when_it_was_requested() -> None:
     transaction = fold(TRANSACTIONS, [SETTLED], at=TOMORROW, state=given(TRANSACTIONS, REQUESTED))
-    assert transaction == Transaction(transactions.Status.SETTLED, PLAYER, euros(50), "acme", NOON, settled=50)
+    assert transaction == Transaction(
+        transactions.Status.SETTLED, PLAYER, euros(50), "acme", NOON, settled=50, day=NOON.date()
+    )
     assert transactions.owner(transaction) == PLAYER

@@ -12,6 +12,7 @@ from domain import transactions
 from domain.errors import GateClosed, PlayerBlocked, TransactionClosed
 from domain.kernel import Money
 from domain.kyc import KYC, Approved
+from domain.limits import WithdrawalCounted, WithdrawalUncounted
 from domain.players import PLAYERS, Blocked, Tagged
 from domain.transactions import (
     TRANSACTIONS,
@@ -46,9 +47,12 @@ from domain.wallets import (
     Transfer,
 )
 from policies.gates import Level
+from policies.limits import LocalDay
 from tests.domain.history import DEPOSIT, NOON, PLAYER, REGISTERED, euros, given
 
 PSP = "psp:acme"
+TODAY = LocalDay(NOON.date(), 60)
+COUNTED = WithdrawalCounted(DEPOSIT, euros(2000), *TODAY)
 WITH_50 = Credited(Transfer("deposit", PSP, CASH, euros(5000), DEPOSIT), Balance(5000))
 RICH = given(WALLETS, WITH_50)
 
@@ -151,13 +155,17 @@ def test_what_is_sent_was_approved_and_is_sent_once() -> None:
 
 
 def pay(*events: Any, wallet: Any = HOLDING, money: Money | None = None) -> list[Any]:
-    return list(transactions.settle_withdrawal(withdrawal(*events), wallet, transaction_id=DEPOSIT, money=money))
+    return list(
+        transactions.settle_withdrawal(
+            withdrawal(*events), wallet, transaction_id=DEPOSIT, money=money, counted_on=TODAY
+        )
+    )
 
 
 @pytest.mark.parametrize("before", [(APPROVED,), (APPROVED, SENT)], ids=["told before we knew it was sent", "sent"])
 def test_what_was_paid_leaves_what_was_reserved(before: tuple[Any, ...]) -> None:
     debited = Debited(Transfer("withdrawal", RESERVED, PSP, euros(2000), DEPOSIT), Balance(3000, 0))
-    assert pay(*before) == [PAID, debited]
+    assert pay(*before) == [PAID, debited, COUNTED]
     assert pay(*before, PAID) == []
 
 
@@ -169,8 +177,8 @@ def test_a_provider_cannot_pay_what_nobody_approved_nor_another_amount() -> None
 
 
 def test_what_was_paid_although_it_was_voided_is_booked_and_may_be_owed() -> None:
-    paid, moved = pay(APPROVED, WithdrawalCancelled(), wallet=funds(500))
-    assert paid == PAID
+    paid, moved, counted = pay(APPROVED, WithdrawalCancelled(), wallet=funds(500))
+    assert (paid, counted) == (PAID, COUNTED)
     assert moved.accounts == Accounts(receivable=-1500)
 
 
@@ -203,7 +211,8 @@ def test_what_is_returned_is_cash_again_before_and_after_it_was_paid() -> None:
     returned = WithdrawalReturned("no such account")
     assert return_(APPROVED, SENT) == [returned, RELEASED_20]
     back = Credited(Transfer("withdrawal_return", PSP, CASH, euros(2000), DEPOSIT), Balance(5000, 0))
-    assert return_(APPROVED, SENT, PAID, wallet=funds(3000)) == [returned, back]
+    uncounted = WithdrawalUncounted(DEPOSIT, euros(2000), *TODAY)
+    assert return_(APPROVED, SENT, PAID, wallet=funds(3000)) == [returned, back, uncounted]
     assert return_(APPROVED, SENT, returned) == []
     with pytest.raises(NotApproved):
         return_()
@@ -214,14 +223,19 @@ def test_what_is_returned_is_cash_again_before_and_after_it_was_paid() -> None:
 def return_(*events: Any, wallet: Any = HOLDING, by_provider: bool = False) -> list[Any]:
     return list(
         transactions.return_withdrawal(
-            withdrawal(*events), wallet, transaction_id=DEPOSIT, reason="no such account", by_provider=by_provider
+            withdrawal(*events),
+            wallet,
+            transaction_id=DEPOSIT,
+            reason="no such account",
+            by_provider=by_provider,
+            counted_on=TODAY,
         )
     )
 
 
 def test_what_was_paid_although_we_had_returned_it_is_booked_and_may_be_owed() -> None:
-    paid, moved = pay(APPROVED, SENT, WithdrawalReturned("given up"), wallet=funds(500))
-    assert paid == PAID
+    paid, moved, counted = pay(APPROVED, SENT, WithdrawalReturned("given up"), wallet=funds(500))
+    assert (paid, counted) == (PAID, COUNTED)
     assert moved.accounts == Accounts(receivable=-1500)
     assert pay(APPROVED, SENT, WithdrawalReturned("given up"), PAID, wallet=funds(500)) == []
 

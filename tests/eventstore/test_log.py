@@ -400,18 +400,25 @@ async def test_a_snapshot_is_kept_while_its_last_entry_counts(subject: Subject) 
     two = await subject.one(command(("wallet 1", 2)))
     assert isinstance(one, Appended)
     assert isinstance(two, Appended)
-    name = stream("wallet 1")
+    name, other = stream("wallet 1"), stream("wallet 2")
     right = Snapshot(name, 2, two.leaves[0], two.recorded, "wallet/1", b"{}")
     older = Snapshot(name, 1, one.leaves[0], one.recorded, "wallet/1", b"{}")
-    elsewhere = Snapshot(stream("wallet 2"), 1, one.leaves[0], one.recorded, "wallet/1", b"{}")
+    elsewhere = Snapshot(other, 1, one.leaves[0], one.recorded, "wallet/1", b"{}")
     wrong = right._replace(leaf=one.leaves[0])
+
+    async def resumed(schema: str = "wallet/1") -> tuple[Snapshot | None, list[int]]:
+        found = await subject.streams.resume({name: schema, other: schema})
+        assert found[other] == (None, [])
+        return found[name].snapshot, [decode_body(entry.body).version for entry in found[name].entries]
+
     await subject.streams.keep([wrong, elsewhere])
-    assert await subject.streams.snapshots([name, stream("wallet 2")]) == []
+    assert await resumed() == (None, [1, 2])
     await subject.streams.keep([older])
-    assert await subject.streams.snapshots([name]) == [older]
+    assert await resumed() == (older, [2])
     await subject.streams.keep([right])
     await subject.streams.keep([older])
-    assert await subject.streams.snapshots([name]) == [right]
+    assert await resumed() == (right, [])
     reshaped = right._replace(schema="wallet/2", state=b"[]")
     await subject.streams.keep([reshaped])
-    assert await subject.streams.snapshots([name]) == [reshaped]
+    assert await resumed("wallet/2") == (reshaped, [])
+    assert await resumed() == (None, [1, 2])

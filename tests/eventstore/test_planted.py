@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 import pytest
 
-from eventstore.log import Command, Outcome, Reason, Refused, Snapshot
+from eventstore.log import Command, Outcome, Reason, Refused, Resumed, Snapshot
 from eventstore.memory import MemoryLog
 from tests.eventstore import test_log as suite
 from tests.ledger import Subject, memory_subject
@@ -73,8 +73,9 @@ class KeepsAnySnapshot(MemoryLog):
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
         self._snapshots.update((snapshot.stream, snapshot) for snapshot in snapshots)
 
-    async def snapshots(self, streams: Sequence[str]) -> list[Snapshot]:
-        return [self._snapshots[stream] for stream in streams if stream in self._snapshots]
+    async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:
+        found = await super().resume(schemas)
+        return {stream: Resumed(self._snapshots.get(stream), found[stream].entries) for stream in schemas}
 
 
 Test = Callable[[Subject], Awaitable[None]]

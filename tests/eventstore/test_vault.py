@@ -17,13 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands.sealing import KeyNotHeld, seal
+from commands.sealing import KeyNotHeld, opened, seal
 from domain.catalog import AGGREGATES
-from domain.kernel import Event, Personal, Sealed, personal_fields, uuid7
+from domain.kernel import Event, Intervention, Personal, Remark, Sealed, personal_fields, uuid7
+from domain.kyc import Rejected as KycRejected
 from domain.players import DataKey as KeyCommitment
 from domain.players import Registered
+from domain.transactions import DepositFailed, Intervened
 from eventstore import postgres
 from eventstore.vault import CannotOpen, DataKey, Owed, RegionKey, Vault
+from policies.gates import Level
 from tests.ledger import Ledger, command, stream
 
 KEY = DataKey("019a8f00-0000-7000-8000-000000000003", bytes(range(32)))
@@ -253,10 +256,22 @@ IDENTIFYING = re.compile(
     r"name|mail|phone|address|birth|external_id|passport|iban|card|street|city|postal|zip|document"
 )
 
+SAID = re.compile(r"reason$|text|note|comment|subject|message|description|body|why|detail")
+
 HARMLESS = {
     "ProfileRecorded.address_country",  # no more than the registration says in the clear
     "Approved.document_expires",  # a day, which timers must see
-}
+    "Registered.birth_year",  # and no finer: limits are lower for the young (docs/adr/0023)
+    "ProfileRecorded.birth_year",
+    # one word, as the edge demands it
+    *(
+        f"{event}.reason"
+        for event in (
+            "Blocked", "Unblocked", "Closed", "Rejected", "Failed", "Escalated", "Reopened", "KeysDisclosed", "LimitSet",
+            "LimitLifted", "ActionBlocked", "SessionEnded", "Opened", "Begun", "Ended",
+        )
+    ),
+}  # fmt: skip
 
 
 def fields(struct: Any) -> Iterator[tuple[str, str, Any]]:
@@ -269,7 +284,7 @@ def fields(struct: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def structs(hint: Any) -> Iterator[Any]:
-    if hint is Personal:
+    if hint in (Personal, Remark):
         return
     if isinstance(hint, type) and get_origin(hint) is None and issubclass(hint, msgspec.Struct):
         yield hint
@@ -278,20 +293,32 @@ def structs(hint: Any) -> Iterator[Any]:
 
 
 def unmarked(event: type[Event]) -> list[str]:
-    """The fields that look as if they identified a person, and are not marked."""
-    marked = personal_fields(event)
+    """The fields that look as if they identified a person, or held their words, and are not marked."""
     return [
         f"{struct}.{name}"
-        for struct, name, _ in fields(event)
-        if IDENTIFYING.search(name)
-        and not (struct == event.__name__ and name in marked)
+        for struct, name, hint in fields(event)
+        if (IDENTIFYING.search(name) or SAID.search(name))
+        and not is_marked(hint)
         and f"{struct}.{name}" not in HARMLESS
     ]
 
 
-@pytest.mark.parametrize("event", [event for aggregate in AGGREGATES for event in aggregate.events.values()])
-def test_no_event_has_an_identifying_field_that_is_not_marked_personal(event: type[Event]) -> None:
+def is_marked(hint: Any) -> bool:
+    return hint in (Personal, Remark) or any(option in (Personal, Remark) for option in get_args(hint))
+
+
+EVENTS = [event for aggregate in AGGREGATES for event in aggregate.events.values()]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_no_event_has_an_identifying_field_or_free_text_that_is_not_marked_personal(event: type[Event]) -> None:
     assert unmarked(event) == []
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_whatever_is_marked_can_be_sealed_where_it_stands(event: type[Event]) -> None:
+    marked = [name for _, name, hint in fields(event) if is_marked(hint)]
+    assert [path.rpartition(".")[2] for path in personal_fields(event)] == marked
 
 
 def test_an_unmarked_field_is_noticed() -> None:
@@ -300,11 +327,44 @@ def test_an_unmarked_field_is_noticed() -> None:
 
     class Moved(Event, frozen=True, tag="test.moved"):
         home_address: str
+        reason: str
         contact: Contact | None = None
         email: Personal | None = None
 
     Moved.__annotations__["contact"] = Contact | None
-    assert unmarked(Moved) == ["Moved.home_address", "Contact.phone_number"]
+    assert unmarked(Moved) == ["Moved.home_address", "Moved.reason", "Contact.phone_number"]
+
+
+def test_what_is_personal_within_a_member_is_sealed_there() -> None:
+    made = KycRejected(Level.IDENTITY, "document", "blurred", Intervention("complaint", "Anna has phoned"))
+    stored = seal(made, KEY, EVENT)
+    assert personal_fields(KycRejected) == ("intervention.reason",)
+    assert isinstance(stored, KycRejected)
+    assert stored.intervention is not None
+    assert isinstance(stored.intervention.reason, Sealed)
+    assert KEY.open(stored.intervention.reason, event_id=EVENT, path="data.intervention.reason") == "Anna has phoned"
+    assert opened(stored, KEY, EVENT) == made
+    with pytest.raises(CannotOpen):
+        opened(stored, KEY, EVENT[:-1] + "0")
+    with pytest.raises(KeyNotHeld):
+        seal(made, None, EVENT)
+    without = msgspec.structs.replace(made, intervention=None)
+    assert seal(without, None, EVENT) == without
+
+
+def test_without_a_key_a_remark_is_left_out_and_nothing_else() -> None:
+    assert seal(DepositFailed("Anna has phoned"), None, EVENT) == DepositFailed()
+    assert opened(seal(DepositFailed("Anna"), KEY, EVENT), KEY, EVENT) == DepositFailed("Anna")
+    with pytest.raises(KeyNotHeld):
+        seal(Intervened("complaint", "Anna has phoned"), None, EVENT)
+
+
+def test_a_personal_field_in_a_list_is_refused_rather_than_overlooked() -> None:
+    class Listed(Event, frozen=True, tag="test.listed"):
+        said: tuple[Intervention, ...]
+
+    with pytest.raises(TypeError, match="said"):
+        personal_fields(Listed)
 
 
 def test_personal_fields_are_sealed_or_nothing_is_stored() -> None:

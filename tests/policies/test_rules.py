@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import policies.rules
-from policies.rules import RULES, Unusable, load
+from policies import implemented
+from policies.rules import RULES, Rule, Unusable, load
 
 SHIPPED = Path(policies.rules.__file__).with_name("rules.csv")
 HEADER = "jurisdiction,rule,value,unit,effective_from,source,address,quotation,status\n"
@@ -104,21 +104,30 @@ def test_what_ships_loads_and_marks_what_was_not_read_in_a_law() -> None:
     assert all(rule.name not in RULES.of(rule.jurisdiction, NOON) for rule in future)
 
 
-def listed(rows: Iterable[dict[str, str]]) -> str:
-    """The table of docs/reference/rules.md."""
+def listed(rows: Iterable[Rule]) -> str:
+    """The tables of docs/reference/rules.md: what was not read in a law, then what is applied where."""
     lines = ["| jurisdiction | rule | value | where it is said to stand |", "|---|---|---|---|"]
+    rows = list(rows)
     for row in rows:
-        value = row["value"].replace("|", ", ")
-        lines.append(f"| {row['jurisdiction']} | `{row['rule']}` | {value} ({row['unit']}) | {row['source']} |")
+        if not row.verified:
+            value = row.written.replace("|", ", ")
+            lines.append(f"| {row.jurisdiction} | `{row.name}` | {value} ({row.unit}) | {row.source} |")
+    lines += ["", "## What is applied, and where", ""]
+    lines += ["| rule | jurisdictions | applied |", "|---|---|---|"]
+    places: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        found = implemented.applied(row)
+        where = "**not applied**" if found is None else f"`{found.where}`" + (f": {found.how}" if found.how else "")
+        places.setdefault((row.name, where), []).append(row.jurisdiction)
+    for (name, where), found_in in sorted(places.items()):
+        lines.append(f"| `{name}` | {', '.join(dict.fromkeys(found_in))} | {where} |")
     return "\n".join(lines) + "\n"
 
 
-def test_the_documentation_lists_every_rule_that_was_not_read_in_a_law() -> None:
-    with SHIPPED.open(newline="") as file:
-        unverified = [row for row in csv.DictReader(file) if row["status"] == "unverified"]
+def test_the_documentation_lists_what_was_not_read_in_a_law_and_what_is_applied_where() -> None:
     written = (Path(__file__).parents[2] / "docs" / "reference" / "rules.md").read_text()
-    assert written.endswith("\n\n" + listed(unverified)), (
-        "the table of docs/reference/rules.md is another: write listed()"
+    assert written.endswith("\n\n" + listed(RULES.all)), (
+        "the tables of docs/reference/rules.md are others: write listed()"
     )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import psycopg
 
-from domain import approvals, kernel, kyc, limits, logins, players, tickets, transactions, wallets
+from commands.sealing import seal
+from domain import approvals, bets, kernel, kyc, limits, logins, players, protection, tickets, transactions, wallets
 from domain.catalog import AGGREGATES
 from domain.errors import Rejected
 from domain.kernel import (
@@ -27,16 +28,18 @@ from domain.kernel import (
     Stream,
     TicketId,
     TransactionId,
-    personal_fields,
 )
 from domain.kyc import Kyc
 from domain.limits import Limits
 from domain.logins import Login
 from domain.logs import Opened
 from domain.players import DataKey, Player, Registered
+from domain.protection import Protection, Said
 from domain.transactions import DepositRequested
 from domain.wallets import Wallet
 from eventstore.record import Body, Codec, CommandPart, Entry, decode_body, encode_body, genesis, leaf_hash
+from policies import protection as protection_rules
+from policies.protection import Moment
 from policies.sla import Priority
 from projections.projection import Batch, Events, Position
 from projections.source import LogSource
@@ -44,6 +47,7 @@ from projections.source import LogSource
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PARTITIONS = {"eu": (0, 127), "us": (128, 255)}
 DAY = timedelta(days=1)
+SALT = "5a" * 16
 CODEC = Codec(AGGREGATES)
 
 
@@ -59,6 +63,7 @@ class Book:
         self.transactions: list[TransactionId] = []
         self.tickets: list[TicketId] = []
         self.approvals: list[ApprovalId] = []
+        self.bets: list[Any] = []
         self._states: dict[str, tuple[int, Any]] = {}
         self._owners: dict[TransactionId, PlayerId] = {}
         self._now = NOON
@@ -93,7 +98,21 @@ class Book:
         except Rejected:
             return
         if events:
-            self._append_many([(homes[e.tag.partition(".")[0]], [_sealed(e, player)]) for e in events])
+            self._append_many([(homes[e.tag.partition(".")[0]], [e]) for e in events])
+
+    def hear_register(self, player: PlayerId, said: Said, moment: Moment = Moment.MARKETING) -> None:
+        """What the register of the player's jurisdiction says of them."""
+        where = self.state(players.stream(player)).jurisdiction
+        register = protection_rules.register(where, moment, self._now)
+        assert register is not None
+        answer = protection.Answer(register.name, moment, said)
+        state = self.state(protection.stream(player))
+        self._decided(protection.stream(player), protection.hear(state, where, answer, at=self._now))
+
+    def protect(self, player: PlayerId, decision: Callable[[Protection, Player, datetime], Sequence[Event]]) -> None:
+        """Whatever is decided now on a player's protection."""
+        state, who = self.state(protection.stream(player)), self.state(players.stream(player))
+        self._decided(protection.stream(player), decision(state, who, self._now))
 
     def limit(self, player: PlayerId, amount: int) -> None:
         """Set the daily limit; a raise is no command of this release, so it is not asked for."""
@@ -102,13 +121,14 @@ class Book:
             who = self.state(players.stream(player))
             money = Money(amount, who.currency)
             self._decided(
-                limits.stream(player), limits.set_deposit_limit(state, who, period=limits.Period.DAY, limit=money)
+                limits.stream(player),
+                limits.set_deposit_limit(state, who, period=limits.Period.DAY, limit=money, at=self._now),
             )
 
     def request(self, player: PlayerId, amount: int, *, reference: str = "") -> TransactionId:
         """Ask for a deposit, whatever the limit: what a decision refuses is not a projection's business."""
         transaction, requested = self._new(player, amount, reference)
-        consumed = limits.HeadroomConsumed(transaction=transaction, money=requested.money)
+        consumed = limits.HeadroomConsumed(transaction=transaction, money=requested.money, day=self._now.date())
         self._append_many([(transactions.stream(transaction), [requested]), (limits.stream(player), [consumed])])
         return transaction
 
@@ -180,6 +200,31 @@ class Book:
         except Rejected:
             return
 
+    def game(
+        self, player: PlayerId, decision: Callable[[Wallet, Player, datetime], Sequence[Event]]
+    ) -> Sequence[Event]:
+        """Whatever is decided on what a game provider says, and what that was; nothing if refused."""
+        homes = {"wallet": wallets.stream(player), "bet": bets.stream(player)}
+        try:
+            events = decision(self.state(homes["wallet"]), self.state(players.stream(player)), self._now)
+        except Rejected:
+            return []
+        self._append_many([(homes[event.tag.partition(".")[0]], [event]) for event in events])
+        return events
+
+    def record(self, stream: Stream[Any], events: Sequence[Event]) -> None:
+        """What happened, whoever has decided it."""
+        self._decided(stream, events)
+
+    @property
+    def now(self) -> datetime:
+        return self._now
+
+    @property
+    def recorded(self) -> datetime:
+        """When the last entry was."""
+        return kernel.instant(self.entries[-1].recorded)
+
     def ticket(self, player: PlayerId, priority: Priority = Priority.NORMAL, text: str = "Where is it?") -> TicketId:
         """Open a ticket whose subject is Money."""
         ticket = TicketId(f"ticket_{self._suffix(players.stream(player).partition)}")
@@ -187,14 +232,14 @@ class Book:
             tickets.Ticket(), self.state(players.stream(player)), None, player_id=player, channel="email",
             by=tickets.Author.PLAYER, subject="Money", text=text, priority=priority, transaction=None, at=self._now,
         )  # fmt: skip
-        self._decided(tickets.stream(ticket), [_sealed(event, player) for event in opened])
+        self._decided(tickets.stream(ticket), [_sealed(event, players.stream(player)) for event in opened])
         self.tickets.append(ticket)
         return ticket
 
     def work(self, ticket: TicketId, decision: Callable[[tickets.Ticket, datetime], Sequence[Event]]) -> None:
         """Whatever is decided on a ticket now."""
         state = self.state(tickets.stream(ticket))
-        events = [_sealed(event, state.player) for event in decision(state, self._now)]
+        events = [_sealed(event, players.stream(state.player)) for event in decision(state, self._now)]
         self._decided(tickets.stream(ticket), events)
 
     def ask(self, player: PlayerId, body: str = "{}") -> ApprovalId:
@@ -202,7 +247,7 @@ class Book:
         approval = ApprovalId(f"approval_{self._suffix(players.stream(player).partition)}")
         path = f"/v1/players/{player}/adjustments"
         requested = approvals.Requested(
-            action="money.adjust", path=path, body=body, hash=approvals.digest(path, body), player=player,
+            action="money.adjust", path=path, body=body, salt=SALT, hash=approvals.digest(path, SALT, body), player=player,
             requester="operator:maria", expires_at=self._now + DAY, reasons=("operator_day", "player_day"),
         )  # fmt: skip
         self._decided(approvals.stream(approval), approvals.request(approvals.Approval(), requested=requested))
@@ -266,7 +311,7 @@ class Book:
             self._append_many([(stream, events)])
 
     def _append_many(self, parts: Iterable[tuple[Stream[Any], Sequence[Event]]], occurred: str | None = None) -> None:
-        written = [(stream, event) for stream, events in parts for event in events]
+        written = [(stream, _sealed(event, stream)) for stream, events in parts for event in events]
         command = self._bytes(16)
         bodies = []
         for i, (stream, event) in enumerate(written, 1):
@@ -317,11 +362,18 @@ class Book:
         return hashlib.sha256(seed.encode()).digest()[:count]
 
 
-def _sealed(event: Event, player: PlayerId) -> Event:
-    key = player.removeprefix("player_")
-    clear = {name: getattr(event, name) for name in personal_fields(type(event))}
-    sealed = {name: Sealed(f"sealed {text}", key) for name, text in clear.items() if isinstance(text, str)}
-    return msgspec.structs.replace(event, **sealed)
+class _Lock(NamedTuple):
+    """Seals as a data key does, for all to see."""
+
+    id: str
+
+    def seal(self, text: str, **_: object) -> Sealed:
+        return Sealed(f"sealed {text}", self.id)
+
+
+def _sealed(event: Event, stream: Stream[Any]) -> Event:
+    """Under a key that is called as the stream's suffix."""
+    return seal(event, _Lock(stream.name.partition("-")[2]), "")  # type: ignore[arg-type]
 
 
 class MemorySource(LogSource):

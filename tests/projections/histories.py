@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,14 @@ from domain.kernel import Event, Money, TransactionId
 from domain.tickets import Resolution
 from domain.transactions import Kind, Transaction
 from domain.wallets import Wallet
+from policies.limits import LocalDay
 from policies.sla import Priority
 from policies.spending import Order
 from projections import catalog
 from projections.projection import Source, Standing, StateHash, Store
 from tests.projections.books import Book
 from tests.projections.knowing import KNOWN
+from tests.projections.playing import play_on
 
 VERBS = (
     "register",
@@ -42,6 +44,8 @@ VERBS = (
     "ask",
     "answer",
     "know",
+    "play",
+    "play",
 )
 Act = tuple[str, int, int]
 """Verb, whom it concerns (an index), and an amount."""
@@ -103,11 +107,28 @@ PAYMENTS: list[Callable[[TransactionId, Transaction, Wallet, datetime], Sequence
     lambda _id, state, _wallet, _at: transactions.win_dispute(state, reference="D-1"),
     lambda id_, state, wallet, _at: transactions.lose_dispute(state, wallet, transaction_id=id_, reference="D-1"),
     lambda _id, state, _wallet, _at: transactions.send_withdrawal(state, reference="P-1"),
-    lambda id_, state, wallet, _at: transactions.settle_withdrawal(state, wallet, transaction_id=id_),
+    lambda id_, state, wallet, at: transactions.settle_withdrawal(
+        state, wallet, transaction_id=id_, counted_on=LocalDay(at.date(), 0)
+    ),
     lambda id_, state, wallet, _at: transactions.reject_withdrawal(state, wallet, transaction_id=id_, reason="no"),
     lambda id_, state, wallet, _at: transactions.return_withdrawal(state, wallet, transaction_id=id_, reason="closed"),
 ]
 """What becomes of a payment, if it still may."""
+
+
+def bet_and_close(amount: int, wallet: Wallet, currency: str) -> Sequence[Event]:
+    """A bet, and the close of its round, which moves nothing."""
+    money, where = Money(amount, currency), wallets.Played("studio", "book", f"r{amount}", "session_1")
+    movements = tuple(
+        wallets.Movement("bet", account, "house:ggr", part, "b1")
+        for account, part in wallet.paying(money, Order.CASH_FIRST)
+    )
+    accounts = wallet.booked(movements, currency)
+    staked = wallets.Staked(
+        played=where, reference="b1", money=money, movements=movements, accounts=accounts, day=date(2026, 11, 22)
+    )
+    return [staked, wallets.RoundClosed(played=where, reference="c1", currency=currency, accounts=accounts)]
+
 
 MOVES: list[Callable[[int, Wallet, str], Sequence[Event]]] = [
     lambda amount, wallet, currency: wallets.grant_bonus(wallet, money=Money(amount, currency), transaction="bonus_1"),
@@ -115,6 +136,7 @@ MOVES: list[Callable[[int, Wallet, str], Sequence[Event]]] = [
         wallet, code="bet", target="house:ggr", money=Money(amount, currency), transaction="round_1",
         order=Order.CASH_FIRST,
     ),
+    bet_and_close,
     lambda amount, wallet, currency: [
         wallet.charged_back(
             code="correction", target="house:adjustments", money=Money(amount, currency), transaction="a_1"
@@ -123,10 +145,17 @@ MOVES: list[Callable[[int, Wallet, str], Sequence[Event]]] = [
 ]  # fmt: skip
 """What else moves in a wallet, if there is enough."""
 
+
+def agreed(approval: approvals.Approval, at: datetime) -> list[Any]:
+    """Whether it is what was asked is no projection's business."""
+    waits = approval.status is approvals.Status.AWAITING and at < approval.expires_at
+    return [approvals.Approved(approval.hash)] if waits else []
+
+
 ANSWERS = [
     unless_refused(decision)
     for decision in (
-        lambda approval, at: approvals.approve(approval, hash=approval.hash, by="supervisor:bo", at=at),
+        agreed,
         lambda approval, at: approvals.reject(approval, reason="no ticket", at=at),
         lambda approval, at: approvals.expire(approval, at=at),
     )
@@ -173,6 +202,8 @@ def played(name: str, history: Sequence[Act]) -> Book:  # noqa: C901, PLR0912 â€
             case "pay" if book.transactions:
                 transaction = book.transactions[which % len(book.transactions)]
                 book.pay(transaction, partial(PAYMENTS[amount % len(PAYMENTS)], transaction))
+            case "play":
+                play_on(book, which, amount)
             case "move":
                 book.move(player, partial(MOVES[which % len(MOVES)], amount))
             case "wait":

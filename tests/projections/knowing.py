@@ -35,6 +35,7 @@ KNOWN: list[Learnt] = [
     lambda p, _k, _l, _at: players.close(p, reason="asked"),
     lambda p, k, _l, at: kyc.request(k, p, level=Level.ENHANCED, due_at=at + timedelta(hours=20), at=at),
     lambda p, k, _l, _at: kyc.submit(k, p, submitted=kyc.Submitted(Level.IDENTITY, "document")),
+    lambda p, k, _l, _at: kyc.submit(k, p, submitted=kyc.Submitted(Level.IDENTITY, "video", "ident", "case 7")),
     lambda p, k, _l, at: kyc.approve(
         k, p, approved=kyc.Approved(Level.IDENTITY, "document", age_verified=True, document_expires=at.date()), at=at
     ),

@@ -106,7 +106,7 @@ def test_a_transaction_that_ends_later_is_an_update() -> None:
     changes = Transactions().changes(book.batch(last + 1).events)
     assert changes.requested == {}
     [failed] = changes.later[transaction]
-    assert failed.event == DepositFailed(reason="declined")
+    assert isinstance(failed.event, DepositFailed)
 
 
 def test_the_postings_of_every_batch_sum_to_zero() -> None:

@@ -33,7 +33,7 @@ from policies import payments
 from policies.gates import Level
 from policies.sla import Priority
 from projections.due import Due
-from projections.duties import DUTIES
+from projections.duties import DUPLICATES, DUTIES, MATCHES, REGISTER
 from projections.projection import Events
 from reactions.payouts import ORDER, PAY
 from reactions.timers import FIRES
@@ -71,13 +71,13 @@ OPENED = tickets.Opened(
     first_response_due=NOON + timedelta(hours=8), resolution_due=NOON + timedelta(days=3),
 )  # fmt: skip
 ASKED = approvals.Requested(
-    action="money.adjust", path="/", body="{}", hash="", player=PLAYER, requester="operator:maria",
+    action="money.adjust", path="/", body="{}", salt="5a" * 16, hash="", player=PLAYER, requester="operator:maria",
     expires_at=NOON + timedelta(days=1), reasons=(),
 )  # fmt: skip
 
 
 def test_everything_that_falls_due_is_done_by_somebody() -> None:
-    assert {duty.name for duty in DUTIES} == set(FIRES) | {ORDER, PAY}
+    assert {duty.name for duty in DUTIES} == set(FIRES) | {ORDER, PAY, MATCHES, DUPLICATES, REGISTER}
     assert len({duty.name for duty in DUTIES}) == len(DUTIES)
 
 

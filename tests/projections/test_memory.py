@@ -106,7 +106,7 @@ FAULTS: list[tuple[Any, str, str, Any, Any]] = [
     ("UPDATE read.player SET brand = 'x' WHERE id = %s", "player", "brand", "x", "north"),
     ("UPDATE read.player SET block_reason = '' WHERE id = %s", "player", "block_reason", "", None),
     ("UPDATE read.balance SET deposited = deposited + 1 WHERE player = %s", "balance", "deposited", 507, 506),
-    ("UPDATE read.deposit_limit SET day = day - 1 WHERE player = %s", "deposit_limit", "day", "2026-02-28", "2026-03-01"),
+    ("UPDATE read.limits SET version = version + 1 WHERE player = %s", "limits", "version", 3, 2),
     ("UPDATE read.transaction SET provider = 'x' WHERE player = %s", "transaction", "provider", "x", "test"),
     (
         "UPDATE read.player SET registered_at = registered_at + '1us'::interval WHERE id = %s",

@@ -27,11 +27,27 @@ async def spoil(connection: AsyncConnection[Any], client: Redis) -> None:
     await connection.execute("UPDATE read.funds SET received = 1")
     await connection.execute("INSERT INTO read.due VALUES ('nobody', 'nothing', now(), '', 'eu', 1, 0)")
     await connection.execute(
-        "INSERT INTO read.approval VALUES ('nobody', 1, '', '', '', '', '', '', '', '', now(), now(), NULL, NULL, NULL)"
+        "INSERT INTO read.approval VALUES ('nobody', 1, '', '', '', '', '', '', '', now(), now(), NULL, NULL, NULL)"
     )
     await connection.execute(
         "INSERT INTO read.ticket_message VALUES ('nobody', 'nothing', 1, 'noted', 'nobody', now(), '{}')"
     )
+    await connection.execute("UPDATE read.watched SET picture = '{}'")
+    await connection.execute(
+        "INSERT INTO read.ggr VALUES ('2026-01-01', '', '', 'nobody', 'EUR', 1, 1, 0, 0, 0, 0, 0, 0)"
+    )
+    await connection.execute(
+        """
+        INSERT INTO read.session (id, player, version, bets, staked, staked_cash, won, won_cash, returned, returned_cash)
+        VALUES ('none', 'nobody', 1, 0, 0, 0, 0, 0, 0, 0)"""
+    )
+    await connection.execute(
+        """
+        INSERT INTO read.round (id, player, provider, game, round, session, currency, opened_at, last_at, first, last, bets,
+                                outcomes, taken_back, stakes, wins, returned)
+        VALUES ('none', 'nobody', '', '', '', '', 'EUR', now(), now(), 1, 1, 1, 0, 0, 1, 0, 0)"""
+    )
+    await connection.execute("INSERT INTO read.notice VALUES ('nobody', 1, '', '', '', '', '', NULL, now(), '{}')")
     await client.hincrby("countroom:{dashboard}:1:amounts", "2025-01-01 EUR", 7)
     await client.zadd("countroom:{segments}:1:deposited:EUR", {"nobody": 1})
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import psycopg
 import pytest
 from eventsourcing.persistence import StoredEvent
@@ -163,8 +164,10 @@ async def test_a_text_that_postgresql_cannot_hold_stops_nothing(
     stops = Stops()
     await to_the_end(Runner(MemorySource(book), catalog.stores(connection, client).values(), stops))
     assert stops == []
-    row = await (await connection.execute("SELECT reference, failure_reason FROM read.transaction")).fetchone()
-    assert row == ("a\N{REPLACEMENT CHARACTER}b", "no\N{REPLACEMENT CHARACTER}")
+    row = await (await connection.execute("SELECT reference, failure FROM read.transaction")).fetchone()
+    assert row is not None
+    assert row[0] == "a\N{REPLACEMENT CHARACTER}b"
+    assert msgspec.json.decode(row[1])["sealed"]["data.reason"]["sealed"] == "sealed no\0"
 
 
 @pytest.mark.parametrize(("name", "end"), [("transactions", "failed"), ("players", "blocked")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from providers.known import ProvidersUnreadable, load
 
 SECRET = "00" * 16
+ACME = {"name": "acme", "secret": "secret"}
+OTHER = {"name": "other", "secret": "long"}
 
 
 def written(folder: Path, *lines: object, secret: str = SECRET) -> Path:
@@ -37,18 +40,60 @@ def test_without_a_file_nobody_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "secret"),
+    ("lines", "secret", "said"),
     [
-        ([{"name": "Acme", "secret": "secret"}], SECRET),
-        ([{"name": "acme", "secret": "nowhere"}], SECRET),
-        ([{"name": "acme", "secret": "secret"}], "00" * 15),
-        ([{"name": "acme", "secret": "secret"}], "not hex"),
-        ([{"name": "acme", "secret": "secret", "url": "ftp://psp.example"}], SECRET),
-        ([{"name": "acme", "secret": "secret"}] * 2, SECRET),
-        ([{"name": "acme", "secret": "secret", "speaks": ["gossip"]}], SECRET),
-        ([{"name": "acme", "secret": "secret", "colour": "red"}], SECRET),
+        (
+            [{"name": "Acme", "secret": "secret"}],
+            SECRET,
+            r"{file}: Expected `str` matching regex .* - at `\$\[0\].name`",
+        ),
+        ([{"name": "acme"}], SECRET, r"{file}: acme has no secret - at `\$\[0\].secret`"),
+        (
+            [{"name": "acme", "secret": "no"}],
+            SECRET,
+            r"{file}: .*/no cannot be read: No such file .* - at `\$\[0\].secret`",
+        ),
+        ([OTHER, ACME], "00" * 15, r"{file}: the secret in .*/secret has 15 bytes, and needs 16 - at `\$\[1\].secret`"),
+        ([ACME], "topsecret", r"{file}: the secret in .*/secret is not written in hex - at `\$\[0\].secret`"),
+        ([{**ACME, "url": "ftp://psp.example"}], SECRET, r"{file}: Expected `str` matching .* - at `\$\[0\].url`"),
+        ([ACME, ACME], SECRET, r"{file}: acme is named twice - at `\$\[1\].name`"),
+        ([{**ACME, "speaks": ["gossip"]}], SECRET, r"{file}: Invalid enum value 'gossip' - at `\$\[0\].speaks\[0\]`"),
+        ([{**ACME, "colour": "red"}], SECRET, r"{file}: Object contains unknown field `colour` - at `\$\[0\]`"),
     ],
 )
-def test_a_file_that_says_something_else_is_refused(tmp_path: Path, lines: list[object], secret: str) -> None:
-    with pytest.raises(ProvidersUnreadable, match=str(tmp_path)):
-        load(written(tmp_path, *lines, secret=secret))
+def test_what_is_wrong_is_told_in_a_sentence_with_the_file_and_the_place(
+    tmp_path: Path, lines: list[object], secret: str, said: str
+) -> None:
+    (tmp_path / "long").write_text(SECRET)
+    file = written(tmp_path, *lines, secret=secret)
+    with pytest.raises(ProvidersUnreadable) as refused:
+        load(file)
+    sentence = str(refused.value)
+    assert re.fullmatch(said.replace("{file}", re.escape(str(file))), sentence)
+    assert "topsecret" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b'[{"name": "acme",\n  "secret" "s"}]', "Expecting ':' delimiter: line 2 column 12"),
+        (b"", "Expecting value: line 1 column 1"),
+        (b'{"name": "acme"}', "Expected `array`, got `object`"),
+        (b'[{"name": "\xff"}]', "is not text: invalid start byte at byte 11"),
+        (b"[" * 100_000, "recursion"),
+    ],
+)
+def test_a_file_that_is_no_json_says_where(tmp_path: Path, raw: bytes, said: str) -> None:
+    file = tmp_path / "providers.json"
+    file.write_bytes(raw)
+    with pytest.raises(ProvidersUnreadable) as refused:
+        load(file)
+    assert str(refused.value).startswith(str(file))
+    assert said in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "providers.json"
+    with pytest.raises(ProvidersUnreadable) as refused:
+        load(file)
+    assert str(refused.value) == f"{file} cannot be read: No such file or directory"

@@ -11,6 +11,7 @@ from eventstore.postgres import pool
 from projections import postgres
 from queries.context import Context
 from tests.projections.servers import database
+from tests.queries.explaining import Explained
 from tests.queries.house import House
 from tests.stack import Servers
 
@@ -30,3 +31,9 @@ async def house(servers: Servers) -> AsyncIterator[House]:
     async with pool(dsn, "countroom_reader", size=3) as readers, await postgres.connect(dsn) as connection:
         yield House(dsn, client, connection, Context(readers, client, open_personal), opened)
     await client.aclose()
+
+
+@pytest.fixture
+def explained(house: House) -> Explained:
+    """Asks the house."""
+    return Explained(house.context.pool, house.context.redis, house.context.open_personal)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
@@ -10,7 +12,7 @@ from domain.kernel import ApprovalId, PlayerId
 from queries import approvals
 from queries.asof import UnknownMoment
 from queries.context import write_cursor
-from tests.projections.books import NOON, Book
+from tests.projections.books import NOON, SALT, Book
 from tests.queries.house import House
 
 DAY = timedelta(days=1)
@@ -24,7 +26,11 @@ async def test_an_approval_is_shown_with_exactly_what_was_asked(house: House) ->
     found = await approvals.get(house.context, approval)
     path = f"/v1/players/{player}/adjustments"
     assert (found.player, found.status, found.version) == (player, "awaiting_approval", 1)
-    assert (found.path, found.body, found.hash) == (path, '{"amount":  1}', decisions.digest(path, '{"amount":  1}'))
+    assert (found.path, found.body, found.hash) == (
+        path,
+        '{"amount":  1}',
+        decisions.digest(path, SALT, '{"amount":  1}'),
+    )
     assert (found.requester, found.reasons) == ("operator:maria", ["operator_day", "player_day"])
     assert (found.expires_at, found.decided_at, found.decided_by) == (NOON + DAY, None, None)
     book.answer(approval, lambda state, at: decisions.reject(state, reason="no ticket", at=at))
@@ -33,6 +39,25 @@ async def test_an_approval_is_shown_with_exactly_what_was_asked(house: House) ->
     assert (found.status, found.version, found.decided_by, found.reject_reason) == (
         "rejected", 2, "operator:test", "no ticket"
     )  # fmt: skip
+
+
+async def test_whoever_may_read_nothing_personal_sees_who_asks_for_what_and_no_words(house: House) -> None:
+    book = Book("eu")
+    approval = book.ask(book.register())
+    book.answer(approval, lambda state, at: decisions.reject(state, reason="no ticket", at=at))
+    await house.project(book)
+    blind = dataclasses.replace(house.context, open_personal=nothing)
+    [listed] = (await approvals.page(blind)).items
+    for found in (listed, await approvals.get(blind, approval)):
+        assert (found.body, found.salt, found.reject_reason) == (None, None, None)
+        assert (found.requester, found.decided_by) == ("operator:maria", "operator:test")
+    [listed] = (await approvals.page(house.context)).items
+    assert (listed.body, listed.salt, listed.reject_reason) == ("{}", SALT, "no ticket")
+
+
+async def nothing(*_: object) -> Mapping[str, str]:
+    """What a token opens that may not."""
+    return {}
 
 
 async def test_what_lapses_first_comes_first_page_by_page(house: House) -> None:
@@ -62,7 +87,7 @@ async def test_what_waits_is_told_from_what_has_ended(house: House) -> None:
     book = Book("eu")
     player = book.register()
     done, waiting = book.ask(player), book.ask(player)
-    book.answer(done, lambda state, at: decisions.approve(state, hash=state.hash, by="supervisor:bo", at=at))
+    book.answer(done, lambda state, _at: [decisions.Approved(state.hash)])
     await house.project(book)
     for status, expected in (("awaiting_approval", [waiting]), ("approved", [done]), ("expired", [])):
         assert [each.id for each in (await approvals.page(house.context, status=status)).items] == expected

@@ -75,7 +75,7 @@ def same(card: asof.PlayerAsOf, player: Player, limit: Limits, wallet: Wallet) -
         and (
             limit == Limits()
             if kept is None
-            else (kept.daily, kept.day, kept.used) == (limit.daily_deposit, limit.day, limit.used)
+            else (kept.daily, kept.day, kept.used) == (limit.daily_deposit, limit.deposited.day, limit.deposited.of_day)
         )
     )
 

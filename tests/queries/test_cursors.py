@@ -20,8 +20,8 @@ APPROVAL = f"approval_{'0' * 26}"
 FAR = 10**18
 
 ODD: list[tuple[Callable[[Context, str], Awaitable[Any]], list[Any]]] = [
-    (players.page, ["\0"]),
-    (lambda c, cursor: players.page(c, cursor, among=[PLAYER]), ["\0"]),
+    (players.page, [FAR, "x"]),
+    (lambda c, cursor: players.page(c, cursor, among=[PLAYER]), [1, "\0"]),
     (lambda c, cursor: transactions.page(c, cursor=cursor), [FAR, "x"]),
     (lambda c, cursor: transactions.of_player(c, PLAYER, cursor), [FAR, "x"]),
     (lambda c, cursor: approvals.page(c, cursor=cursor), [FAR, APPROVAL]),
@@ -64,5 +64,4 @@ async def test_the_edges_of_the_calendar_are_times_too(house: House, at: str) ->
     assert (await approvals.page(house.context, due_before=at)).items == []
     assert (await tickets.page(house.context, due_before=at)).items == []
     assert (await players.page(house.context, registered_from=at)).items == []
-    with pytest.raises(Invalid):
-        await transactions.page(house.context, requested_from=at)
+    assert (await transactions.page(house.context, requested_from=at)).items == []

@@ -8,6 +8,7 @@ import pytest
 from domain import players
 from domain.errors import Invalid, NotFound
 from domain.kernel import PlayerId
+from domain.protection import Said
 from queries import players as cards
 from queries import timeline
 from queries.players import MayContact
@@ -83,6 +84,7 @@ async def test_marketing_hears_of_a_withdrawn_consent_at_once(house: House) -> N
     book = Book("eu")
     ada = book.register()
     book.know(ada, lambda p, *_: players.give_consent(p, channels=[players.Channel.SMS]))
+    book.hear_register(ada, Said.CLEAR)
     await house.project(book)
     told = await cards.may_contact(house.context, ada, "sms", NOON)
     assert told == MayContact(ada, players.Channel.SMS, allowed=True, reason=None)

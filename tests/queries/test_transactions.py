@@ -23,6 +23,9 @@ async def test_a_transaction_is_found_by_its_id(house: House) -> None:
     await house.project(book)
     found = await transactions.get(house.context, transaction)
     assert (found.status, found.failure_reason, found.version) == ("failed", "declined", 2)
+    [(event, key, _)] = house.opened
+    assert event == f"id-eu-{len(book.entries) - 1}"
+    assert key.commitment == "00", "as the registration has it"
     assert found.failed_at is not None
     assert found.settled_at is None
 

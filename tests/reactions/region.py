@@ -33,7 +33,7 @@ from projections.source import LogSource
 from providers.port import Accepted, Answer, Payout, Provider
 from reactions.payouts import Payouts
 from reactions.timers import FIRES, Fire, Timers
-from tests.commands.house import CODEC, SECRET, House, MemoryVault, Process, made
+from tests.commands.house import CODEC, SECRET, House, MemoryVault, Process, in_the_clear, made
 from tests.ledger import EU, OWNED, US, Ledger
 
 HERE = Path(due.__file__).parent
@@ -131,6 +131,10 @@ class Region(House):
     def events(self, aggregate: str = "") -> list[Event]:
         read = [CODEC.decode(entry) for entry in self.ledger.entries()]
         return [each.event for each in read if each.body.stream.startswith(aggregate)]
+
+    def opened(self, aggregate: str = "") -> list[Event]:
+        chosen = [each for each in self.ledger.entries() if CODEC.decode(each).body.stream.startswith(aggregate)]
+        return [in_the_clear(entry, self.vault) for entry in chosen]
 
     def tags(self, aggregate: str = "") -> list[str]:
         return [event.tag for event in self.events(aggregate)]

@@ -41,7 +41,7 @@ from tests.reactions.region import Region
 
 Said = dict[str, Any]
 
-SPEAKS = {"acme": {"payments"}, "other": {"payments"}, "ident": {"kyc"}}
+SPEAKS = {"acme": {"payments"}, "other": {"payments"}, "ident": {"kyc"}, "other_ident": {"kyc"}}
 
 
 async def said(house: House, process: Process | None = None, provider: str = "acme", **callback: Any) -> Receipt:
@@ -76,7 +76,7 @@ def outcome(house: House, player: str, deposit: str) -> tuple[Any, ...]:
     """All of a deposit that must not depend on the order in which it was told."""
     payment = fold(house, transactions.stream(TransactionId(deposit)))
     accounts = fold(house, wallets.stream(PlayerId(player))).balance("EUR")
-    used = fold(house, limits.stream(PlayerId(player))).used
+    used = fold(house, limits.stream(PlayerId(player))).deposited.of_day
     assert sum(amount for event in house.log.events("wallet") for _, amount in wallets.postings(event)) == 0  # type: ignore[arg-type]
     return payment.status, payment.settled, payment.refunded, payment.lost, accounts, used
 
@@ -363,17 +363,6 @@ async def test_what_a_verb_needs_is_asked_for_as_over_rest(house: House) -> None
         await said(house, verb="fail", id="1", transaction=deposit)
     with pytest.raises(Invalid):
         await said(house, verb="settle", id="1", transaction=deposit, amount=1)
-
-
-async def test_a_kyc_provider_decides(house: House) -> None:
-    player = await house.player()
-    known: Said = {"level": "identity", "method": "video", "age_verified": True, "document_expires": "2030-01-31"}
-    for _ in range(2):
-        await said(house, provider="ident", verb="kyc_approve", id="1", player=player, **known)
-    assert [event.tag for event in house.log.events("kyc")] == ["kyc.approved"]
-    await said(house, provider="ident", verb="kyc_reject", id="2", player=player, level="identity", method="video",
-               reason="forged")  # fmt: skip
-    assert house.log.events("kyc")[-1].tag == "kyc.rejected"
 
 
 async def test_the_provider_stands_in_the_log_as_who_said_it(house: House) -> None:

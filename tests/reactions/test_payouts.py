@@ -118,7 +118,7 @@ async def test_a_refusal_gives_the_money_back(region: Region) -> None:
     await settled_down(region, bank)
     assert bank.asked == 1
     assert region.transaction(withdrawal).status is Status.RETURNED
-    assert region.events("payout")[-1] == PayoutDeclined("no such account")
+    assert region.opened("payout")[-1] == PayoutDeclined("no such account")
     assert (region.accounts(player).cash, region.accounts(player).reserved) == (100_000, 0)
     assert region.due() == []
     region.books_balance()

@@ -61,7 +61,7 @@ def test_an_account_tells_who_what_and_how_much(book: Book) -> None:
     assert found.account.deposited["EUR"].deposits == 1
     assert {payment.status for payment in found.account.transactions.values()} == {"settled", "failed"}
     assert [row.type for row in found.events] == [
-        "player.registered", "limits.deposit_limit_set",
+        "player.registered", "limits.limit_set",
         "transaction.deposit_requested", "limits.headroom_consumed", "transaction.deposit_settled", "wallet.credited",
         "transaction.deposit_requested", "limits.headroom_consumed", "transaction.deposit_failed", "limits.headroom_released",
         "player.blocked",

@@ -53,7 +53,7 @@ class Client:
         return send("POST", self.url + path, raw if raw is not None else json.dumps(body).encode(), headers)
 
     def register(self, **more: Any) -> str:
-        answer = self.post("/v1/players", {"country": "DE", "currency": "EUR", **more})
+        answer = self.post("/v1/players", {"country": "AT", "currency": "EUR", **more})
         assert answer.status == 201, answer
         return answer.json["player"]
 

@@ -36,7 +36,7 @@ class Import(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.result = asyncio.run(cdnow.import_cdnow(self._path, self._url, self._token, progress=cdnow.Silent()))
+            self.result = asyncio.run(cdnow.import_cdnow(self._path, self._url, self._token))
         except Exception as error:  # noqa: BLE001 — the test reports it
             self.error = error
 

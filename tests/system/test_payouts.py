@@ -74,6 +74,8 @@ def funded(client: Client, psp: Psp) -> str:
     asked = {"amount": {"amount": 100_00, "currency": "EUR"}, "provider": psp.name}
     deposit = client.post(f"/v1/players/{player}/deposits", asked).json["transaction"]
     assert psp.tell(client.url, id="1", verb="settle", transaction=deposit).json["status"] == "settled"
+    given = {"level": "identity", "provider": psp.name}
+    assert client.post(f"/v1/players/{player}/kyc/request", given).status == 200
     seen = {"level": "identity", "method": "video", "age_verified": True}
     assert psp.tell(client.url, id="2", verb="kyc_approve", player=player, **seen).status == 200
     return player

@@ -13,6 +13,7 @@ from tests.system.conftest import Client, Deployment, running
 NAME, EMAIL, PHONE = "Zebulon Quackenbush", "zebulon.quackenbush@example.org", "+4915155500042"
 BORN = "1971-03-29"
 STREET, ADDRESS, NOTE = "Quarzgasse 1771", "203.0.113.177", "prefers to be called Zebulonius"
+WHY, ASKED, REJECTED = "his aunt Philomena has phoned", "for his wife Ottilia", "not for his sister Kunigunde"
 
 
 @pytest.mark.timeout(120)
@@ -26,7 +27,16 @@ def test_a_planted_name_email_and_phone_are_found_nowhere_in_the_clear(tmp_path:
         assert eu.post(f"/v1/players/{player}/logins", {"session": "1", "address": ADDRESS}).status == 201
         said = {"channel": "email", "subject": NAME, "text": f"Call {PHONE} or write to {EMAIL}"}
         ticket = eu.post(f"/v1/players/{player}/tickets", said).json["ticket"]
+        payment, approval = _money_by_hand(eu, player)
         deployment.caught_up()
+        asked = f"/v1/approvals/{approval}"
+        assert ASKED in eu.get(asked, role="supervisor").json["body"]
+        assert eu.get(asked, role="supervisor").json["reject_reason"] == REJECTED
+        assert eu.get(f"/v1/transactions/{payment}").json["failure_reason"] == REJECTED
+        for region, role in ((eu, "auditor"), (us, "supervisor")):
+            found = region.get(asked, role=role).json
+            assert (found["body"], found["salt"], found["reject_reason"]) == (None, None, None)
+            assert region.get(f"/v1/transactions/{payment}", role=role).json["failure_reason"] is None
         shown = eu.get(f"/v1/players/{player}").json["personal"]
         assert (shown["name"], shown["email"], shown["phone"], shown["birth_date"]) == (NAME, EMAIL, PHONE, BORN)
         assert us.get(f"/v1/players/{player}").json["personal"]["name"] is None
@@ -59,6 +69,29 @@ def test_a_planted_key_opens_no_field_and_is_named(eu: Client, deployment: Deplo
     assert eu.get(f"/v1/players/{player}", role="auditor").status == 200
 
 
+def _money_by_hand(eu: Client, player: str) -> tuple[str, str]:
+    """A deposit that a person has failed, and a rejected approval of an adjustment: with texts that name people."""
+    why = {"kind": "complaint", "reason": WHY}
+    payment: str = eu.post(f"/v1/players/{player}/deposits", {"amount": euros(100), "provider": "acme"}).json[
+        "transaction"
+    ]
+    failed = {"reason": REJECTED, "intervention": why}
+    assert eu.post(f"/v1/transactions/{payment}/fail", failed, role="cashier").status == 200
+    given = {"direction": "credit", "reason_code": "goodwill"}
+    little = {**given, "amount": euros(1), "intervention": why}
+    assert eu.post(f"/v1/players/{player}/adjustments", little, role="cashier").status == 201
+    much = {**given, "amount": euros(90_000), "intervention": {**why, "reason": ASKED}}
+    waits = eu.post(f"/v1/players/{player}/adjustments", much, role="cashier")
+    assert waits.status == 202
+    approval: str = waits.json["approval"]
+    assert eu.post(f"/v1/approvals/{approval}/reject", {"reason": REJECTED}, role="supervisor").status == 200
+    return payment, approval
+
+
+def euros(amount: int) -> dict[str, object]:
+    return {"amount": amount, "currency": "EUR"}
+
+
 def _flush(deployment: Deployment) -> None:
     import redis
 
@@ -71,9 +104,8 @@ def _flush(deployment: Deployment) -> None:
 
 
 def planted_in(folder: Path) -> list[Path]:
-    needles = [
-        needle.encode() for text in (NAME, EMAIL, PHONE, STREET, ADDRESS, NOTE) for needle in (text, text.lower())
-    ]
+    planted = (NAME, EMAIL, PHONE, STREET, ADDRESS, NOTE, WHY, ASKED, REJECTED)
+    needles = [needle.encode() for text in planted for needle in (text, text.lower())]
     needles += [needle.hex().encode() for needle in needles]
     found = []
     for path in folder.rglob("*"):

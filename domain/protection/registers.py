@@ -1,0 +1,68 @@
+"""Decisions: what a register of the excluded has said of a player, or that it has said nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from domain.protection.standing import (
+    Excluded,
+    ExclusionEnded,
+    Protection,
+    ProtectionEvent,
+    RegisterAsked,
+    Said,
+    Source,
+    exclusion_of,
+)
+from policies import protection as policy
+from policies.protection import Moment, Silence
+
+
+class Answer(NamedTuple):
+    """What a register has said, or why it has not. `until`: of the exclusion, if it tells."""
+
+    register: str
+    moment: Moment
+    said: Said
+    until: datetime | None = None
+    silence: Silence | None = None
+
+
+def hear(state: Protection, jurisdiction: str, answer: Answer, *, at: datetime) -> list[ProtectionEvent]:
+    """Record a register's answer and what follows from it. A silence that nobody could have ended, and is known, records nothing."""
+    known = state.registers.get(answer.register)
+    asked = RegisterAsked(register=answer.register, moment=answer.moment, answer=answer.said)
+    runs = state.of(Source.REGISTER)
+    match answer.said:
+        case Said.EXCLUDED:
+            excluded = Excluded(
+                source=Source.REGISTER,
+                jurisdiction=jurisdiction,
+                until=answer.until,
+                on_request=True,
+                rule="self_exclusion.register",
+                register=answer.register,
+            )
+            return [asked] if runs == exclusion_of(excluded) else [asked, excluded]
+        case Said.CLEAR:
+            others = [
+                name
+                for name, each in state.registers.items()
+                if name != answer.register and each.answer is Said.EXCLUDED
+            ]
+            if runs is None or others:
+                return [asked]
+            quiet = policy.quiet_until(runs.jurisdiction, at)
+            return [asked, ExclusionEnded(Source.REGISTER, quiet if quiet > at else None)]
+        case Said.UNANSWERED:
+            silence = answer.silence or Silence.NOT_ASKED
+            holds = policy.holds(silence, known.clear_at if known else None, at)
+            waits = silence in policy.HOUSE_ASKED_AGAIN
+            if not waits and known and (known.silence, known.holds) == (silence, holds):
+                return []
+            since = known.silent_since if known and known.silent_since else at
+            again = policy.ask_again_at(since, at) if waits else None
+            return [msgspec.structs.replace(asked, silence=silence, holds=holds, ask_again_at=again)]

@@ -1,0 +1,248 @@
+"""Decisions: time-outs and exclusions, how they end, and what the house stops."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from domain.errors import Conflict, RuleRefused
+from domain.kernel import Intervention, PlayerId
+from domain.players import Player
+from domain.protection.standing import (
+    ActionBlocked,
+    ActionUnblocked,
+    Excluded,
+    ExclusionEnded,
+    Lifted,
+    LiftRequested,
+    MatchDismissed,
+    Protection,
+    ProtectionEvent,
+    Source,
+    Stop,
+    TimedOut,
+    evolve,
+)
+from policies import protection as policy
+from policies.protection import NotOffered, Term
+
+
+class TermNotOffered(RuleRefused):
+    """Facts: allowed (words), rule, verified."""
+
+    code = "term_not_offered"
+    title = "There is no time-out or exclusion of this length there"
+
+
+class NotExcluded(Conflict):
+    """Facts: source."""
+
+    code = "not_excluded"
+    title = "There is no such exclusion"
+
+
+class LiftRefused(RuleRefused):
+    """Facts: why (ends_by_itself, too_early, permanent, register), until."""
+
+    code = "lift_refused"
+    title = "The exclusion does not end because somebody asks for it"
+
+
+class EndNotDue(Conflict):
+    """Facts: due_at."""
+
+    code = "protection_not_due"
+    title = "The time for this has not come"
+
+
+def time_out(
+    state: Protection,
+    player: Player,
+    *,
+    wanted: Term,
+    source: Source,
+    at: datetime,
+    intervention: Intervention | None = None,
+) -> list[ProtectionEvent]:
+    """A pause, at once. One that ends no later than another that runs records nothing. Raises NotFound, TermNotOffered."""
+    player.require()
+    granted = policy.time_out(wanted, player.jurisdiction, at)
+    if isinstance(granted, NotOffered):
+        raise _not_offered(granted)
+    return pause(state, granted, source=source, intervention=intervention)
+
+
+def panic(state: Protection, player: Player, *, at: datetime) -> list[ProtectionEvent]:
+    """The button: a pause at once, which nobody is asked to confirm. Raises NotFound."""
+    player.require()
+    return pause(state, policy.panic(player.jurisdiction, at), source=Source.PLAYER)
+
+
+def pause(
+    state: Protection,
+    granted: policy.Granted,
+    *,
+    source: Source,
+    of: PlayerId | None = None,
+    intervention: Intervention | None = None,
+) -> list[ProtectionEvent]:
+    """A time-out as long as what was granted."""
+    if granted.until is None or (state.timed_out_until is not None and state.timed_out_until >= granted.until):
+        return []
+    return [TimedOut(until=granted.until, source=source, rule=granted.rule, of=of, intervention=intervention)]
+
+
+def exclude(
+    state: Protection,
+    player: Player,
+    *,
+    wanted: Term,
+    source: Source,
+    at: datetime,
+    intervention: Intervention | None = None,
+) -> list[ProtectionEvent]:
+    """Shut the player out, at once. What already runs from the same source only becomes longer, and a lift that was asked for
+    is forgotten. Raises NotFound, TermNotOffered.
+    """
+    player.require()
+    granted = policy.exclusion(wanted, player.jurisdiction, at)
+    if isinstance(granted, NotOffered):
+        raise _not_offered(granted)
+    excluded = Excluded(
+        source=source,
+        jurisdiction=player.jurisdiction,
+        term=str(wanted),
+        until=granted.until,
+        not_before=granted.not_before,
+        on_request=granted.on_request,
+        rule=granted.rule,
+        intervention=intervention,
+    )
+    return _longer(state, excluded, at)
+
+
+def exclude_matched(
+    state: Protection, player: Player, *, of: PlayerId, theirs: Protection, at: datetime
+) -> list[ProtectionEvent]:
+    """Shut out the same person's other account as `of` is, whose protection is `theirs`: by each that runs there on its own.
+
+    Raises NotFound.
+    """
+    player.require()
+    made: list[ProtectionEvent] = []
+    for each in theirs.running(at):
+        if each.source is Source.MATCHED or each.lifts_at is not None:
+            continue
+        excluded = Excluded(
+            source=Source.MATCHED,
+            jurisdiction=each.jurisdiction,
+            term=each.term,
+            until=each.until,
+            not_before=each.not_before,
+            on_request=each.on_request,
+            rule=each.rule,
+            register=each.register,
+            of=of,
+        )
+        for event in _longer(state, excluded, at):
+            made.append(event)
+            state = evolve(state, event, at)
+    ends = theirs.timed_out_until
+    if ends is not None and at < ends:
+        made += pause(state, policy.Granted(ends, ends, on_request=False, rule="", verified=True), source=Source.MATCHED, of=of)  # fmt: skip
+    return made
+
+
+def _longer(state: Protection, excluded: Excluded, at: datetime) -> list[ProtectionEvent]:
+    """The exclusion, or what it and the one that runs come to together; nothing if that is what runs."""
+    runs = state.of(excluded.source)
+    if runs is None or runs.is_over(at):
+        return [excluded]
+    lasts = runs if _is_later(runs.not_before, excluded.not_before) else excluded
+    together = msgspec.structs.replace(
+        excluded,
+        term=lasts.term,
+        jurisdiction=lasts.jurisdiction,
+        rule=lasts.rule,
+        until=lasts.until if runs.until and excluded.until else None,
+        not_before=lasts.not_before,
+        on_request=runs.on_request or excluded.on_request,
+    )
+    same = ("term", "jurisdiction", "until", "not_before", "on_request", "register")
+    changes = runs.lifts_at is not None or any(getattr(together, name) != getattr(runs, name) for name in same)
+    return [together] if changes else []
+
+
+def _is_later(one: datetime | None, other: datetime | None) -> bool:
+    """Whether the first is not earlier; never is the latest."""
+    return one is None or (other is not None and one >= other)
+
+
+def _not_offered(refused: NotOffered) -> TermNotOffered:
+    return TermNotOffered(allowed=refused.allowed, rule=refused.rule, verified=refused.verified)
+
+
+def lift(
+    state: Protection, *, source: Source, at: datetime, intervention: Intervention | None = None
+) -> list[ProtectionEvent]:
+    """Ask for the end of an exclusion that ends on request only, once its time is over. Asking again records nothing.
+
+    Raises NotExcluded, LiftRefused (why, until).
+    """
+    runs = state.of(source)
+    if runs is None or runs.is_over(at):
+        raise NotExcluded(source=source)
+    if runs.register:
+        raise LiftRefused(why="register", until=None)
+    if not runs.on_request:
+        raise LiftRefused(why="ends_by_itself", until=runs.until)
+    if runs.not_before is None:
+        raise LiftRefused(why="permanent", until=None)
+    if at < runs.not_before:
+        raise LiftRefused(why="too_early", until=runs.not_before)
+    if runs.lifts_at is not None:
+        return []
+    over = policy.lifted_at(policy.term(runs.term), runs.jurisdiction, at)
+    if over.until is None:
+        raise LiftRefused(why="permanent", until=None)
+    return [LiftRequested(source=source, effective_at=over.until, rule=over.rule, intervention=intervention)]
+
+
+def dismiss_match(state: Protection, *, at: datetime, intervention: Intervention | None) -> list[ProtectionEvent]:
+    """The account is another person's than the one with which it was matched. Raises NotExcluded."""
+    runs = state.of(Source.MATCHED)
+    if runs is None or runs.is_over(at):
+        raise NotExcluded(source=Source.MATCHED)
+    return [MatchDismissed(intervention)]
+
+
+def end(state: Protection, *, at: datetime) -> list[ProtectionEvent]:
+    """Note which exclusions are over. Saying so again records nothing. Raises EndNotDue."""
+    made: list[ProtectionEvent] = []
+    for each in state.exclusions:
+        if each.ends_at is not None and each.is_over(at):
+            quiet = policy.quiet_until(each.jurisdiction, each.ends_at)
+            kind = Lifted if each.lifts_at else ExclusionEnded
+            made.append(kind(each.source, quiet if quiet > each.ends_at else None))
+    if not made and (coming := [each.ends_at for each in state.exclusions if each.ends_at]):
+        raise EndNotDue(due_at=min(coming))
+    return made
+
+
+def stop(
+    state: Protection, player: Player, *, action: Stop, reason: str, intervention: Intervention | None
+) -> list[ProtectionEvent]:
+    """Stop one thing for the player. Asking again for the same reason records nothing. Raises NotFound."""
+    player.require()
+    if state.stopped.get(action) == reason:
+        return []
+    return [ActionBlocked(action=action, reason=reason, intervention=intervention)]
+
+
+def allow(
+    state: Protection, player: Player, *, action: Stop, intervention: Intervention | None
+) -> list[ProtectionEvent]:
+    """What the house has stopped is possible again; what excludes the player goes on. Raises NotFound."""
+    player.require()
+    return [ActionUnblocked(action=action, intervention=intervention)] if action in state.stopped else []

@@ -1,0 +1,419 @@
+"""What has happened to a player's protection, what follows from it, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+
+import msgspec
+
+from domain.errors import Conflict, Rejected
+from domain.kernel import STREAMS_CACHED, Aggregate, Event, Intervention, PlayerId, Stream, parse_id
+from domain.players import Verdict
+from policies import protection as policy
+from policies.protection import Moment, Silence
+
+MATCHES_MAX = 20
+"""How many other accounts an event names."""
+
+
+class Stop(StrEnum):
+    """What may be stopped for one player."""
+
+    DEPOSIT = "deposit"
+    FREE_PLAY = "free_play"
+    BET = "bet"
+    BONUS = "bonus"
+    WITHDRAW = "withdraw"
+    LOGIN = "login"
+    MARKETING = "marketing"
+    REGISTER = "register"
+
+
+class Source(StrEnum):
+    """Whose word it is: the player's, the house's, a register's; or that of the same person's other account."""
+
+    PLAYER = "player"
+    OPERATOR = "operator"
+    REGISTER = "register"
+    MATCHED = "matched"
+
+
+class Said(StrEnum):
+    CLEAR = "clear"
+    EXCLUDED = "excluded"
+    UNANSWERED = "unanswered"
+
+
+# Events: the tags and fields are the storage format.
+
+
+class TimedOut(Event, frozen=True, kw_only=True, tag="protection.timed_out"):
+    """The player does not gamble until then. `rule`: what allows so long; `of`: the other account with which this one was matched."""
+
+    until: datetime
+    source: Source
+    rule: str = ""
+    of: PlayerId | None = None
+    intervention: Intervention | None = None
+
+
+class Excluded(Event, frozen=True, kw_only=True, tag="protection.excluded"):
+    """
+    The player does not gamble any more. `until`: the end of the term, null for one without an end; `on_request`: it does not
+    end by itself then; `not_before`: from when on its end may be asked for, null for never. `jurisdiction`, `rule`: what that
+    follows from. `register`: which one says so. `of`: the other account with which this one was matched.
+    """
+
+    source: Source
+    jurisdiction: str
+    term: str = ""
+    until: datetime | None = None
+    not_before: datetime | None = None
+    on_request: bool = False
+    rule: str = ""
+    register: str = ""
+    of: PlayerId | None = None
+    intervention: Intervention | None = None
+
+
+class LiftRequested(Event, frozen=True, kw_only=True, tag="protection.lift_requested"):
+    """Somebody has asked for the end of an exclusion that ends on request only; it is over at `effective_at`, as `rule` says."""
+
+    source: Source
+    effective_at: datetime
+    rule: str = ""
+    intervention: Intervention | None = None
+
+
+class Lifted(Event, frozen=True, tag="protection.lifted"):
+    """An exclusion is over, as was asked for. Marketing is silent until `quiet_until`."""
+
+    source: Source
+    quiet_until: datetime | None = None
+
+
+class ExclusionEnded(Event, frozen=True, tag="protection.exclusion_ended"):
+    """An exclusion is over by itself, or because its register says so. Marketing is silent until `quiet_until`."""
+
+    source: Source
+    quiet_until: datetime | None = None
+
+
+class MatchDismissed(Event, frozen=True, tag="protection.match_dismissed"):
+    """A person has found that the account is another person's than the excluded one's."""
+
+    intervention: Intervention | None = None
+
+
+class MatchesShutOut(Event, frozen=True, tag="protection.matches_shut_out"):
+    """The same person's other accounts, as far as found, have been shut out like this one. `players`: which."""
+
+    players: tuple[PlayerId, ...] = ()
+
+
+class ActionBlocked(Event, frozen=True, kw_only=True, tag="protection.action_blocked"):
+    """The house has stopped something for the player. `reason`: a word, in the clear."""
+
+    action: Stop
+    reason: str
+    intervention: Intervention | None = None
+
+
+class ActionUnblocked(Event, frozen=True, kw_only=True, tag="protection.action_unblocked"):
+    """What the house had stopped for the player is possible again."""
+
+    action: Stop
+    intervention: Intervention | None = None
+
+
+class RegisterAsked(Event, frozen=True, kw_only=True, tag="protection.register_asked"):
+    """
+    A register was asked about the player. `register` is empty where nobody knows of one. `silence`: why it has not answered;
+    `holds`: the player waits for it; `ask_again_at`: when it is asked again.
+    """
+
+    register: str
+    moment: Moment
+    answer: Said
+    silence: Silence | None = None
+    holds: bool = False
+    ask_again_at: datetime | None = None
+
+
+class PlayRefused(Event, frozen=True, kw_only=True, tag="protection.play_refused"):
+    """Something was refused because the player is protected from it. `code`: of the refusal; `until`: its end, if it has one."""
+
+    action: Stop
+    code: str
+    until: datetime | None = None
+
+
+ProtectionEvent = (
+    TimedOut
+    | Excluded
+    | LiftRequested
+    | Lifted
+    | ExclusionEnded
+    | MatchDismissed
+    | MatchesShutOut
+    | ActionBlocked
+    | ActionUnblocked
+    | RegisterAsked
+    | PlayRefused
+)
+
+
+# Refusals
+
+
+class PlayerExcluded(Conflict):
+    """Facts: until (null: it has no end of its own)."""
+
+    code = "excluded"
+    title = "The player is excluded from gambling"
+
+
+class PlayerTimedOut(Conflict):
+    """Facts: until."""
+
+    code = "timed_out"
+    title = "The player has taken a time-out"
+
+
+class ActionIsBlocked(Conflict):
+    """Facts: action."""
+
+    code = "action_blocked"
+    title = "The house has stopped this for the player"
+
+
+class RegisterUnanswered(Conflict):
+    code = "register_unanswered"
+    title = "The register of the excluded has not answered; the player waits for it"
+
+
+# State
+
+
+class Exclusion(msgspec.Struct, frozen=True):
+    """As in the event; `lifts_at`: when it is over, as was asked for."""
+
+    source: Source
+    jurisdiction: str
+    term: str = ""
+    until: datetime | None = None
+    not_before: datetime | None = None
+    on_request: bool = False
+    rule: str = ""
+    register: str = ""
+    of: PlayerId | None = None
+    lifts_at: datetime | None = None
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it is over, as far as that is settled."""
+        if self.lifts_at is not None:
+            return self.lifts_at
+        return None if self.on_request else self.until
+
+    def is_over(self, at: datetime) -> bool:
+        return self.ends_at is not None and at >= self.ends_at
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a register said last. `clear_at`: when it last said that the player is not in it; `silent_since`: no answer since."""
+
+    answer: Said
+    silence: Silence | None = None
+    holds: bool = False
+    clear_at: datetime | None = None
+    silent_since: datetime | None = None
+
+
+class Protection(msgspec.Struct, frozen=True):
+    """`exclusions`: one a source at most. `timed_out_until`: of the time-out that ends last. `stopped`: the house's reason, by
+    what it has stopped. `registers`: by name. `quiet_until`: marketing is silent after an exclusion. `shut_outs`: how many of
+    this account's own there have been, each of which also concerns the person's other accounts.
+    """
+
+    exclusions: tuple[Exclusion, ...] = ()
+    timed_out_until: datetime | None = None
+    stopped: Mapping[Stop, str] = {}
+    registers: Mapping[str, Asked] = {}
+    quiet_until: datetime | None = None
+    shut_outs: int = 0
+
+    def of(self, source: Source) -> Exclusion | None:
+        return next((each for each in self.exclusions if each.source is source), None)
+
+    def running(self, at: datetime) -> tuple[Exclusion, ...]:
+        return tuple(each for each in self.exclusions if not each.is_over(at))
+
+    def is_timed_out(self, at: datetime) -> bool:
+        return self.timed_out_until is not None and at < self.timed_out_until
+
+    def shut_out_until(self, at: datetime) -> datetime | None:
+        """The end of all that shuts the player out at that time; None if something has none (or nothing does)."""
+        ends = [each.ends_at for each in self.running(at)]
+        if self.is_timed_out(at):
+            ends.append(self.timed_out_until)
+        return None if None in ends else max((end for end in ends if end), default=None)
+
+    def refusal(self, action: StrEnum, at: datetime) -> Rejected | None:
+        """Why the action (a word of Stop, or of policies.gates.Action) is closed to the player, if it is."""
+        stop = Stop(action.value)
+        if stop is not Stop.WITHDRAW:
+            if self.running(at):
+                return PlayerExcluded(until=self.shut_out_until(at))
+            if self.is_timed_out(at):
+                return PlayerTimedOut(until=self.shut_out_until(at))
+        if stop in self.stopped:
+            return ActionIsBlocked(action=stop)
+        if stop is not Stop.WITHDRAW and any(each.holds for each in self.registers.values()):
+            return RegisterUnanswered()
+        return None
+
+    def require(self, action: StrEnum, at: datetime) -> None:
+        """What deposits, bets, bonuses, log-ins and withdrawals need.
+
+        Raises PlayerExcluded (until), PlayerTimedOut (until), ActionIsBlocked (action), RegisterUnanswered.
+        """
+        if refused := self.refusal(action, at):
+            raise refused
+
+    def may_contact(self, jurisdiction: str, at: datetime) -> Verdict:
+        """Whether marketing may write to the player at all. Where there is a register, only soon after it has said «clear»."""
+        if self.running(at):
+            return Verdict(allowed=False, reason="excluded")
+        ended = [each for each in self.exclusions if each.ends_at is not None]  # over, and nobody has noticed yet
+        silent = [policy.quiet_until(each.jurisdiction, each.ends_at) for each in ended if each.ends_at]
+        if any(until > at for until in (*silent, self.quiet_until) if until):
+            return Verdict(allowed=False, reason="excluded_lately")
+        if self.is_timed_out(at):
+            return Verdict(allowed=False, reason="timed_out")
+        if Stop.MARKETING in self.stopped:
+            return Verdict(allowed=False, reason="stopped")
+        register = policy.register(jurisdiction, Moment.MARKETING, at)
+        if register is not None and register.name:
+            clear_at = self.registers[register.name].clear_at if register.name in self.registers else None
+            if clear_at is None or at - clear_at > policy.clear_counts(jurisdiction, at):
+                return Verdict(allowed=False, reason="register_not_asked")
+        return Verdict(allowed=True)
+
+
+def evolve(state: Protection, event: ProtectionEvent, at: datetime) -> Protection:  # noqa: PLR0911 — one case an event
+    change = msgspec.structs.replace
+    match event:
+        case TimedOut(until=until, source=source):
+            own = state.shut_outs + (source is not Source.MATCHED)
+            return change(state, timed_out_until=_later(state.timed_out_until, until), shut_outs=own)
+        case Excluded(source=source):
+            own = state.shut_outs + (source is not Source.MATCHED)
+            return change(state, exclusions=(*_without(state, source), exclusion_of(event)), shut_outs=own)
+        case LiftRequested(source=source, effective_at=lifts_at):
+            lifting = [change(each, lifts_at=lifts_at) for each in state.exclusions if each.source is source]
+            return change(state, exclusions=(*_without(state, source), *lifting))
+        case Lifted(source, quiet_until) | ExclusionEnded(source, quiet_until):
+            quiet = _later(state.quiet_until, quiet_until) if quiet_until else state.quiet_until
+            return change(state, exclusions=_without(state, source), quiet_until=quiet)
+        case MatchDismissed():
+            return change(state, exclusions=_without(state, Source.MATCHED))
+        case ActionBlocked(action=action, reason=reason):
+            return change(state, stopped={**state.stopped, action: reason})
+        case ActionUnblocked(action=action):
+            return change(state, stopped={each: why for each, why in state.stopped.items() if each is not action})
+        case RegisterAsked():
+            known = state.registers.get(event.register)
+            return change(state, registers={**state.registers, event.register: _asked(known, event, at)})
+        case MatchesShutOut() | PlayRefused():
+            return state
+
+
+def _without(state: Protection, source: Source) -> tuple[Exclusion, ...]:
+    return tuple(each for each in state.exclusions if each.source is not source)
+
+
+def exclusion_of(event: Excluded) -> Exclusion:
+    return Exclusion(
+        event.source,
+        event.jurisdiction,
+        event.term,
+        event.until,
+        event.not_before,
+        event.on_request,
+        event.rule,
+        event.register,
+        event.of,
+    )
+
+
+def _asked(known: Asked | None, event: RegisterAsked, at: datetime) -> Asked:
+    clear_at = known.clear_at if known else None
+    if event.answer is Said.UNANSWERED:
+        since = known.silent_since if known and known.silent_since else at
+        return Asked(event.answer, event.silence, event.holds, clear_at, since)
+    return Asked(event.answer, clear_at=at if event.answer is Said.CLEAR else clear_at)
+
+
+def _later(one: datetime | None, other: datetime) -> datetime:
+    return other if one is None else max(one, other)
+
+
+PROTECTION = Aggregate(
+    "protection",
+    initial=Protection(),
+    evolve=evolve,
+    events=[
+        TimedOut,
+        Excluded,
+        LiftRequested,
+        Lifted,
+        ExclusionEnded,
+        MatchDismissed,
+        MatchesShutOut,
+        ActionBlocked,
+        ActionUnblocked,
+        RegisterAsked,
+        PlayRefused,
+    ],
+)
+
+
+@lru_cache(STREAMS_CACHED)
+def stream(player_id: PlayerId) -> Stream[Protection]:
+    return Stream(PROTECTION, parse_id("player", player_id))
+
+
+def fold(state: Protection, events: Sequence[ProtectionEvent], at: datetime) -> Protection:
+    """The state after events of the same decision."""
+    for event in events:
+        state = evolve(state, event, at)
+    return state
+
+
+# Refusals as facts
+
+
+def refused(action: StrEnum, error: Rejected) -> PlayRefused:
+    """What stands in the log of a refusal by `Protection.refusal`."""
+    until = error.facts.get("until")
+    return PlayRefused(action=Stop(action.value), code=error.code, until=until if isinstance(until, datetime) else None)
+
+
+REFUSALS: Mapping[str, type[Rejected]] = {
+    each.code: each for each in (PlayerExcluded, PlayerTimedOut, ActionIsBlocked, RegisterUnanswered)
+}
+
+
+def refusal_of(event: PlayRefused) -> Rejected:
+    """The refusal that was recorded, as it was answered then. Raises KeyError for a code that is none of these."""
+    match event.code:
+        case PlayerExcluded.code | PlayerTimedOut.code:
+            return REFUSALS[event.code](until=event.until)
+        case ActionIsBlocked.code:
+            return ActionIsBlocked(action=event.action)
+        case _:
+            return REFUSALS[event.code]()

@@ -1,0 +1,469 @@
+"""What a game provider may rely on, and what a player may rely on when providers err, repeat themselves and come too late."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from access.policy import Principal
+from commands import games
+from commands.games import GameAnswer
+from domain import play, players, wallets
+from domain.bets import BetElsewhere, BetUnknown, Claimed
+from domain.errors import (
+    CurrencyMismatch,
+    Forbidden,
+    GateClosed,
+    Invalid,
+    InvalidAmount,
+    KeyReused,
+    LimitExceeded,
+    NotFound,
+    PlayerBlocked,
+    Rejected,
+)
+from domain.kernel import AMOUNT_MAX, Event, Money, PlayerId
+from domain.limits import LimitSet
+from domain.players import Blocked
+from domain.protection import ActionBlocked, ActionIsBlocked
+from domain.wallets import (
+    Direction,
+    GameRefused,
+    InsufficientFunds,
+    Played,
+    RolledBack,
+    RoundClosed,
+    Staked,
+    StakeRefused,
+    Won,
+)
+from policies import gates
+from policies.limits import Kind, Period
+from tests.commands.gaming import STUDIO, WHERE, Games, balance
+from tests.commands.house import House
+
+
+@pytest.fixture
+def at_play(house: House) -> Games:
+    return Games.of(house)
+
+
+def last(house: House) -> Event:
+    return house.log.events()[-1]
+
+
+# A bet is taken
+
+
+async def test_a_bet_takes_cash_first_and_says_who_has_funded_it(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100, bonus=50)
+    receipt = await at_play.ask("bet", player, reference="b1", amount=120)
+    assert balance(receipt.answer) == (0, 30)
+    staked = last(house)
+    assert isinstance(staked, Staked)
+    assert [(each.source, each.target, each.money.amount) for each in staked.movements] == [
+        ("cash", "house:ggr", 100),
+        ("bonus", "house:ggr", 20),
+    ]
+    assert staked.played == Played(STUDIO, **WHERE)
+
+
+async def test_a_free_round_takes_nothing_and_stands_in_the_log(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=10)
+    assert balance((await at_play.ask("bet", player, reference="b1", amount=0)).answer) == (10, 0)
+    assert isinstance(last(house), Staked)
+
+
+@pytest.mark.parametrize(
+    ("verb", "left"), [("win", (130, 0)), ("bonus_win", (100, 30)), ("free_win", (100, 30))], ids=str
+)
+async def test_what_is_won_goes_where_the_policy_says(house: House, at_play: Games, verb: str, left: Any) -> None:
+    player = await at_play.player(cash=100)
+    assert balance((await at_play.ask(verb, player, reference="w1", amount=30)).answer) == left
+    assert balance((await at_play.ask(verb, player, reference="w2", amount=0)).answer) == left
+    assert isinstance(last(house), Won)
+
+
+async def test_a_win_needs_no_bet_no_session_and_no_right_to_play(at_play: Games) -> None:
+    player = await at_play.player(session="session_1")
+    await at_play.record(
+        player, [Blocked("fraud"), ActionBlocked(action=gates.Action.BET, reason="harm"), *ended("session_1")]
+    )
+    receipt = await at_play.ask("win", player, reference="w1", amount=30, session="", round="never_heard_of")
+    assert balance(receipt.answer) == (30, 0)
+
+
+def ended(session: str) -> list[Event]:
+    return [play.SessionEnded(session=session, reason="player")]
+
+
+async def test_the_close_of_a_round_is_a_fact_and_refuses_nothing_later(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    assert balance((await at_play.ask("close", player, reference="c1")).answer) == (100, 0)
+    assert isinstance(last(house), RoundClosed)
+    await at_play.ask("bet", player, reference="b1", amount=10)
+    assert await at_play.balance(player) == (90, 0)
+
+
+async def test_a_balance_is_read_from_the_log_and_not_from_a_stale_cache(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    elsewhere = Games(house.another_process().decider, now=at_play.now)
+    assert await elsewhere.balance(player) == (100, 0)
+    await at_play.ask("bet", player, reference="b1", amount=10)
+    entries = len(house.log.entries)
+    assert await elsewhere.balance(player) == (90, 0)
+    assert len(house.log.entries) == entries
+
+
+# Said again
+
+
+async def test_what_is_said_again_has_its_first_answer_though_the_money_has_moved_on(at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    for verb, reference in (("bet", "x"), ("win", "x"), ("rollback", "x"), ("close", "x"), ("bonus_win", "x")):
+        said = {} if verb in ("rollback", "close") else {"amount": 10}
+        first = await at_play.ask(verb, player, reference=reference, **said)
+        await at_play.give(player, "cash", 7)
+        again = await at_play.ask(verb, player, reference=reference, **said)
+        assert (again.answer, again.position, again.repeated) == (first.answer, first.position, True)
+
+
+async def test_when_and_in_which_session_it_was_said_is_no_content(at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    await at_play.ask("win", player, reference="w1", amount=10, at="2026-11-22T12:00:00Z")
+    later = {"at": "2026-11-23T12:00:00Z", "session": "", "token": "another"}
+    assert (await at_play.ask("win", player, reference="w1", amount=10, **later)).repeated
+
+
+@pytest.mark.parametrize("other", [{"amount": 11}, {"round": "r2"}, {"game": "other"}, {"currency": "USD"}])
+async def test_a_reference_with_another_content_is_refused(at_play: Games, other: dict[str, Any]) -> None:
+    player = await at_play.player(cash=100)
+    await at_play.ask("bet", player, reference="b1", amount=10)
+    with pytest.raises(KeyReused):
+        await at_play.ask("bet", player, **({"reference": "b1", "amount": 10} | other))
+    with pytest.raises(KeyReused):
+        await at_play.ask("bet", await at_play.player(cash=100), reference="b1", amount=10)
+    assert await at_play.balance(player) == (90, 0)
+
+
+async def test_providers_may_use_the_same_references(at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    await at_play.record(player, at_play.opened("session_2", "other"))
+    await at_play.ask("bet", player, reference="b1", amount=10)
+    await at_play.ask("bet", player, reference="b1", amount=10, provider="other", session="session_2")
+    assert await at_play.balance(player) == (80, 0)
+
+
+# A bet is refused
+
+
+def limited(kind: str, amount: int, period: str = "day") -> list[Event]:
+    return [LimitSet(kind=Kind(kind), period=Period(period), money=Money(amount, "EUR"))]
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "error"),
+    [
+        ([], {"amount": 101}, InsufficientFunds),
+        ([], {"currency": "USD"}, CurrencyMismatch),
+        ([Blocked("fraud")], {}, PlayerBlocked),
+        ([ActionBlocked(action=gates.Action.BET, reason="harm")], {}, ActionIsBlocked),
+        ([], {"session": "session_of_another"}, play.SessionClosed),
+        ([], {"provider": "another"}, play.SessionClosed),
+        (ended("session_1"), {}, play.SessionClosed),
+        (limited("wager", 9), {}, LimitExceeded),
+        (limited("loss", 9), {}, LimitExceeded),
+        (limited("stake", 9, "spin"), {}, LimitExceeded),
+    ],
+)
+async def test_what_stops_a_bet_is_recorded_and_refused_alike_when_it_is_said_again(
+    house: House, at_play: Games, before: list[Event], said: dict[str, Any], error: type[Rejected]
+) -> None:
+    player = await at_play.player(cash=100)
+    if before:
+        await at_play.record(player, before)
+    bet: dict[str, Any] = {"reference": "b1", "amount": 10, **said}
+    with pytest.raises(error) as first:
+        await at_play.ask("bet", player, **bet)
+    refused = last(house)
+    assert isinstance(refused, StakeRefused)
+    assert refused.code == error.code
+    await at_play.give(player, "cash", 1000)
+    entries = len(house.log.entries)
+    with pytest.raises(error) as again:
+        await at_play.ask("bet", player, **bet)
+    assert (type(again.value), again.value.facts, str(again.value)) == (
+        type(first.value), first.value.facts, str(first.value)
+    )  # fmt: skip
+    assert len(house.log.entries) == entries
+
+
+async def test_who_is_not_known_may_not_bet_where_the_law_asks_first(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100, country="GB", known=False)
+    with pytest.raises(GateClosed):
+        await at_play.ask("bet", player, reference="b1", amount=10)
+    assert isinstance(last(house), StakeRefused)
+
+
+async def test_what_was_rolled_back_or_won_leaves_room_below_the_limit_again(at_play: Games) -> None:
+    player = await at_play.player(cash=1000)
+    await at_play.record(player, [*limited("loss", 100), *limited("wager", 200)])
+    await at_play.ask("bet", player, reference="b1", amount=100)
+    with pytest.raises(LimitExceeded):
+        await at_play.ask("bet", player, reference="b2", amount=1)
+    await at_play.ask("win", player, reference="w1", amount=60)
+    await at_play.ask("bet", player, reference="b3", amount=60)
+    await at_play.ask("rollback", player, reference="b3")
+    await at_play.ask("bet", player, reference="b4", amount=60)
+    with pytest.raises(LimitExceeded) as refused:
+        await at_play.ask("bet", player, reference="b5", amount=1)
+    assert refused.value.facts["kind"] == "loss"
+
+
+async def test_what_is_staked_in_one_round_counts_together(at_play: Games) -> None:
+    player = await at_play.player(cash=1000)
+    await at_play.record(player, limited("stake", 100, "spin"))
+    await at_play.ask("bet", player, reference="b1", amount=60)
+    with pytest.raises(LimitExceeded):
+        await at_play.ask("bet", player, reference="b2", amount=41)
+    await at_play.ask("bet", player, reference="b3", amount=100, round="r2")
+    await at_play.ask("rollback", player, reference="b1", amount=20)
+    await at_play.ask("bet", player, reference="b4", amount=60)
+
+
+async def test_what_was_used_beyond_exact_integers_is_told_as_the_greatest(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=AMOUNT_MAX)
+    for place in range(2):
+        await at_play.ask("bet", player, reference=f"b{place}", amount=AMOUNT_MAX)
+        await at_play.ask("win", player, reference=f"w{place}", amount=AMOUNT_MAX)
+    await at_play.record(player, limited("wager", 9))
+    with pytest.raises(LimitExceeded):
+        await at_play.ask("bet", player, reference="b9", amount=1)
+    refused = last(house)
+    assert isinstance(refused, StakeRefused)
+    assert refused.facts["used"]["amount"] == AMOUNT_MAX
+
+
+def test_every_refusal_that_is_recorded_is_told_again_as_what_it_was() -> None:
+    assert len({error.code for error in games.REFUSALS}) == len(games.REFUSALS)
+
+
+# Amounts at the edge
+
+
+async def test_the_greatest_amount_is_staked_won_and_rolled_back(at_play: Games) -> None:
+    player = await at_play.player(cash=AMOUNT_MAX)
+    await at_play.ask("bet", player, reference="b1", amount=AMOUNT_MAX)
+    await at_play.ask("win", player, reference="w1", amount=AMOUNT_MAX)
+    with pytest.raises(InvalidAmount):
+        await at_play.ask("rollback", player, reference="b1")
+    await at_play.give(player, "cash", AMOUNT_MAX, Direction.DEBIT)
+    assert balance((await at_play.ask("rollback", player, reference="b1")).answer) == (AMOUNT_MAX, 0)
+
+
+async def test_what_no_account_can_hold_is_not_recorded_and_arrives_later(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=AMOUNT_MAX)
+    entries = len(house.log.entries)
+    with pytest.raises(InvalidAmount):
+        await at_play.ask("win", player, reference="w1", amount=1)
+    assert len(house.log.entries) == entries
+    await at_play.ask("bet", player, reference="b1", amount=1)
+    await at_play.ask("win", player, reference="w1", amount=1)
+
+
+@pytest.mark.parametrize("amount", [-1, AMOUNT_MAX + 1])
+def test_what_is_no_amount_does_not_enter(amount: int) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"amount": amount}, games.GameCall)
+
+
+@pytest.mark.parametrize("reference", ["", "x" * 101, "a b", "ä", "x\n"])
+def test_references_are_short_words_of_the_provider(reference: str) -> None:
+    with pytest.raises((Invalid, msgspec.ValidationError)):
+        Games().plan("close", "player_1", reference=reference)
+
+
+@pytest.mark.parametrize(
+    ("verb", "missing"),
+    [("bet", "session"), ("bet", "round"), ("bet", "game"), ("bet", "amount"), ("win", "currency"), ("close", "round")],
+)
+async def test_what_a_verb_needs_is_named(at_play: Games, verb: str, missing: str) -> None:
+    player = await at_play.player()
+    said: dict[str, Any] = {
+        "reference": "x",
+        "amount": 1,
+        "currency": "EUR",
+        missing: None if missing == "amount" else "",
+    }
+    with pytest.raises(Invalid) as refused:
+        await at_play.ask(verb, player, **said)
+    assert refused.value.facts["pointer"] == f"/{missing}"
+
+
+async def test_an_unknown_verb_and_an_unknown_player_are_refused_and_nothing_is_recorded(
+    house: House, at_play: Games
+) -> None:
+    nobody = "player_" + "0" * 24 + "1a"
+    with pytest.raises(Invalid):
+        at_play.plan("spin", nobody)
+    for verb in ("bet", "win", "rollback", "close", "balance"):
+        with pytest.raises(NotFound):
+            await at_play.ask(verb, nobody, reference="x", **({"amount": 1} if verb in ("bet", "win") else {}))
+    assert house.log.entries == []
+
+
+async def test_only_game_providers_may(at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    plan = at_play.plan("bet", player, reference="b1", amount=1)
+    stranger = msgspec.structs.replace(plan.context, principal=Principal("provider:studio", frozenset()))
+    with pytest.raises(Forbidden):
+        await at_play.deciders[0].decide(msgspec.structs.replace(plan, context=stranger))
+
+
+# A bet is rolled back
+
+
+async def test_a_rollback_gives_back_to_the_accounts_that_have_paid(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100, bonus=50)
+    await at_play.ask("bet", player, reference="b1", amount=120)
+    receipt = await at_play.ask("rollback", player, reference="rb1", bet="b1")
+    assert receipt.answer == GameAnswer(games.GameBalance(100, 50, "EUR"), returned=120)
+    assert house.log.events("bet") == [Claimed()]
+
+
+async def test_parts_are_given_back_last_paid_first_and_never_more_than_the_stake(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100, bonus=50)
+    await at_play.ask("bet", player, reference="b1", amount=120)
+    left = [
+        balance((await at_play.ask("rollback", player, reference=f"rb{place}", bet="b1", amount=50)).answer)
+        for place in range(3)
+    ]
+    assert left == [(30, 50), (80, 50), (100, 50)]
+    again = await at_play.ask("rollback", player, reference="rb9", bet="b1")
+    assert again.answer == GameAnswer(games.GameBalance(100, 50, "EUR"))
+    parts = [(each.part, each.total) for each in house.log.events("wallet") if isinstance(each, RolledBack)]
+    assert parts == [(1, 50), (2, 100), (3, 120), (0, 120)]
+
+
+async def test_a_bet_may_be_rolled_back_in_any_number_of_parts(at_play: Games) -> None:
+    player = await at_play.player(cash=20)
+    await at_play.ask("bet", player, reference="b1", amount=20)
+    for place in range(20):
+        receipt = await at_play.ask("rollback", player, reference=f"rb{place}", bet="b1", amount=1)
+        assert balance(receipt.answer) == (place + 1, 0)
+    assert (await at_play.ask("rollback", player, reference="rb", bet="b1", amount=1)).answer == GameAnswer(
+        games.GameBalance(20, 0, "EUR")
+    )
+
+
+async def test_a_rollback_that_comes_first_makes_the_bet_void_for_ever(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    receipt = await at_play.ask("rollback", player, reference="b1")
+    assert (balance(receipt.answer), receipt.repeated) == ((100, 0), False)
+    assert [type(each) for each in house.log.events()[-2:]] == [RolledBack, Claimed]
+    entries = len(house.log.entries)
+    for _ in range(2):
+        late = await at_play.ask("bet", player, reference="b1", amount=10)
+        assert (late.answer, late.repeated) == (GameAnswer(games.GameBalance(100, 0, "EUR"), void=True), True)
+    assert len(house.log.entries) == entries
+    assert (await at_play.ask("rollback", player, reference="b1")).repeated
+    assert (await at_play.ask("rollback", player, reference="rb2", bet="b1")).answer == receipt.answer
+    assert await at_play.balance(player) == (100, 0)
+
+
+async def test_a_late_bet_of_somebody_else_is_not_told_about_the_first_ones_money(at_play: Games) -> None:
+    player, other = await at_play.player(cash=100), await at_play.player(cash=50)
+    await at_play.ask("rollback", player, reference="b1")
+    with pytest.raises(KeyReused):
+        await at_play.ask("bet", other, reference="b1", amount=10)
+    assert await at_play.balance(other) == (50, 0)
+
+
+async def test_a_part_of_a_bet_that_is_not_here_waits_for_it(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    entries = len(house.log.entries)
+    part = {"reference": "rb1", "bet": "b1", "amount": 4}
+    with pytest.raises(BetUnknown):
+        await at_play.ask("rollback", player, **part)
+    assert len(house.log.entries) == entries
+    await at_play.ask("bet", player, reference="b1", amount=10)
+    assert balance((await at_play.ask("rollback", player, **part)).answer) == (94, 0)
+
+
+async def test_a_bet_that_was_refused_has_nothing_to_give_back_and_stays_refused(at_play: Games) -> None:
+    player = await at_play.player(cash=5)
+    with pytest.raises(InsufficientFunds):
+        await at_play.ask("bet", player, reference="b1", amount=10)
+    assert balance((await at_play.ask("rollback", player, reference="b1")).answer) == (5, 0)
+    await at_play.give(player, "cash", 100)
+    with pytest.raises(InsufficientFunds):
+        await at_play.ask("bet", player, reference="b1", amount=10)
+
+
+async def test_a_bonus_that_was_forfeited_meanwhile_goes_to_the_house(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100, bonus=50)
+    await at_play.ask("bet", player, reference="b1", amount=120)
+    await at_play.record(player, lambda wallet, **_: wallets.forfeit_bonus(wallet, currency="EUR", transaction="x"))
+    assert await at_play.balance(player) == (0, 0)
+    await at_play.give(player, "bonus", 7)  # of another era, and none of that bet's
+    assert balance((await at_play.ask("rollback", player, reference="b1")).answer) == (100, 7)
+    event = house.log.events("wallet")[-1]
+    assert isinstance(event, RolledBack)
+    assert [(each.target, each.money.amount) for each in event.movements] == [("house:bonus", 20), ("cash", 100)]
+
+
+async def test_nobody_rolls_back_the_bet_of_another_player(house: House, at_play: Games) -> None:
+    player, other = await at_play.player(cash=100), await at_play.player(cash=100)
+    await at_play.ask("bet", player, reference="b1", amount=10)
+    for _ in range(2):
+        with pytest.raises(BetElsewhere):
+            await at_play.ask("rollback", other, reference="rb1", bet="b1")
+    assert [type(each) for each in house.log.events("wallet")].count(GameRefused) == 1
+    assert (await at_play.balance(player), await at_play.balance(other)) == ((90, 0), (100, 0))
+
+
+async def test_another_provider_finds_no_bet_but_its_own(at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    await at_play.ask("bet", player, reference="b1", amount=10)
+    await at_play.ask("rollback", player, reference="b1", provider="other")
+    assert await at_play.balance(player) == (90, 0)
+    assert (await at_play.ask("bet", player, reference="b1", amount=10)).repeated
+
+
+async def test_what_is_won_in_another_currency_is_recorded_as_refused(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    with pytest.raises(CurrencyMismatch):
+        await at_play.ask("win", player, reference="w1", amount=10, currency="USD")
+    assert isinstance(last(house), GameRefused)
+
+
+async def test_a_player_who_is_blocked_gets_a_stake_back(at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    await at_play.ask("bet", player, reference="b1", amount=10)
+    await at_play.record(player, lambda player, **_: players.block(player, reason="fraud"))
+    assert balance((await at_play.ask("rollback", player, reference="b1")).answer) == (100, 0)
+
+
+# The state does not grow
+
+
+async def test_a_wallet_is_as_large_after_a_thousand_bets_as_after_a_hundred_and_loads_from_its_snapshot(
+    house: House, at_play: Games
+) -> None:
+    player = await at_play.player(cash=10**6)
+    sizes = []
+    for place in range(1100):
+        await at_play.ask("bet", player, reference=f"b{place}", amount=1, round=f"round_{place}")
+        if place in (100, 1099):
+            name = wallets.stream(PlayerId(player)).name
+            sizes.append(len(msgspec.json.encode(house.process.decider._states[name].state)))
+    assert sizes[1] <= sizes[0] + 100
+    cold = house.another_process()
+    house.log.loaded.clear()
+    games_ = Games(cold.decider, now=at_play.now + timedelta(seconds=1))
+    assert await games_.balance(player) == (10**6 - 1100, 0)
+    (after,) = [version for each in house.log.loaded for name, version in each.items() if name.startswith("wallet-")]
+    assert after >= 1000

@@ -1,0 +1,177 @@
+"""Bets by themselves: who pays, who is paid back, and what a wallet remembers of them."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from domain import bets, wallets
+from domain.bets import BETS, BetUnknown, Claimed
+from domain.kernel import Money
+from domain.limits import Limits
+from domain.players import PLAYERS, Player
+from domain.wallets import (
+    BONUS,
+    CASH,
+    TALLIED_MAX,
+    WALLETS,
+    Accounts,
+    BonusForfeited,
+    Moved,
+    Movement,
+    Played,
+    RolledBack,
+    Staked,
+    StakeRefused,
+    Wallet,
+    Won,
+)
+from policies import spending
+from policies.limits import Period
+from policies.spending import Order, WinKind
+from tests.domain.history import EUR, NOON, REGISTERED, euros, fold, given
+
+PERSON: Player = given(PLAYERS, REGISTERED)
+PLAYED = Played("studio", "book", "r1", "session_1")
+
+
+def holding(cash: int, bonus: int) -> Moved:
+    return Moved((Movement("bonus", "house:bonus", BONUS, euros(max(1, bonus)), "x"),), Accounts(cash, bonus))
+
+
+def stake(wallet: Wallet, amount: int, *, played: Played = PLAYED, reference: str = "b1") -> Staked:
+    money = euros(amount)
+    parts = bets.paying(wallet, PERSON, money)
+    (event,) = bets.stake(
+        wallet, Limits(), PERSON, played=played, reference=reference, money=money, parts=parts, is_slot=False, at=NOON
+    )
+    return event
+
+
+def won(wallet: Wallet, amount: int, kind: WinKind = WinKind.WIN, *, played: Played = PLAYED) -> Won:
+    (event,) = bets.win(wallet, PERSON, played=played, reference="w1", kind=kind, money=euros(amount), at=NOON)
+    return event
+
+
+def back(wallet: Wallet, bet: Staked, last: RolledBack | None = None, amount: int | None = None) -> RolledBack:
+    event, *claims = bets.roll_back(wallet, bet, staked_at=NOON, last=last, reference="rb", amount=amount)
+    assert isinstance(event, RolledBack)
+    assert claims == ([Claimed()] if event.money.amount else [])
+    return event
+
+
+@for_all(
+    cash=st.integers(0, 60), bonus=st.integers(0, 60), share=st.integers(0, 120), parts=st.lists(st.integers(1, 50)),
+    order=st.sampled_from(Order),
+)  # fmt: skip
+def test_what_is_left_of_a_bet_is_as_if_it_had_been_for_less(
+    cash: int, bonus: int, share: int, parts: list[int], order: Order
+) -> None:
+    """In however many parts it is rolled back; and never is more given back than was staked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spending, "DEFAULT", order)
+        before = given(WALLETS, holding(cash, bonus))
+        amount = min(share, cash + bonus)
+        bet = stake(before, amount)
+        wallet, last, returned = fold(WALLETS, [bet], state=before), None, 0
+        for part in parts:
+            event = back(wallet, bet, last, part)
+            wallet, last = fold(WALLETS, [event], state=wallet), event if event.part else last
+            returned = min(amount, returned + part)
+            assert event.total == returned
+            assert wallet.balance(EUR) == fold(WALLETS, [stake(before, amount - returned)], state=before).balance(EUR)
+
+
+def test_a_part_names_the_day_and_the_time_of_its_bet() -> None:
+    before = given(WALLETS, holding(100, 0))
+    bet = stake(before, 60)
+    event = back(fold(WALLETS, [bet], state=before), bet, amount=10)
+    assert (event.day, event.staked_at, event.part, event.total) == (bet.day, NOON, 1, 10)
+
+
+def test_a_bonus_of_another_era_does_not_come_back() -> None:
+    before = given(WALLETS, holding(10, 50))
+    bet = stake(before, 60)
+    wallet = fold(WALLETS, [bet], state=before)
+    (forfeited,) = wallets.forfeit_bonus(wallet, currency=EUR, transaction="x")
+    assert forfeited == BonusForfeited(euros(0), (), Accounts(0, 0))
+    event = back(fold(WALLETS, [forfeited], state=wallet), bet)
+    assert [(each.target, each.money.amount) for each in event.movements] == [("house:bonus", 50), (CASH, 10)]
+
+
+@pytest.mark.parametrize("kind", WinKind)
+def test_only_cash_that_is_won_makes_a_loss_smaller(kind: WinKind) -> None:
+    wallet = given(WALLETS, holding(100, 0))
+    wallet = fold(WALLETS, [stake(wallet, 60)], state=wallet)
+    wallet = fold(WALLETS, [won(wallet, 20, kind)], state=wallet)
+    day = date(2026, 11, 22)
+    assert wallet.lost.within(Period.DAY, day=day, at=NOON) == (40 if kind is WinKind.WIN else 60)
+    assert wallet.wagered.within(Period.DAY, day=day, at=NOON) == 60
+    assert wallet.lost_in("session_1") == (40 if kind is WinKind.WIN else 60)
+
+
+def test_the_local_day_is_that_of_the_players_jurisdiction() -> None:
+    """It is past midnight in Germany, and not yet in UTC."""
+    wallet = given(WALLETS, holding(100, 0))
+    late = NOON + timedelta(hours=11, minutes=30)
+    (event,) = bets.win(wallet, PERSON, played=PLAYED, reference="w1", kind=WinKind.WIN, money=euros(1), at=late)
+    assert (event.day, event.utc_offset) == (date(2026, 11, 23), 60)
+
+
+def test_what_was_decided_by_a_clock_that_lags_counts_on_the_day_of_its_recording() -> None:
+    """And is taken back from that day."""
+    before = given(WALLETS, holding(100, 0))
+    bet, recorded = stake(before, 60), NOON + timedelta(days=1)
+    wallet = fold(WALLETS, [bet], state=before, at=recorded)
+    day = recorded.date()
+    assert (bet.day, wallet.wagered.within(Period.DAY, day=day, at=recorded)) == (NOON.date(), 60)
+    (event, _) = bets.roll_back(wallet, bet, staked_at=recorded, last=None, reference="rb", amount=10)
+    assert isinstance(event, RolledBack)
+    assert event.day == day
+    after = fold(WALLETS, [event], state=wallet, at=recorded)
+    assert after.wagered.within(Period.DAY, day=day, at=recorded) == 50
+
+
+def test_a_day_that_goes_back_counts_with_the_newest() -> None:
+    wallet = given(WALLETS, holding(100, 0))
+    tomorrow = wallet.lost.add(0, day=date(2026, 11, 23), at=NOON)
+    wallet = msgspec.structs.replace(wallet, lost=tomorrow)
+    assert stake(wallet, 10).day == date(2026, 11, 23)
+
+
+def test_a_wallet_remembers_the_newest_rounds_and_sessions_only() -> None:
+    wallet = given(WALLETS, holding(100, 0))
+    for place in range(TALLIED_MAX + 5):
+        played = Played("studio", "book", f"r{place}", f"session_{place}")
+        wallet = fold(WALLETS, [stake(wallet, 1, played=played)], state=wallet)
+    assert len(wallet.rounds) == len(wallet.sessions) == TALLIED_MAX
+    assert wallet.staked_in(Played("studio", "book", "r0")) == 0
+    assert wallet.staked_in(Played("studio", "book", f"r{TALLIED_MAX + 4}")) == 1
+    assert wallet.staked_in(Played("studio", "another", f"r{TALLIED_MAX + 4}")) == 0
+
+
+def test_who_takes_back_what_moved_nothing_moves_nothing() -> None:
+    wallet = given(WALLETS, holding(100, 0))
+
+    def take_back(before: StakeRefused | None, amount: int | None = None) -> list[RolledBack | Claimed]:
+        return bets.roll_back_nothing(
+            wallet, PERSON, played=PLAYED, reference="rb", bet="b1", before=before, amount=amount
+        )
+
+    refused = StakeRefused(
+        played=PLAYED, reference="b1", money=euros(1), currency=EUR, accounts=Accounts(), code="insufficient_funds"
+    )
+    (event,) = take_back(refused, 5)
+    assert isinstance(event, RolledBack)
+    assert (event.part, event.money, event.movements, event.accounts) == (0, Money(0, EUR), (), wallet.balance(EUR))
+    assert take_back(None)[1:] == [Claimed()]
+    with pytest.raises(BetUnknown):
+        take_back(None, 5)
+
+
+def test_the_stream_of_claims_counts_them_and_keeps_no_more() -> None:
+    assert given(BETS, Claimed(), Claimed()) == bets.Bets(2)

@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from domain import protection
+from domain.errors import NotFound, Rejected
+from domain.kernel import Intervention, PlayerId
+from domain.players import PLAYERS, Player, ProfileRecorded, Verdict
+from domain.protection import (
+    PROTECTION,
+    ActionBlocked,
+    ActionIsBlocked,
+    ActionUnblocked,
+    Answer,
+    EndNotDue,
+    Excluded,
+    ExclusionEnded,
+    Lifted,
+    LiftRefused,
+    LiftRequested,
+    MatchDismissed,
+    NotExcluded,
+    PlayerExcluded,
+    PlayerTimedOut,
+    Protection,
+    RegisterAsked,
+    RegisterUnanswered,
+    Said,
+    Source,
+    Stop,
+    TermNotOffered,
+    TimedOut,
+)
+from policies import gates
+from policies import protection as policy
+from policies.protection import Moment, Silence, term
+from policies.rules import RULES
+from tests.domain.history import NOON, PLAYER, REGISTERED, given
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+GAMBLING = (Stop.DEPOSIT, Stop.FREE_PLAY, Stop.BET, Stop.BONUS, Stop.LOGIN)
+WHY = Intervention("complaint", "they called")
+OTHER = PlayerId("player_01m81j18g0ehsa2vkkc5hq8c1a")
+
+
+def living(jurisdiction: str) -> Player:
+    return given(PLAYERS, REGISTERED, ProfileRecorded(jurisdiction=jurisdiction))
+
+
+def excluded(jurisdiction: str, word: str, *, source: Source = Source.PLAYER, at: datetime = NOON) -> Protection:
+    made = protection.exclude(Protection(), living(jurisdiction), wanted=term(word), source=source, at=at)
+    return given(PROTECTION, *made, at=at)
+
+
+def only_on_request() -> str:
+    """A jurisdiction in which exclusions end on request only."""
+    return next(
+        rule.jurisdiction for rule in RULES.all if rule.name == "self_exclusion.ends_only_on_request" and rule.value
+    )
+
+
+def closed(state: Protection, at: datetime) -> dict[Stop, str]:
+    found = {action: state.refusal(action, at) for action in Stop if action is not Stop.MARKETING}
+    return {action: refused.code for action, refused in found.items() if refused}
+
+
+# Who is shut out
+
+
+@pytest.mark.parametrize("action", [*GAMBLING, *(each for each in gates.Action if each is not gates.Action.WITHDRAW)])
+def test_an_exclusion_closes_everything_at_once_but_the_way_to_ones_money(action: Any) -> None:
+    state = excluded("GB", "6_months")
+    until = policy.term("6_months").after(NOON)  # type: ignore[union-attr]
+    with pytest.raises(PlayerExcluded) as refused:
+        state.require(action, NOON)
+    assert refused.value.facts == {"until": until}
+    state.require(gates.Action.WITHDRAW, NOON)
+    state.require(Stop.WITHDRAW, NOON)
+
+
+def test_a_time_out_closes_the_same_and_ends_by_itself_to_the_microsecond() -> None:
+    made = protection.time_out(Protection(), living("GB"), wanted=term("24_hours"), source=Source.PLAYER, at=NOON)
+    state = given(PROTECTION, *made)
+    for action in GAMBLING:
+        with pytest.raises(PlayerTimedOut) as refused:
+            state.require(action, NOON + DAY - timedelta(microseconds=1))
+        assert refused.value.facts == {"until": NOON + DAY}
+        state.require(action, NOON + DAY)
+    state.require(Stop.WITHDRAW, NOON)
+
+
+def test_the_button_asks_nothing_and_lasts_as_long_as_its_row_says() -> None:
+    rule = next(rule for rule in RULES.all if rule.name == "time_out.panic_button_hours")
+    (made,) = protection.panic(Protection(), living(rule.jurisdiction), at=NOON)
+    assert made == TimedOut(until=NOON + rule.value, source=Source.PLAYER, rule=rule.name)  # type: ignore[operator]
+
+
+def test_a_shorter_time_out_changes_nothing_and_a_longer_one_counts() -> None:
+    state = given(PROTECTION, TimedOut(until=NOON + 7 * DAY, source=Source.PLAYER))
+    assert protection.panic(state, living("GB"), at=NOON) == []
+    (longer,) = protection.time_out(state, living("GB"), wanted=term("2_weeks"), source=Source.OPERATOR, at=NOON)
+    assert longer.until == NOON + 14 * DAY  # type: ignore[union-attr]
+
+
+def test_a_term_that_the_law_does_not_offer_is_refused_with_what_it_offers() -> None:
+    rule = next(r for r in RULES.all if (r.jurisdiction, r.name) == ("CA-ON", "self_exclusion.allowed_durations"))
+    with pytest.raises(TermNotOffered) as refused:
+        protection.exclude(Protection(), living("CA-ON"), wanted=term("7_months"), source=Source.PLAYER, at=NOON)
+    assert refused.value.facts == {"allowed": rule.value, "rule": rule.name, "verified": rule.verified}
+
+
+def test_nobody_who_is_not_there_is_shut_out() -> None:
+    for decide in (
+        lambda: protection.exclude(Protection(), Player(), wanted=term("1_year"), source=Source.PLAYER, at=NOON),
+        lambda: protection.time_out(Protection(), Player(), wanted=term("1_day"), source=Source.PLAYER, at=NOON),
+        lambda: protection.panic(Protection(), Player(), at=NOON),
+        lambda: protection.stop(Protection(), Player(), action=Stop.BET, reason="harm", intervention=None),
+    ):
+        with pytest.raises(NotFound):
+            decide()
+
+
+# What a second one does to the first
+
+
+def test_excluding_again_only_makes_it_longer() -> None:
+    state = excluded("GB", "1_year")
+    assert protection.exclude(state, living("GB"), wanted=term("6_months"), source=Source.PLAYER, at=NOON) == []
+    assert protection.exclude(state, living("GB"), wanted=term("12_months"), source=Source.PLAYER, at=NOON) == []
+    (longer,) = protection.exclude(state, living("GB"), wanted=term("2_years"), source=Source.PLAYER, at=NOON)
+    assert (longer.term, longer.until) == ("2_years", policy.term("2_years").after(NOON))  # type: ignore[union-attr]
+    (endless,) = protection.exclude(state, living("GB"), wanted=term("permanent"), source=Source.PLAYER, at=NOON)
+    after = given(PROTECTION, endless)
+    assert protection.exclude(after, living("GB"), wanted=term("indefinite"), source=Source.PLAYER, at=NOON) == []
+
+
+def test_an_exclusion_that_is_over_does_not_make_the_next_one_longer() -> None:
+    state = excluded("GB", "1_year")
+    at = NOON + 400 * DAY
+    (new,) = protection.exclude(state, living("GB"), wanted=term("6_months"), source=Source.PLAYER, at=at)
+    assert new.until == policy.term("6_months").after(at)  # type: ignore[union-attr]
+
+
+def test_moving_to_another_jurisdiction_shortens_nothing() -> None:
+    where = only_on_request()
+    state = excluded(where, "6_months")
+    assert protection.exclude(state, living("DK"), wanted=term("1_month"), source=Source.PLAYER, at=NOON) == []
+    with pytest.raises(LiftRefused):
+        protection.lift(state, source=Source.PLAYER, at=NOON + 31 * DAY)
+
+
+def test_the_ends_of_all_that_shuts_out_count() -> None:
+    state = excluded("GB", "6_months")
+    own = policy.term("6_months").after(NOON)  # type: ignore[union-attr]
+    longer = given(PROTECTION, TimedOut(until=own + DAY, source=Source.PLAYER))
+    both = Protection(state.exclusions, longer.timed_out_until)
+    assert both.refusal(Stop.BET, NOON).facts == {"until": own + DAY}  # type: ignore[union-attr]
+    assert isinstance(both.refusal(Stop.BET, own), PlayerTimedOut)
+
+
+# How it ends
+
+
+def test_where_it_ends_by_itself_it_does_whether_or_not_anybody_has_noticed() -> None:
+    state = excluded("GB", "6_months")
+    over = policy.term("6_months").after(NOON)  # type: ignore[union-attr]
+    assert set(closed(state, over - HOUR)) == {*GAMBLING, Stop.REGISTER}
+    assert closed(state, over) == {}
+    with pytest.raises(EndNotDue) as early:
+        protection.end(state, at=over - HOUR)
+    assert early.value.facts == {"due_at": over}
+    (ended,) = protection.end(state, at=over)
+    assert isinstance(ended, ExclusionEnded)
+    assert protection.end(given(PROTECTION, ended), at=over) == []
+
+
+def test_nobody_ends_it_early() -> None:
+    state = excluded("GB", "6_months")
+    over = policy.term("6_months").after(NOON)  # type: ignore[union-attr]
+    with pytest.raises(LiftRefused) as refused:
+        protection.lift(state, source=Source.PLAYER, at=over - HOUR, intervention=WHY)
+    assert refused.value.facts == {"why": "ends_by_itself", "until": over}
+    with pytest.raises(NotExcluded):
+        protection.lift(state, source=Source.OPERATOR, at=NOON)
+    with pytest.raises(NotExcluded):
+        protection.lift(state, source=Source.PLAYER, at=over)
+
+
+def test_where_it_ends_on_request_only_it_goes_on_until_somebody_asks_and_the_delay_is_over() -> None:
+    where = only_on_request()
+    state = excluded(where, "6_months")
+    over = policy.term("6_months").after(NOON)  # type: ignore[union-attr]
+    assert state.refusal(Stop.BET, over + 1000 * DAY).facts == {"until": None}  # type: ignore[union-attr]
+    assert protection.end(state, at=over + 1000 * DAY) == []
+    with pytest.raises(LiftRefused) as early:
+        protection.lift(state, source=Source.PLAYER, at=over - HOUR)
+    assert early.value.facts == {"why": "too_early", "until": over}
+    (asked,) = protection.lift(state, source=Source.PLAYER, at=over, intervention=WHY)
+    delay = next(r for r in RULES.all if (r.jurisdiction, r.name) == (where, "self_exclusion.lift_delay"))
+    assert asked == LiftRequested(
+        source=Source.PLAYER, effective_at=over + delay.value, rule=delay.name, intervention=WHY
+    )  # type: ignore[operator]
+    waiting = protection.fold(state, [asked], over)
+    assert protection.lift(waiting, source=Source.PLAYER, at=over + HOUR) == []
+    assert closed(waiting, over + delay.value - HOUR)  # type: ignore[operator]
+    assert closed(waiting, over + delay.value) == {}  # type: ignore[operator]
+    assert [type(each) for each in protection.end(waiting, at=over + delay.value)] == [Lifted]  # type: ignore[operator]
+
+
+def test_excluding_again_forgets_the_lift_that_was_asked_for() -> None:
+    where = only_on_request()
+    over = policy.term("6_months").after(NOON)  # type: ignore[union-attr]
+    state = excluded(where, "6_months")
+    waiting = protection.fold(state, protection.lift(state, source=Source.PLAYER, at=over), over)
+    (again,) = protection.exclude(waiting, living(where), wanted=term("3_months"), source=Source.PLAYER, at=over)
+    state = protection.fold(waiting, [again], over)
+    assert closed(state, over + 1000 * DAY)
+
+
+def test_a_permanent_exclusion_without_a_rule_for_its_end_has_none() -> None:
+    with pytest.raises(LiftRefused) as refused:
+        protection.lift(excluded("GB", "permanent"), source=Source.PLAYER, at=NOON + 20_000 * DAY)
+    assert refused.value.facts == {"why": "permanent", "until": None}
+
+
+# What the house stops
+
+
+def test_what_the_house_stops_is_closed_by_name_and_nothing_else_is() -> None:
+    (stopped,) = protection.stop(Protection(), living("GB"), action=Stop.WITHDRAW, reason="fraud", intervention=WHY)
+    state = given(PROTECTION, stopped)
+    assert stopped == ActionBlocked(action=Stop.WITHDRAW, reason="fraud", intervention=WHY)
+    assert closed(state, NOON) == {Stop.WITHDRAW: "action_blocked"}
+    assert state.refusal(Stop.WITHDRAW, NOON).facts == {"action": Stop.WITHDRAW}  # type: ignore[union-attr]
+    assert protection.stop(state, living("GB"), action=Stop.WITHDRAW, reason="fraud", intervention=WHY) == []
+    (allowed,) = protection.allow(state, living("GB"), action=Stop.WITHDRAW, intervention=WHY)
+    assert allowed == ActionUnblocked(action=Stop.WITHDRAW, intervention=WHY)
+    assert (
+        protection.allow(given(PROTECTION, stopped, allowed), living("GB"), action=Stop.WITHDRAW, intervention=WHY)
+        == []
+    )
+
+
+def test_allowing_what_was_stopped_does_not_end_an_exclusion() -> None:
+    state = excluded("GB", "6_months")
+    state = protection.fold(
+        state, protection.stop(state, living("GB"), action=Stop.BET, reason="x", intervention=None), NOON
+    )
+    state = protection.fold(state, protection.allow(state, living("GB"), action=Stop.BET, intervention=None), NOON)
+    assert isinstance(state.refusal(Stop.BET, NOON), PlayerExcluded)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PlayerExcluded(until=None), PlayerTimedOut(until=NOON), ActionIsBlocked(action=Stop.BET), RegisterUnanswered()],
+)
+def test_a_refusal_can_be_told_again_from_the_log(error: Rejected) -> None:
+    again = protection.refusal_of(protection.refused(Stop.BET, error))
+    assert (type(again), again.facts) == (type(error), error.facts)
+
+
+# Other accounts of the same person
+
+
+def test_another_account_is_excluded_as_the_first_is_and_no_further() -> None:
+    theirs = excluded("GB", "1_year")
+    (taken,) = protection.exclude_matched(Protection(), living("AT"), of=PLAYER, theirs=theirs, at=NOON + HOUR)
+    assert isinstance(taken, Excluded)
+    assert (taken.source, taken.of, taken.until, taken.jurisdiction) == (
+        Source.MATCHED, PLAYER, policy.term("1_year").after(NOON), "GB",  # type: ignore[union-attr]
+    )  # fmt: skip
+    matched = given(PROTECTION, taken)
+    assert protection.exclude_matched(matched, living("AT"), of=PLAYER, theirs=theirs, at=NOON + HOUR) == []
+    assert protection.exclude_matched(Protection(), living("AT"), of=OTHER, theirs=matched, at=NOON) == []
+    over = policy.term("1_year").after(NOON)  # type: ignore[union-attr]
+    assert protection.exclude_matched(Protection(), living("AT"), of=PLAYER, theirs=theirs, at=over) == []
+
+
+def test_a_time_out_and_what_a_register_says_are_taken_over_too() -> None:
+    theirs = given(
+        PROTECTION,
+        TimedOut(until=NOON + DAY, source=Source.PLAYER),
+        Excluded(source=Source.REGISTER, jurisdiction="NL", on_request=True, register="CRUKS"),
+    )
+    made = protection.exclude_matched(Protection(), living("AT"), of=PLAYER, theirs=theirs, at=NOON)
+    assert [(type(each), each.source, each.of) for each in made] == [  # type: ignore[union-attr]
+        (Excluded, Source.MATCHED, PLAYER), (TimedOut, Source.MATCHED, PLAYER)
+    ]  # fmt: skip
+    with pytest.raises(LiftRefused) as refused:
+        protection.lift(given(PROTECTION, *made), source=Source.MATCHED, at=NOON + 1000 * DAY)
+    assert refused.value.facts["why"] == "register"
+
+
+def test_a_match_that_was_another_person_is_dismissed_and_nothing_else_is() -> None:
+    own = Excluded(source=Source.PLAYER, jurisdiction="GB", term="6_months", until=NOON + 181 * DAY)
+    matched = Excluded(source=Source.MATCHED, jurisdiction="GB", term="6_months", until=NOON + 181 * DAY, of=OTHER)
+    both = given(PROTECTION, own, matched)
+    assert protection.dismiss_match(both, at=NOON, intervention=WHY) == [MatchDismissed(WHY)]
+    assert closed(given(PROTECTION, own, matched, MatchDismissed(WHY)), NOON)
+    assert not closed(given(PROTECTION, matched, MatchDismissed(WHY)), NOON)
+    with pytest.raises(NotExcluded):
+        protection.dismiss_match(given(PROTECTION, own), at=NOON, intervention=WHY)
+
+
+def test_own_shut_outs_are_counted_and_taken_over_ones_are_not() -> None:
+    matched = Excluded(source=Source.MATCHED, jurisdiction="GB", until=NOON + DAY, of=OTHER)
+    own = TimedOut(until=NOON + DAY, source=Source.PLAYER)
+    assert given(PROTECTION, matched, own, matched).shut_outs == 1
+
+
+# Registers
+
+CLEAR = Answer("CRUKS", Moment.LOGIN, Said.CLEAR)
+IN_IT = Answer("CRUKS", Moment.LOGIN, Said.EXCLUDED)
+DOWN = Answer("CRUKS", Moment.LOGIN, Said.UNANSWERED, silence=Silence.DOWN)
+
+
+def hear(state: Protection, *answers: Answer, at: datetime = NOON) -> Protection:
+    for answer in answers:
+        state = protection.fold(state, protection.hear(state, "NL", answer, at=at), at)
+    return state
+
+
+def test_a_clear_lets_the_player_in_and_each_one_is_recorded() -> None:
+    state = hear(Protection(), CLEAR)
+    assert closed(state, NOON) == {}
+    assert protection.hear(state, "NL", CLEAR, at=NOON) == [
+        RegisterAsked(register="CRUKS", moment=Moment.LOGIN, answer=Said.CLEAR)
+    ]
+
+
+def test_who_is_in_the_register_is_excluded_until_it_says_otherwise_whatever_its_date() -> None:
+    until = NOON + 200 * DAY
+    state = hear(Protection(), IN_IT._replace(until=until))
+    assert set(closed(state, until + DAY)) == {*GAMBLING, Stop.REGISTER}
+    assert protection.end(state, at=until + DAY) == []
+    assert len(protection.hear(state, "NL", IN_IT._replace(until=until), at=NOON)) == 1
+    assert closed(hear(state, CLEAR, at=until), until) == {}
+    with pytest.raises(LiftRefused) as refused:
+        protection.lift(state, source=Source.REGISTER, at=until)
+    assert refused.value.facts["why"] == "register"
+
+
+def test_what_one_register_says_does_not_end_what_another_has_said() -> None:
+    state = hear(hear(Protection(), IN_IT), Answer("OASIS", Moment.LOGIN, Said.CLEAR))
+    assert closed(state, NOON)
+
+
+def test_a_register_that_is_down_is_never_clear_and_is_asked_again() -> None:
+    (asked,) = protection.hear(Protection(), "NL", DOWN, at=NOON)
+    assert asked == RegisterAsked(
+        register="CRUKS", moment=Moment.LOGIN, answer=Said.UNANSWERED, silence=Silence.DOWN, holds=True,
+        ask_again_at=NOON + policy.HOUSE_ASK_AGAIN,
+    )  # fmt: skip
+    state = given(PROTECTION, asked)
+    for action in GAMBLING:
+        with pytest.raises(RegisterUnanswered):
+            state.require(action, NOON)
+    state.require(Stop.WITHDRAW, NOON)
+    (again,) = protection.hear(state, "NL", DOWN, at=NOON + 2 * HOUR)
+    assert again.ask_again_at == NOON + 4 * HOUR  # type: ignore[union-attr]
+    assert closed(hear(state, CLEAR), NOON) == {}
+
+
+def test_a_clear_of_today_still_counts_while_the_register_is_down() -> None:
+    state = hear(Protection(), CLEAR)
+    at = NOON + policy.HOUSE_CLEAR_COUNTS
+    assert closed(hear(state, DOWN, at=at), at) == {}
+    assert closed(hear(state, DOWN, at=at + HOUR), at + HOUR)
+
+
+@pytest.mark.parametrize("silence", [Silence.NOT_CONFIGURED, Silence.NOT_RESEARCHED])
+def test_a_register_of_which_the_house_was_told_nothing_is_recorded_once_and_holds_up_nobody(silence: Silence) -> None:
+    answer = Answer("CRUKS", Moment.LOGIN, Said.UNANSWERED, silence=silence)
+    state = hear(Protection(), answer)
+    assert state.registers["CRUKS"].answer is Said.UNANSWERED
+    assert closed(state, NOON) == {}
+    assert protection.hear(state, "NL", answer, at=NOON + DAY) == []
+
+
+def test_being_down_does_not_let_in_who_is_in_the_register() -> None:
+    state = hear(Protection(), IN_IT, DOWN)
+    assert isinstance(state.refusal(Stop.LOGIN, NOON), PlayerExcluded)
+
+
+# Marketing
+
+
+def test_marketing_is_silent_while_somebody_is_shut_out() -> None:
+    assert Protection().may_contact("AT", NOON) == Verdict(allowed=True)
+    for state, reason in (
+        (excluded("AT", "6_months"), "excluded"),
+        (given(PROTECTION, TimedOut(until=NOON + DAY, source=Source.PLAYER)), "timed_out"),
+        (given(PROTECTION, ActionBlocked(action=Stop.MARKETING, reason="harm")), "stopped"),
+    ):
+        assert state.may_contact("AT", NOON) == Verdict(allowed=False, reason=reason)
+
+
+def test_marketing_stays_silent_after_an_exclusion_for_the_time_of_its_row() -> None:
+    rule = next(r for r in RULES.all if r.name == "marketing.after_exclusion" and isinstance(r.value, timedelta))
+    where, over = rule.jurisdiction, policy.term("6_months").after(NOON)  # type: ignore[union-attr]
+    state = excluded(where, "6_months")
+    ended = protection.fold(state, protection.end(state, at=over), over)
+    for each in (state, ended):
+        assert each.may_contact("AT", over + rule.value - HOUR) == Verdict(allowed=False, reason="excluded_lately")  # type: ignore[operator]
+        assert each.may_contact("AT", over + rule.value) == Verdict(allowed=True)  # type: ignore[operator]
+
+
+def test_where_there_is_a_register_marketing_waits_for_a_clear_that_is_new_enough() -> None:
+    rule = next(r for r in RULES.all if r.name == "marketing.register_check_within")
+    register = RULES.of(rule.jurisdiction, NOON)["self_exclusion.register"].value
+    silent = Verdict(allowed=False, reason="register_not_asked")
+    assert Protection().may_contact(rule.jurisdiction, NOON) == silent
+    state = hear(Protection(), Answer(str(register), Moment.MARKETING, Said.CLEAR))
+    assert state.may_contact(rule.jurisdiction, NOON + rule.value) == Verdict(allowed=True)  # type: ignore[operator]
+    assert state.may_contact(rule.jurisdiction, NOON + rule.value + HOUR) == silent  # type: ignore[operator]
+    down = hear(
+        state, Answer(str(register), Moment.MARKETING, Said.UNANSWERED, silence=Silence.DOWN), at=NOON + 30 * HOUR
+    )
+    assert down.may_contact(rule.jurisdiction, NOON + 30 * HOUR) == silent

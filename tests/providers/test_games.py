@@ -1,0 +1,120 @@
+"""How providers of games sign, and the file that names their keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from providers import games, signing
+from providers.games import Padding, PublicKeys, Secrets
+from providers.known import ProvidersUnreadable, load
+from providers.signing import WINDOW_S, BadSignature
+
+NOW = 1_795_348_800
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+BODY = b'{"verb":"bet"}'
+
+
+def pem(key: Any) -> bytes:
+    found: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return found
+
+
+@pytest.mark.parametrize("padding", ["pkcs1v15", "pss"])
+def test_a_private_key_signs_now_and_these_bytes(padding: Padding) -> None:
+    keys = PublicKeys([KEY.public_key()], padding)
+    header = games.sign(KEY, padding, BODY, NOW)
+    for late in (-WINDOW_S, 0, WINDOW_S):
+        keys.verify(header, BODY, NOW + late)
+    other: Padding = "pss" if padding == "pkcs1v15" else "pkcs1v15"
+    wrong = [
+        (games.sign(OTHER, padding, BODY, NOW), BODY, NOW),
+        (games.sign(KEY, other, BODY, NOW), BODY, NOW),
+        (header, BODY + b" ", NOW),
+        (header.replace(f"t={NOW}", f"t={NOW + 1}"), BODY, NOW),
+        (header, BODY, NOW + WINDOW_S + 1),
+        (header, BODY, NOW - WINDOW_S - 1),
+    ]
+    for given, body, now in wrong:
+        with pytest.raises(BadSignature):
+            keys.verify(given, body, now)
+
+
+def test_while_a_key_is_changed_either_fits_and_either_side_may_begin() -> None:
+    both = PublicKeys([OTHER.public_key(), KEY.public_key()], "pss")
+    both.verify(games.sign(KEY, "pss", BODY, NOW), BODY, NOW)
+    twice = games.sign(OTHER, "pss", BODY, NOW) + "," + games.sign(KEY, "pss", BODY, NOW).partition(",")[2]
+    PublicKeys([KEY.public_key()], "pss").verify(twice, BODY, NOW)
+    secrets = Secrets([b"the older secret", b"the newer secret"])
+    for secret in (b"the older secret", b"the newer secret"):
+        secrets.verify(signing.sign(secret, BODY, NOW), BODY, NOW)
+    with pytest.raises(BadSignature):
+        secrets.verify(signing.sign(b"another's secret", BODY, NOW), BODY, NOW)
+
+
+def test_a_public_key_is_no_secret() -> None:
+    """Whoever knows the public key could sign with it if the way of signing were the caller's to choose."""
+    with pytest.raises(BadSignature):
+        PublicKeys([KEY.public_key()], "pss").verify(signing.sign(pem(KEY), BODY, NOW), BODY, NOW)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", f"t={NOW}", f"t={NOW},rsa=", f"t={NOW},rsa={'A' * 85}", f"t={NOW},rsa={'A' * 87}=", f"t={NOW},rsa={'é' * 344}",
+     f"t={NOW},rsa={'A' * 344},v1={'0' * 64}", f"t=-1,rsa={'A' * 344}", f"t={NOW},rsa={'A' * 5_000}"],
+)  # fmt: skip
+def test_a_header_of_another_form_is_refused(header: str) -> None:
+    with pytest.raises(BadSignature):
+        PublicKeys([KEY.public_key()], "pss").verify(header, BODY, NOW)
+
+
+def written(folder: Path, **line: Any) -> Path:
+    (folder / "secret").write_text("00" * 16)
+    (folder / "spin.pem").write_bytes(pem(KEY))
+    (folder / "short.pem").write_bytes(pem(rsa.generate_private_key(public_exponent=65537, key_size=1024)))
+    (folder / "curve.pem").write_bytes(pem(ec.generate_private_key(ec.SECP256R1())))
+    file = folder / "providers.json"
+    file.write_text(json.dumps([{"name": "spin", **line}]))
+    return file
+
+
+def test_a_provider_of_games_needs_no_other_secret(tmp_path: Path) -> None:
+    spin = load(written(tmp_path, games={"signature": "rsa", "public_keys": ["spin.pem"], "padding": "pss"}))["spin"]
+    assert (spin.secret, spin.speaks) == (None, frozenset())
+    assert spin.games is not None
+    spin.games.verify(games.sign(KEY, "pss", BODY, NOW), BODY, NOW)
+
+
+def test_a_provider_may_do_both(tmp_path: Path) -> None:
+    said = {"secret": "secret", "games": {"signature": "hmac", "secrets": ["secret"]}}
+    both = load(written(tmp_path, **said))["spin"]
+    assert (both.secret, both.speaks) == (bytes(16), {"payments"})
+    assert both.games is not None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {},
+        {"games": {"signature": "md5", "secrets": ["secret"]}},
+        {"games": {"signature": "hmac"}},
+        {"games": {"signature": "hmac", "secrets": []}},
+        {"games": {"signature": "hmac", "secrets": ["secret"] * 5}},
+        {"games": {"signature": "hmac", "secrets": ["nowhere"]}},
+        {"games": {"signature": "hmac", "public_keys": ["spin.pem"]}},
+        {"games": {"signature": "rsa", "public_keys": ["secret"]}},
+        {"games": {"signature": "rsa", "public_keys": ["short.pem"]}},
+        {"games": {"signature": "rsa", "public_keys": ["curve.pem"]}},
+        {"games": {"signature": "rsa", "public_keys": ["spin.pem"], "padding": "none"}},
+        {"url": "https://psp.example", "games": {"signature": "hmac", "secrets": ["secret"]}},
+    ],
+)
+def test_a_file_that_says_something_else_is_refused(tmp_path: Path, line: dict[str, Any]) -> None:
+    with pytest.raises(ProvidersUnreadable, match=str(tmp_path)):
+        load(written(tmp_path, **line))

@@ -131,7 +131,9 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count, rel
             said = asked.get(place, ())
             return plan(services, principal, route, arguments, item.key, path, raw, trace, item.if_match, said)
 
-        asked = await registering.before_each(services.asking, principal, _asking_first(wanted))
+        asked = await registering.before_each(
+            services.asking, principal, {} if wanted.dry_run else _asking_first(wanted)
+        )
         decide = services.decider.rehearse if wanted.dry_run else services.decider.run
         results = await batch.run(wanted, plan=plan_item, decide=decide, made=_made)
         answers = [_result(result, endpoints.get(place)) for place, result in enumerate(results)]

@@ -159,7 +159,7 @@ class Door:
         if not path.startswith(PREFIX):
             return None
         provider, _, verb = path.removeprefix(PREFIX).partition("/")
-        if provider not in self._known:
+        if (known := self._known.get(provider)) is None or known.games is None:
             raise NotFound("no provider is called so")
         plan = self._plan(provider, verb, raw, trace)
         return VERBS[verb].endpoint, msgspec.structs.replace(

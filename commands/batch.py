@@ -145,5 +145,8 @@ def resolve(
             return None
         if isinstance(result, Exception):
             raise DependencyFailed(f"item {part[1:]} was refused", item=int(part[1:]))
-        parts[i] = made(result)
+        identifier: object = made(result)
+        if not isinstance(identifier, str):
+            raise DependencyFailed(f"item {part[1:]} has made nothing that has an identifier", item=int(part[1:]))
+        parts[i] = identifier
     return "/".join(parts)

@@ -180,8 +180,11 @@ def occurred(value: str | None, now: datetime) -> datetime | None:
 
 
 def suffix_in(facts: Sequence[Fact], aggregate: str) -> str:
-    """The suffix of the stream on which a command's events of `aggregate` stand."""
-    return next(fact.stream for fact in facts if fact.stream.startswith(aggregate + "-")).partition("-")[2]
+    """The suffix of the stream on which a command's events of `aggregate` stand. Raises LookupError if it has none."""
+    for fact in facts:
+        if fact.stream.startswith(aggregate + "-"):
+            return fact.stream.partition("-")[2]
+    raise LookupError(f"the command has no event of {aggregate}")
 
 
 _POINTER = re.compile(r" - at `\$(.*)`$")

@@ -34,11 +34,13 @@ from domain.errors import (
     Invalid,
     KeyReused,
     LimitExceeded,
+    LimitRequired,
     PlayerBlocked,
     PlayerNotActive,
     Rejected,
     UnderReview,
 )
+from domain.ijson import exact
 from domain.kernel import AMOUNT_MAX, Event, Money, PlayerId, uuid7
 from domain.kyc import Kyc
 from domain.limits import Limits
@@ -111,6 +113,7 @@ REFUSALS: tuple[type[Rejected], ...] = (
     SessionClosed,
     RealityCheckDue,
     LimitExceeded,
+    LimitRequired,
     UnderReview,
     InsufficientFunds,
     BetElsewhere,
@@ -172,20 +175,13 @@ def _recording(
         try:
             return decide(at, **states)
         except REFUSALS as error:
-            facts = {name: _exact(value) for name, value in msgspec.to_builtins(error.facts).items()}
+            facts = {name: exact(value) for name, value in msgspec.to_builtins(error.facts).items()}
             currency = states["player"].currency
             accounts = states["wallet"].balance(currency)
             event = refused(code=error.code, facts=facts, currency=currency, accounts=accounts)
             return RefusedFact(type(error)(**facts), [event])
 
     return decision
-
-
-def _exact(value: Any) -> Any:
-    """The same, with no integer beyond what JSON carries exactly: what was used may be more than any one amount."""
-    if isinstance(value, dict):
-        return {name: _exact(each) for name, each in value.items()}
-    return max(-AMOUNT_MAX, min(AMOUNT_MAX, value)) if type(value) is int else value
 
 
 # What the provider is told
@@ -260,7 +256,7 @@ def _bet(played: Played, said: GameCall, context: Context) -> Plan:
             reference=said.reference,
             money=money,
             parts=parts,
-            is_slot=session.kind is GameKind.SLOT,
+            is_slot=session.kind is GameKind.SLOT or played.game != session.game,  # another game may be anything
             at=at,
         )
 

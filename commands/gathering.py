@@ -70,7 +70,9 @@ class Gathering(Generic[Q, A]):
             self._under_way -= 1
             if answer.done():  # nobody waits any more
                 return
-            if isinstance(result, Exception):
+            if isinstance(result, StopIteration):  # which no future takes
+                answer.set_exception(RuntimeError("a generator's end is no result"))
+            elif isinstance(result, Exception):
                 answer.set_exception(result)
             else:
                 answer.set_result(result)

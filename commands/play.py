@@ -23,7 +23,8 @@ import msgspec
 from access.policy import Action, service
 from commands.edge import Amount, Edge, Endpoint, Nothing, Word, money, whole
 from commands.identity import command_id, fingerprint
-from commands.plan import Context, Fact, Plan
+from commands.plan import Context, Fact, Plan, RefusedFact
+from commands.protection import guarded, told
 from domain import limits, play, players, protection, wallets
 from domain.errors import (
     CurrencyMismatch,
@@ -162,10 +163,8 @@ def launch(player_id: str, command: LaunchSession, edge: Edge) -> Plan:
         state: play.Play,
         player: players.Player,
         limits: limits.Limits,
-        protection: protection.Protection,
     ) -> Sequence[play.PlayEvent]:
         player.require_active()
-        protection.require(gates.Action.BET, at)
         return play.launch(state, player, limits, launched=launched, at=at)
 
     def answer(facts: Sequence[Fact]) -> SessionLaunched:
@@ -173,14 +172,15 @@ def launch(player_id: str, command: LaunchSession, edge: Edge) -> Plan:
         told = token if made.token_hash == launched.token_hash else None
         return SessionLaunched(made.session, player_id, told, made.ends_at)
 
-    return Plan(
+    plan = Plan(
         edge.context,
         require=(Action.SESSION_LAUNCH,),
         writes={"state": play.stream(PlayerId(player_id))},
-        reads={**_read(player_id), "protection": protection.stream(PlayerId(player_id))},
+        reads=_read(player_id),
         decision=decide,
         answer=answer,
     )
+    return guarded(plan, PlayerId(player_id), gates.Action.BET)
 
 
 def end(player_id: str, command: EndSession, edge: Edge) -> Plan:
@@ -269,29 +269,30 @@ def authenticate(provider: str, said: Authenticate, context: Context) -> Plan:
         state: play.Play,
         player: players.Player,
         limits: limits.Limits,
-        protection: protection.Protection,
+        protected: protection.Protection,
         wallet: wallets.Wallet,
-    ) -> Sequence[play.PlayEvent]:
+    ) -> Sequence[play.PlayEvent] | RefusedFact:
         nonlocal moment
         held = wallet.balance(player.currency)
         moment = SessionOpened(session, player_id, player.jurisdiction, Held(held.cash, held.bonus, player.currency))
         player.require_active()
-        protection.require(gates.Action.BET, at)
-        return play.open_(
+        made = play.open_(
             state, player, limits, session=session, provider=provider, token_hash=hash_of(said.token), at=at
         )
+        if error := protected.refusal(gates.Action.BET, at):  # of somebody who holds the token, and nobody else
+            return RefusedFact(error, [protection.refused(gates.Action.BET, error)])
+        return made
 
     return Plan(
         context,
         require=(Action.SESSION_OPEN,),
-        writes={"state": play.stream(PlayerId(player_id))},
-        reads={
-            **_read(player_id),
-            "protection": protection.stream(PlayerId(player_id)),
-            "wallet": wallets.stream(PlayerId(player_id)),
+        writes={
+            "state": play.stream(PlayerId(player_id)),
+            "protected": protection.stream(PlayerId(player_id)),
         },
+        reads={**_read(player_id), "wallet": wallets.stream(PlayerId(player_id))},
         decision=decide,
-        answer=lambda _facts: moment,
+        answer=told(lambda _facts: moment),
     )
 
 

@@ -202,7 +202,7 @@ def registering(plan: Plan, player_id: PlayerId, jurisdiction: str, edge: Edge) 
     A house that was told of no registers at all says so when it starts, and at each player's first log-in.
     """
     if edge.unasked is Silence.NOT_CONFIGURED and not edge.asked:
-        return plan
+        return msgspec.structs.replace(plan, answer=told(plan.answer))  # perhaps it was refused when it came first
     of_protection = {"protected": protection.stream(player_id)}
     fresh = plan.fresh | {"protected"}
     if any(each.said is Said.EXCLUDED for each in edge.asked):
@@ -221,7 +221,9 @@ def registering(plan: Plan, player_id: PlayerId, jurisdiction: str, edge: Edge) 
             return made
         return [*made, *heard(edge, protected, jurisdiction, Moment.REGISTRATION, at)[0]]
 
-    return msgspec.structs.replace(plan, writes={**plan.writes, **of_protection}, fresh=fresh, decision=decision)
+    return msgspec.structs.replace(
+        plan, writes={**plan.writes, **of_protection}, fresh=fresh, decision=decision, answer=told(plan.answer)
+    )
 
 
 # Commands
@@ -327,12 +329,24 @@ def lift(player_id: str, command: Lift, edge: Edge) -> Plan:
 
 
 def dismiss_match(player_id: str, command: DismissMatch, edge: Edge) -> Plan:
-    """Find that an account is another person's than the excluded one's. Raises NotFound, NotExcluded."""
+    """Find that an account is another person's than the excluded one's; whether a further one is shut out is looked at again.
+
+    Raises NotFound, NotExcluded.
+    """
     why = intervention(command.intervention, edge.context)
-    return _of_house(
-        player_id, edge, Action.PROTECTION_LIFT, why is not None,
-        lambda at, state, _player: protection.dismiss_match(state, at=at, intervention=why),
-    )  # fmt: skip
+
+    def decide(at: datetime, state: Protection, player: Player) -> list[Event]:
+        made = protection.dismiss_match(state, at=at, intervention=why)
+        return [*made, players.ComparisonAwaited()] if player.duplicates else [*made]
+
+    return Plan(
+        edge.context,
+        require=(Action.PROTECTION_LIFT,),
+        writes={"state": protection.stream(PlayerId(player_id)), "player": players.stream(PlayerId(player_id))},
+        decision=decide,
+        answer=lambda _facts: ProtectionChanged(player_id),
+        key=_sealing_key if why else None,
+    )
 
 
 def block(player_id: str, command: BlockAction, edge: Edge) -> Plan:
@@ -407,68 +421,6 @@ def end(player_id: str, _command: Nothing, edge: Edge) -> Plan:
         require=(Action.TIMER_FIRE,),
         writes={"state": protection.stream(PlayerId(player_id))},
         decision=lambda at, state: protection.end(state, at=at),
-        answer=lambda _facts: ProtectionChanged(player_id),
-    )
-
-
-# What the reaction does
-
-
-def shut_out_match(player_id: PlayerId, of: PlayerId, edge: Edge) -> Plan:
-    """Shut out one person's other account as `of` is. Raises NotFound."""
-
-    def decide(
-        at: datetime, state: Protection, playing: Play, login: Login, player: Player, theirs: Protection
-    ) -> list[Event]:
-        events = protection.exclude_matched(state, player, of=of, theirs=theirs, at=at)
-        return with_ends(events, playing, login, player, at)
-
-    return Plan(
-        edge.context,
-        require=(Action.PROTECTION_SET,),
-        writes=streams(player_id),
-        reads={"player": players.stream(player_id), "theirs": protection.stream(of)},
-        decision=decide,
-        answer=lambda _facts: ProtectionChanged(player_id),
-    )
-
-
-def note_matches(player_id: PlayerId, matches: Sequence[PlayerId], edge: Edge, *, seen: int) -> Plan:
-    """Note that a person's other accounts are shut out too. `seen`: which of the account's shut-outs that was the last of; if
-    another has come since, nothing is noted.
-    """
-    noted = protection.MatchesShutOut(tuple(matches[: protection.MATCHES_MAX]))
-    return Plan(
-        edge.context,
-        require=(Action.PROTECTION_SET,),
-        writes={"state": protection.stream(player_id)},
-        decision=lambda _at, state: [noted] if state.shut_outs == seen else [],
-        answer=lambda _facts: ProtectionChanged(player_id),
-    )
-
-
-def compare(player_id: PlayerId, others: Sequence[PlayerId], edge: Edge) -> Plan:
-    """Shut a player out as those are who may be the same person, and note that this was looked at. Raises NotFound."""
-
-    def decide(
-        at: datetime, state: Protection, playing: Play, login: Login, player: Player, **theirs: Protection
-    ) -> list[Event]:
-        player.require()
-        if not set(player.duplicates) <= set(theirs):
-            return []  # more were found meanwhile: there will be another look
-        events: list[ProtectionEvent] = []
-        for other, protected in theirs.items():
-            made = protection.exclude_matched(state, player, of=PlayerId(other), theirs=protected, at=at)
-            state = protection.fold(state, made, at)
-            events += made
-        return [*with_ends(events, playing, login, player, at), players.DuplicatesCompared()]
-
-    return Plan(
-        edge.context,
-        require=(Action.PROTECTION_SET,),
-        writes={**streams(player_id), "player": players.stream(player_id)},
-        reads={other: protection.stream(other) for other in others},
-        decision=decide,
         answer=lambda _facts: ProtectionChanged(player_id),
     )
 

@@ -109,17 +109,21 @@ def stake(
 ) -> list[Staked]:
     """Take a bet, of nothing for a free round. Whether the player may play at all is asked before. `parts`: who funds it.
 
-    Raises LimitExceeded, UnderReview, InsufficientFunds.
+    Raises LimitRequired, LimitExceeded, UnderReview, InsufficientFunds.
     """
     there = local(player.jurisdiction, at)
     day = wallet.lost.counts_on(there.day)
     if money.amount:
+        limits.refuse_unset(player, at)
         limits.refuse_stake(wallet.staked_in(played) + money.amount, player=player, is_slot=is_slot, at=at)
         for kind, amount, used in (
             (Kind.WAGER, money.amount, wallet.wagered),
             (Kind.LOSS, cash_in(parts), wallet.lost),
         ):
-            limits.refuse(kind, amount, used, currency=money.currency, day=day, at=at, zone=zone(player.jurisdiction))
+            if amount:  # bonus money alone loses no cash
+                limits.refuse(
+                    kind, amount, used, currency=money.currency, day=day, at=at, zone=zone(player.jurisdiction)
+                )
     movements = tuple(Movement("bet", account, "house:ggr", part, reference) for account, part in parts)
     accounts = wallet.booked(movements, money.currency)
     return [

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import msgspec
 
@@ -107,6 +107,10 @@ class DuplicatesCompared(Event, frozen=True, tag="player.duplicates_compared"):
     """Those found so far have been looked at: if one of them is shut out from gambling, this one is too, by now."""
 
 
+class ComparisonAwaited(Event, frozen=True, tag="player.comparison_awaited"):
+    """Those found so far are to be looked at again: one was dismissed, and another may be shut out."""
+
+
 class ActivationAwaited(Event, frozen=True, tag="player.activation_awaited"):
     """The account is not active until what `reasons` name is settled: kyc, duplicates."""
 
@@ -168,6 +172,7 @@ PlayerEvent = (
     | ConsentWithdrawn
     | DuplicatesFound
     | DuplicatesCompared
+    | ComparisonAwaited
     | ActivationAwaited
     | Activated
     | Blocked
@@ -305,33 +310,11 @@ def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa:
         case DuplicatesFound(players=found):
             known = dict.fromkeys((*player.duplicates, *found))
             return change(player, duplicates=tuple(known)[:DUPLICATES_MAX])
-        case DuplicatesCompared() | Noted():
+        case DuplicatesCompared() | ComparisonAwaited() | Noted():
             return player
 
 
-PLAYERS = Aggregate(
-    "player",
-    initial=Player(),
-    evolve=evolve,
-    events=[
-        Registered,
-        ProfileRecorded,
-        ConsentGiven,
-        ConsentWithdrawn,
-        DuplicatesFound,
-        DuplicatesCompared,
-        ActivationAwaited,
-        Activated,
-        Blocked,
-        Unblocked,
-        MadeDormant,
-        Reactivated,
-        Closed,
-        Tagged,
-        Untagged,
-        Noted,
-    ],
-)
+PLAYERS = Aggregate("player", initial=Player(), evolve=evolve, events=get_args(PlayerEvent))
 
 
 @lru_cache(STREAMS_CACHED)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from domain.ijson import require_exact
 from domain.kernel import Aggregate, Event, instant
 
 BODY_BYTES_MAX = 60 * 1024
@@ -71,7 +72,13 @@ class Body(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 _body = msgspec.json.Decoder(Body)
 _encoder = msgspec.json.Encoder()
-encode_body = _encoder.encode
+
+
+def encode_body(body: Body) -> bytes:
+    """What stands in the log. Raises NotExact for an integer that nobody could read back: no verifier would take it."""
+    raw = _encoder.encode(body)
+    require_exact(raw)
+    return raw
 
 
 def genesis(origin: str) -> bytes:

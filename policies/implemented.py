@@ -44,7 +44,6 @@ _LOOKED_UP: Mapping[Applied, tuple[str, ...]] = {
         "deposit_limit.default_day",
         "deposit_limit.default_week",
         "deposit_limit.default_month",
-        "deposit_limit.max_month_cross_operator",
         "deposit_limit.period",
         "deposit_limit.raise_cooling_off",
         "deposit_limit.raise_min_interval",
@@ -81,6 +80,9 @@ _KEPT: Mapping[str, Applied] = {
     "limit.lowest_applies": Applied(_LIMIT, "of several limits the lowest applies, everywhere"),
     "limit.required_types": Applied(_LIMIT, "deposit and wager limits are on offer everywhere"),
     "deposit_limit.basis": Applied(_LIMIT, "a limit of the kind deposit counts deposits alone, gross"),
+    "deposit_limit.max_month_cross_operator": Applied(
+        _LIMITS.where, "in part: deposits here alone are counted, since those with other operators are not known"
+    ),
     "deposit_limit.name_reserved_for_gross": Applied(_LIMIT, "what counts withdrawals too is called net_deposit"),
     "deposit_limit.blocks_deposit_when_reached": Applied(_LIMIT, "a deposit that does not fit is refused"),
     "deposit_limit.default": Applied(
@@ -88,7 +90,6 @@ _KEPT: Mapping[str, Applied] = {
     ),
     "deposit_limit.cut_effective": Applied(_TERMS, "a cut acts at once, everywhere"),
     "deposit_limit.raise_needs_reaffirmation": Applied(_TERMS, "a raise is confirmed a second time, everywhere"),
-    "deposit_limit.raise_needs_player_request": Applied(_TERMS, "nobody but the player asks for a raise"),
     "deposit_limit.raise_effective_within": Applied(
         _TERMS, "the house's cooling-off of 24 hours is shorter; then the player's confirmation is awaited"
     ),

@@ -150,7 +150,7 @@ def _system(jurisdiction: str, birth_year: int, day: date, rules: Rules) -> tupl
     law = rules.of(jurisdiction, at)
     young = is_young(jurisdiction, birth_year, at, rules)
     wanted = list(_SET_BY_LAW)
-    if jurisdiction in CONTACT_FIRST:
+    if country_of(jurisdiction) in CONTACT_FIRST:
         wanted.append((_CONTACT, Kind.DEPOSIT, Period.MONTH, True))
     found = []
     for name, kind, period, preset in wanted:
@@ -208,7 +208,16 @@ def required(jurisdiction: str, at: datetime, rules: Rules = RULES) -> Required 
         periods = tuple(Period(_WORDS[str(name)]) for name in names)
     except KeyError as unknown:
         raise Unreadable(f"{jurisdiction} deposit limits are of the period {unknown}") from unknown
-    return Required(periods, jurisdiction in EACH_PERIOD, rule.name, rule.verified)
+    return Required(periods, country_of(jurisdiction) in EACH_PERIOD, rule.name, rule.verified)
+
+
+BEFORE_PLAY: Final = frozenset({"DE", "DK", "SE"})
+"""Where the quotation of `deposit_limit.required_before_first_deposit` makes the limit a condition of play, too."""
+
+
+def required_to_play(jurisdiction: str, at: datetime, rules: Rules = RULES) -> bool:
+    """Whether nobody may bet there who has not set what is `required`."""
+    return country_of(jurisdiction) in BEFORE_PLAY and required(jurisdiction, at, rules) is not None
 
 
 def stands_for(period: Period) -> tuple[Period, ...]:
@@ -260,7 +269,7 @@ def to_raise(jurisdiction: str, kind: Kind, *, above_law: bool, at: datetime, ru
     needs: list[str] = []
     months = 0
     if above_law and kind is Kind.DEPOSIT:
-        if jurisdiction in CONTACT_FIRST:
+        if country_of(jurisdiction) in CONTACT_FIRST:
             needs.append(CONTACT)
         if (test := law.get("deposit_limit.raise_needs_test")) is not None and test.value is True:
             needs.append(TEST)
@@ -285,6 +294,7 @@ def rules() -> object:
         "zones": ZONES,
         "contact_first": sorted(CONTACT_FIRST),
         "each_period": sorted(EACH_PERIOD),
+        "before_play": sorted(BEFORE_PLAY),
         "cooling_off_hours": HOUSE_COOLING_OFF // timedelta(hours=1),
         "raise_lives_days": HOUSE_RAISE_LIVES // timedelta(days=1),
         "money_laundering": sorted(MONEY_LAUNDERING),

@@ -20,7 +20,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
-from policies.rules import RULES, Rule, Rules
+from policies.rules import RULES, Rule, Rules, country_of
 
 
 class Unreadable(ValueError):
@@ -306,6 +306,16 @@ def lifted_at(wanted: Term, jurisdiction: str, at: datetime, rules: Rules = RULE
     if rule is None:
         return _ending(HOUSE_LIFT_DELAY.after(at), "house.lift_delay", verified=True)
     return _ending(_after(rule, at), rule.name, rule.verified)
+
+
+def lift_is_the_players(jurisdiction: str, at: datetime, rules: Rules = RULES) -> bool:
+    """Whether the wait of `self_exclusion.lift_delay` is that of an exclusion by the player alone, as its quotation says; of one by
+    somebody else it names another, for which there is no row.
+    """
+    return country_of(jurisdiction) in _LIFT_OF_PLAYERS and "self_exclusion.lift_delay" in rules.of(jurisdiction, at)
+
+
+_LIFT_OF_PLAYERS: Final = frozenset({"DE"})
 
 
 def quiet_until(jurisdiction: str, ended: datetime, rules: Rules = RULES) -> datetime:

@@ -224,7 +224,10 @@ _PROTECTION = (
             protection.MatchesShutOut: over,
         },
     ),
-    Duty(DUPLICATES, {players.DuplicatesFound: now, players.DuplicatesCompared: over}),
+    Duty(
+        DUPLICATES,
+        {players.DuplicatesFound: now, players.ComparisonAwaited: now, players.DuplicatesCompared: over},
+    ),
     Duty(REGISTER, {protection.RegisterAsked: field("ask_again_at")}),
 )
 

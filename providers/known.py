@@ -87,6 +87,9 @@ def load(file: Path | None) -> Mapping[str, Known]:
             secret = _payments_secret(line, file.parent)
         with _placed(file, f"$[{number}].games"):
             signatures = _games(line.games, file.parent)
+        if secret is not None and signatures is not None and "payments" in line.speaks:
+            where = f"$[{number}].games"  # a dispute that is won and a game that is won may have one reference
+            raise ProvidersUnreadable(f"{file}: payments and games are told under two names - at `{where}`")
         speaks = frozenset[str]() if secret is None else line.speaks
         known[line.name] = Known(line.name, secret, line.url, speaks, signatures)
     return known

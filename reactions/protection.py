@@ -23,6 +23,7 @@ import msgspec
 import structlog
 
 from access.policy import service
+from commands import matches as matches_of
 from commands import protection as commands
 from commands.asking import Asking, whose
 from commands.edge import Edge
@@ -108,9 +109,15 @@ class Protecting:
         """Shut out the same person's other accounts."""
         state = await self._state(player)
         matches = await self._matches(player)
+        refused: Rejected | None = None
         for other in matches:
-            await self._decide(commands.shut_out_match(other, player, self._asked(each, f"match\n{other}")))
-        noting = commands.note_matches(player, matches, self._asked(each, "matches"), seen=state.shut_outs)
+            try:
+                await self._decide(matches_of.shut_out_match(other, player, self._asked(each, f"match\n{other}")))
+            except Rejected as error:  # the others do not wait for this one
+                refused = error
+        if refused is not None:
+            raise refused
+        noting = matches_of.note_matches(player, matches, self._asked(each, "matches"), seen=state.shut_outs)
         await self._decide(noting)
         _log.info("other accounts are shut out too", player=player, count=len(matches))
 
@@ -127,7 +134,7 @@ class Protecting:
     async def _compare(self, player: PlayerId, each: Pending) -> None:
         """Shut the player out as those are who may be the same person."""
         found = await whose(player, self._streams, self._codec, self._vault)
-        await self._decide(commands.compare(player, found.player.duplicates, self._asked(each, "compare")))
+        await self._decide(matches_of.compare(player, found.player.duplicates, self._asked(each, "compare")))
 
     async def _ask_again(self, player: PlayerId, each: Pending) -> None:
         moment = await self._moment(player, each)

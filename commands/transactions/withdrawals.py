@@ -14,12 +14,14 @@ from commands.instruments import naming
 from commands.plan import Plan
 from commands.protection import guarded
 from commands.transactions.telling import ByHand, Reference, WithReason, answer, its_wallet, its_windows, telling
-from domain import kyc, payouts, players, transactions, wallets
+from domain import kyc, payouts, players, protection, transactions, wallets
 from domain.kernel import AnyStream, Event, PlayerId, TransactionId
+from domain.kyc import Kyc
 from domain.limits import Limits
 from domain.players import Player
-from domain.protection import Stop
+from domain.protection import Protection, Stop
 from domain.transactions import Transaction
+from domain.wallets import Wallet
 
 
 class RequestWithdrawal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,20 +96,27 @@ def cancel(transaction_id: str, _command: Nothing, edge: Edge) -> Plan:
 
 def approve(transaction_id: str, command: ByHand, edge: Edge) -> Plan:
     """Let a withdrawal be paid; its conditions are looked at again. Raises NotFound, WrongKind, PlayerBlocked, GateClosed,
-    TransactionClosed.
+    TransactionClosed, ActionIsBlocked.
     """
 
     def follow(transaction: Transaction, **_states: Any) -> Mapping[str, AnyStream[Any]]:
         whose = transactions.owner(transaction)
-        return {"player": players.stream(whose), "kyc": kyc.stream(whose), "wallet": wallets.stream(whose)}
+        return {
+            "player": players.stream(whose),
+            "kyc": kyc.stream(whose),
+            "wallet": wallets.stream(whose),
+            "protected": protection.stream(whose),
+        }
 
-    return telling(
-        transaction_id, edge, Action.WITHDRAWAL_REVIEW,
-        lambda at, transaction, player, kyc, wallet: transactions.approve_withdrawal(
-            transaction, player, kyc, wallet, at=at
-        ),
-        command=command, follow=follow,
-    )  # fmt: skip
+    def decision(
+        at: datetime, transaction: Transaction, player: Player, kyc: Kyc, wallet: Wallet, protected: Protection
+    ) -> Sequence[Event]:
+        made = transactions.approve_withdrawal(transaction, player, kyc, wallet, at=at)
+        if made:
+            protected.require(Stop.WITHDRAW, at)
+        return made
+
+    return telling(transaction_id, edge, Action.WITHDRAWAL_REVIEW, decision, command=command, follow=follow)
 
 
 def reject(transaction_id: str, command: RejectWithdrawal, edge: Edge) -> Plan:

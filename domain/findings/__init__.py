@@ -19,6 +19,7 @@ import msgspec
 
 from domain.findings.looking import MICROSECOND, WAYS, Facts, Here, Hit, Looked, Memory
 from domain.findings.signs import PLACES, SIGNS, Sign
+from domain.ijson import exact
 from domain.kernel import EPOCH, Event
 from policies import harm, notices
 from policies.findings import InForce, Kind, Severity, Signal, Step, Watch, in_force
@@ -135,7 +136,7 @@ _NOTHING: Final = Memory()
 
 
 def _finding(rule: Watch, cause: str, hit: Hit) -> Finding:
-    return Finding(rule.name, rule.version, rule.kind, rule.severity, cause, hit.events, hit.facts, rule.steps)
+    return Finding(rule.name, rule.version, rule.kind, rule.severity, cause, hit.events, exact(hit.facts), rule.steps)
 
 
 def _placed(picture: Picture, event: Any) -> Picture:

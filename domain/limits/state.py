@@ -37,7 +37,9 @@ from policies.limits import Kind, LocalDay, Period, Required, Source, SystemLimi
 
 
 class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`amount`: minor units of `currency`, or seconds. `rule`, `verified`, `preset`: of the law's. `reason`: of the house's."""
+    """`amount`: minor units of `currency`, or seconds. `rule`, `verified`, `preset`: of the law's. `reason`: of the house's.
+    `raised`: the player has confirmed it as a raise.
+    """
 
     kind: Kind
     period: Period
@@ -48,6 +50,7 @@ class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
     verified: bool = True
     preset: bool = False
     reason: str = ""
+    raised: bool = False
 
     def is_of(self, kind: Kind, period: Period, source: Source) -> bool:
         return self.kind is kind and self.period is period and self.source is source
@@ -93,9 +96,14 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
         return None if limit is None else Money(limit.amount, limit.currency)
 
     def in_force(self, system: Iterable[SystemLimit], currency: str) -> list[Limit]:
-        """All that hold. A preset of the law holds until the player has a limit of its kind and period; an amount in another
-        currency than the player's cannot be shown to be below the law's, so nothing is.
+        """All that hold. A preset of the law holds until the player has a limit of its kind and period that is lower, or was
+        confirmed as a raise; an amount in another currency than the player's cannot be shown to be below the law's, so nothing is.
         """
+
+        def stands(preset: SystemLimit) -> bool:
+            own = self.own(preset.kind, preset.period)
+            return own is None or not (own.raised or (preset.currency == currency and own.amount <= preset.amount))
+
         law = [
             Limit(
                 each.kind,
@@ -108,7 +116,7 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
                 each.preset,
             )
             for each in system
-            if not (each.preset and self.own(each.kind, each.period))
+            if not each.preset or stands(each)
         ]
         return [*law, *self.given]
 
@@ -174,6 +182,11 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
         system = player.system_limits(at)
         for kind, used in ((Kind.DEPOSIT, self.deposited), (Kind.NET_DEPOSIT, self.net)):
             self.refuse(kind, money.amount, used, currency=money.currency, day=day, at=at, zone=zone, system=system)
+
+    def refuse_unset(self, player: Player, at: datetime) -> None:
+        """Raise LimitRequired where nobody may play who has not set the limits that the law wants."""
+        if policy.required_to_play(player.jurisdiction, at) and (missing := self.missing(player, at)):
+            raise LimitRequired(**missing._asdict())
 
     def missing(self, player: Player, at: datetime) -> Required | None:
         """What limits the player has to set before money is paid in, if they have not."""
@@ -297,7 +310,7 @@ def evolve(limits: Limits, event: LimitsEvent, at: datetime) -> Limits:  # noqa:
         case RaiseConfirmed():
             others = tuple(each for each in limits.given if not each.is_of(event.kind, event.period, Source.PLAYER))
             if event.money or event.seconds is not None:
-                limit = Limit(event.kind, event.period, Source.PLAYER, *_amount(event))
+                limit = Limit(event.kind, event.period, Source.PLAYER, *_amount(event), raised=True)
                 others = _with(others, limit)
             return change(limits, given=others, raises=_without(limits, event), raised_at=at)
         case RaiseWithdrawn():

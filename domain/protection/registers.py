@@ -48,15 +48,7 @@ def hear(state: Protection, jurisdiction: str, answer: Answer, *, at: datetime) 
             )
             return [asked] if runs == exclusion_of(excluded) else [asked, excluded]
         case Said.CLEAR:
-            others = [
-                name
-                for name, each in state.registers.items()
-                if name != answer.register and each.answer is Said.EXCLUDED
-            ]
-            if runs is None or others:
-                return [asked]
-            quiet = policy.quiet_until(runs.jurisdiction, at)
-            return [asked, ExclusionEnded(Source.REGISTER, quiet if quiet > at else None)]
+            return [asked, *_ends(state, answer.register, at)]
         case Said.UNANSWERED:
             silence = answer.silence or Silence.NOT_ASKED
             holds = policy.holds(silence, known.clear_at if known else None, at)
@@ -66,3 +58,18 @@ def hear(state: Protection, jurisdiction: str, answer: Answer, *, at: datetime) 
             since = known.silent_since if known and known.silent_since else at
             again = policy.ask_again_at(since, at) if waits else None
             return [msgspec.structs.replace(asked, silence=silence, holds=holds, ask_again_at=again)]
+
+
+def _ends(state: Protection, register: str, at: datetime) -> list[ExclusionEnded]:
+    """What is over if the register does not know the player any more: what it has said itself, of this account or of another one
+    of the same person. What another register has said is not.
+    """
+    known, ended = state.registers.get(register), []
+    runs, matched = state.of(Source.REGISTER), state.of(Source.MATCHED)
+    others = any(each.excluded for name, each in state.registers.items() if name != register)
+    if runs is not None and not others and (runs.register == register or (known is not None and known.excluded)):
+        ended.append(runs)
+    if matched is not None and matched.register == register:
+        ended.append(matched)
+    quiet = [(each.source, policy.quiet_until(each.jurisdiction, at)) for each in ended]
+    return [ExclusionEnded(source, until if until > at else None) for source, until in quiet]

@@ -131,6 +131,8 @@ def exclude_matched(
     """
     player.require()
     made: list[ProtectionEvent] = []
+    if of in state.dismissed:
+        return made
     for each in theirs.running(at):
         if each.source is Source.MATCHED or each.lifts_at is not None:
             continue
@@ -203,6 +205,8 @@ def lift(
         raise LiftRefused(why="too_early", until=runs.not_before)
     if runs.lifts_at is not None:
         return []
+    if source is Source.OPERATOR and policy.lift_is_the_players(runs.jurisdiction, at):
+        raise LiftRefused(why="not_researched", until=None)
     over = policy.lifted_at(policy.term(runs.term), runs.jurisdiction, at)
     if over.until is None:
         raise LiftRefused(why="permanent", until=None)
@@ -214,7 +218,7 @@ def dismiss_match(state: Protection, *, at: datetime, intervention: Intervention
     runs = state.of(Source.MATCHED)
     if runs is None or runs.is_over(at):
         raise NotExcluded(source=Source.MATCHED)
-    return [MatchDismissed(intervention)]
+    return [MatchDismissed(intervention, runs.of)]
 
 
 def end(state: Protection, *, at: datetime) -> list[ProtectionEvent]:

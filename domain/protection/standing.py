@@ -17,6 +17,8 @@ from policies.protection import Moment, Silence
 
 MATCHES_MAX = 20
 """How many other accounts an event names."""
+DISMISSED_MAX = 50
+"""Of how many other accounts it is remembered that they are somebody else's."""
 
 
 class Stop(StrEnum):
@@ -103,9 +105,10 @@ class ExclusionEnded(Event, frozen=True, tag="protection.exclusion_ended"):
 
 
 class MatchDismissed(Event, frozen=True, tag="protection.match_dismissed"):
-    """A person has found that the account is another person's than the excluded one's."""
+    """A person has found that the account is another person's than `of`, which is excluded."""
 
     intervention: Intervention | None = None
+    of: PlayerId | None = None
 
 
 class MatchesShutOut(Event, frozen=True, tag="protection.matches_shut_out"):
@@ -224,19 +227,23 @@ class Exclusion(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a register said last. `clear_at`: when it last said that the player is not in it; `silent_since`: no answer since."""
+    """What a register said last. `clear_at`: when it last said that the player is not in it; `silent_since`: no answer since.
+    `excluded`: it has said that the player is in it, and not the contrary since.
+    """
 
     answer: Said
     silence: Silence | None = None
     holds: bool = False
     clear_at: datetime | None = None
     silent_since: datetime | None = None
+    excluded: bool = False
 
 
 class Protection(msgspec.Struct, frozen=True):
     """`exclusions`: one a source at most. `timed_out_until`: of the time-out that ends last. `stopped`: the house's reason, by
     what it has stopped. `registers`: by name. `quiet_until`: marketing is silent after an exclusion. `shut_outs`: how many of
-    this account's own there have been, each of which also concerns the person's other accounts.
+    this account's own there have been, each of which also concerns the person's other accounts. `dismissed`: accounts of which
+    a person has found that they are somebody else's, the newest last.
     """
 
     exclusions: tuple[Exclusion, ...] = ()
@@ -245,6 +252,7 @@ class Protection(msgspec.Struct, frozen=True):
     registers: Mapping[str, Asked] = {}
     quiet_until: datetime | None = None
     shut_outs: int = 0
+    dismissed: tuple[PlayerId, ...] = ()
 
     def of(self, source: Source) -> Exclusion | None:
         return next((each for each in self.exclusions if each.source is source), None)
@@ -319,15 +327,17 @@ def evolve(state: Protection, event: ProtectionEvent, at: datetime) -> Protectio
         case Lifted(source, quiet_until) | ExclusionEnded(source, quiet_until):
             quiet = _later(state.quiet_until, quiet_until) if quiet_until else state.quiet_until
             return change(state, exclusions=_without(state, source), quiet_until=quiet)
-        case MatchDismissed():
-            return change(state, exclusions=_without(state, Source.MATCHED))
+        case MatchDismissed(of=of):
+            dismissed = state.dismissed if of is None else (*state.dismissed, of)[-DISMISSED_MAX:]
+            return change(state, exclusions=_without(state, Source.MATCHED), dismissed=dismissed)
         case ActionBlocked(action=action, reason=reason):
             return change(state, stopped={**state.stopped, action: reason})
         case ActionUnblocked(action=action):
             return change(state, stopped={each: why for each, why in state.stopped.items() if each is not action})
         case RegisterAsked():
             known = state.registers.get(event.register)
-            return change(state, registers={**state.registers, event.register: _asked(known, event, at)})
+            others = {name: change(each, holds=False) for name, each in state.registers.items()}  # not asked any more
+            return change(state, registers={**others, event.register: _asked(known, event, at)})
         case MatchesShutOut() | PlayRefused():
             return state
 
@@ -354,8 +364,9 @@ def _asked(known: Asked | None, event: RegisterAsked, at: datetime) -> Asked:
     clear_at = known.clear_at if known else None
     if event.answer is Said.UNANSWERED:
         since = known.silent_since if known and known.silent_since else at
-        return Asked(event.answer, event.silence, event.holds, clear_at, since)
-    return Asked(event.answer, clear_at=at if event.answer is Said.CLEAR else clear_at)
+        return Asked(event.answer, event.silence, event.holds, clear_at, since, known.excluded if known else False)
+    is_clear = event.answer is Said.CLEAR
+    return Asked(event.answer, clear_at=at if is_clear else clear_at, excluded=not is_clear)
 
 
 def _later(one: datetime | None, other: datetime) -> datetime:

@@ -105,10 +105,13 @@ async def test_the_way_to_ones_money_stays_open(house: House) -> None:
     await house.process.post(f"/v1/transactions/{deposit}/settle")
     await protect(house, player, "exclude", {"term": "1_year"})
     body = {"amount": {"amount": 1_000, "currency": "EUR"}, "provider": "acme"}
-    assert made(await house.process.post(f"/v1/players/{player}/withdrawals", body))
+    await house.process.post(f"/v1/players/{player}/tags", {"tag": "risk"})  # so that a person looks at it
+    waiting = made(await house.process.post(f"/v1/players/{player}/withdrawals", body))
     await protect(house, player, "blocks", {"action": "withdraw", "reason": "fraud", "intervention": WHY})
     with pytest.raises(ActionIsBlocked):
         await house.process.post(f"/v1/players/{player}/withdrawals", body)
+    with pytest.raises(ActionIsBlocked):
+        await house.process.post(f"/v1/transactions/{waiting}/approve", {"intervention": WHY})
     await protect(house, player, "unblocks", {"action": "withdraw", "intervention": WHY})
     assert made(await house.process.post(f"/v1/players/{player}/withdrawals", body))
 
@@ -265,6 +268,18 @@ async def test_who_is_in_the_register_gets_no_account_and_nothing_is_kept_of_the
     assert [type(each) for each in house.log.events()] == [RegisterAsked, PlayRefused]
     assert not house.vault.kept
     assert not await house.vault.find("email", ADA["email"])
+
+
+@pytest.mark.parametrize("unasked", [Silence.NOT_ASKED, Silence.NOT_CONFIGURED])
+async def test_a_registration_that_was_refused_stays_refused_whatever_is_known_later(
+    house: House, unasked: Silence
+) -> None:
+    house.unasked, house.asked = Silence.NOT_ASKED, told("OASIS", Said.EXCLUDED, Moment.REGISTRATION)
+    with pytest.raises(PlayerExcluded):
+        await house.process.post("/v1/players", {"country": "DE", "currency": "EUR", **ADA}, key="once")
+    house.unasked, house.asked = unasked, ()
+    with pytest.raises(PlayerExcluded):
+        await house.process.post("/v1/players", {"country": "DE", "currency": "EUR", **ADA}, key="once")
 
 
 @pytest.mark.parametrize("said", [Said.CLEAR, Said.UNANSWERED])

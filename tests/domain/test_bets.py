@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from domain import bets, wallets
 from domain.bets import BETS, BetUnknown, Claimed
 from domain.kernel import Money
-from domain.limits import Limits
+from domain.limits import LIMITS, Limits
 from domain.players import PLAYERS, Player
 from domain.wallets import (
     BONUS,
@@ -33,9 +33,11 @@ from domain.wallets import (
 from policies import spending
 from policies.limits import Period
 from policies.spending import Order, WinKind
-from tests.domain.history import EUR, NOON, REGISTERED, euros, fold, given
+from tests.domain.history import A_MONTH, EUR, NOON, REGISTERED, euros, fold, given
 
 PERSON: Player = given(PLAYERS, REGISTERED)
+LIMITED: Limits = given(LIMITS, A_MONTH)
+"""Nobody plays in DE who has not set a limit."""
 PLAYED = Played("studio", "book", "r1", "session_1")
 
 
@@ -47,7 +49,7 @@ def stake(wallet: Wallet, amount: int, *, played: Played = PLAYED, reference: st
     money = euros(amount)
     parts = bets.paying(wallet, PERSON, money)
     (event,) = bets.stake(
-        wallet, Limits(), PERSON, played=played, reference=reference, money=money, parts=parts, is_slot=False, at=NOON
+        wallet, LIMITED, PERSON, played=played, reference=reference, money=money, parts=parts, is_slot=False, at=NOON
     )
     return event
 

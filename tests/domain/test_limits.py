@@ -251,7 +251,7 @@ def test_in_the_netherlands_nobody_deposits_much_before_somebody_has_spoken_with
 
 
 def test_net_deposits_are_blocked_in_the_netherlands_until_the_month_is_over() -> None:
-    month = limit_of(10**6, MONTH)
+    month = RaiseConfirmed(kind=Kind.DEPOSIT, period=MONTH, money=euros(10**6))  # somebody has spoken with her
     anna = player("NL")
     assert refuse(given(LIMITS, month, consumed(690_00)), 10_01, anna) == {
         "rule": "net_deposit.block_threshold", "verified": True, "kind": "net_deposit", "period": "month", "source": "system",

@@ -298,11 +298,18 @@ def test_a_match_that_was_another_person_is_dismissed_and_nothing_else_is() -> N
     own = Excluded(source=Source.PLAYER, jurisdiction="GB", term="6_months", until=NOON + 181 * DAY)
     matched = Excluded(source=Source.MATCHED, jurisdiction="GB", term="6_months", until=NOON + 181 * DAY, of=OTHER)
     both = given(PROTECTION, own, matched)
-    assert protection.dismiss_match(both, at=NOON, intervention=WHY) == [MatchDismissed(WHY)]
+    assert protection.dismiss_match(both, at=NOON, intervention=WHY) == [MatchDismissed(WHY, OTHER)]
     assert closed(given(PROTECTION, own, matched, MatchDismissed(WHY)), NOON)
     assert not closed(given(PROTECTION, matched, MatchDismissed(WHY)), NOON)
     with pytest.raises(NotExcluded):
         protection.dismiss_match(given(PROTECTION, own), at=NOON, intervention=WHY)
+
+
+def test_who_was_dismissed_is_not_matched_again_and_another_still_is() -> None:
+    theirs, further = excluded("GB", "5_years"), PlayerId("player_01m81j18g0e1pa2yb5e8r30c1b")
+    dismissed = given(PROTECTION, MatchDismissed(WHY, OTHER))
+    assert protection.exclude_matched(dismissed, living("GB"), of=OTHER, theirs=theirs, at=NOON) == []
+    assert protection.exclude_matched(dismissed, living("GB"), of=further, theirs=theirs, at=NOON)
 
 
 def test_own_shut_outs_are_counted_and_taken_over_ones_are_not() -> None:
@@ -347,6 +354,36 @@ def test_who_is_in_the_register_is_excluded_until_it_says_otherwise_whatever_its
 def test_what_one_register_says_does_not_end_what_another_has_said() -> None:
     state = hear(hear(Protection(), IN_IT), Answer("OASIS", Moment.LOGIN, Said.CLEAR))
     assert closed(state, NOON)
+
+
+def test_a_silence_and_a_move_do_not_make_a_register_forget_what_it_has_said() -> None:
+    """It was silent last, and the register of the new home knows nobody."""
+    state = hear(Protection(), IN_IT, DOWN, Answer("ROFUS", Moment.LOGIN, Said.CLEAR))
+    assert state.of(Source.REGISTER)
+    assert hear(state, CLEAR).of(Source.REGISTER) is None
+
+
+def test_a_register_that_is_not_asked_any_more_holds_up_nobody() -> None:
+    state = hear(Protection(), DOWN)
+    assert closed(state, NOON)
+    assert not closed(hear(state, Answer("GAMSTOP", Moment.LOGIN, Said.CLEAR)), NOON)
+
+
+def test_what_was_taken_over_from_a_register_ends_when_it_says_clear_of_this_account_too() -> None:
+    state = protection.fold(
+        Protection(),
+        protection.exclude_matched(Protection(), living("NL"), of=OTHER, theirs=hear(Protection(), IN_IT), at=NOON),
+        NOON,
+    )
+    assert closed(state, NOON)
+    assert not closed(hear(state, CLEAR), NOON)
+
+
+def test_where_the_wait_for_an_end_is_the_players_alone_the_houses_exclusion_is_not_lifted_by_it() -> None:
+    state = excluded("DE", "3_months", source=Source.OPERATOR)
+    with pytest.raises(LiftRefused) as refused:
+        protection.lift(state, source=Source.OPERATOR, at=NOON + 200 * DAY)
+    assert refused.value.facts["why"] == "not_researched"
 
 
 def test_a_register_that_is_down_is_never_clear_and_is_asked_again() -> None:

@@ -25,6 +25,19 @@ def test_every_jurisdiction_has_a_zone_and_every_zone_is_one() -> None:
     assert limits.zone("XX").key == "UTC"
 
 
+@pytest.mark.parametrize(("part", "whole"), [("NL-NH", "NL"), ("SE-AB", "SE"), ("DE-BY", "DE"), ("GB-SCT", "GB")])
+def test_in_a_part_of_a_country_the_same_holds_as_in_all_of_it(part: str, whole: str) -> None:
+    assert limits.required(part, NOON) == limits.required(whole, NOON)
+    assert limits.required_to_play(part, NOON) == limits.required_to_play(whole, NOON)
+    for year in (0, 1980, 2005):
+        assert limits.system(part, birth_year=year, at=NOON) == limits.system(whole, birth_year=year, at=NOON)
+    for kind in Kind:
+        for above in (True, False):
+            assert limits.to_raise(part, kind, above_law=above, at=NOON) == limits.to_raise(
+                whole, kind, above_law=above, at=NOON
+            )
+
+
 def test_what_ships_is_understood() -> None:
     for place in RULES.jurisdictions:
         limits.required(place, NOON)

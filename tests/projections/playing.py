@@ -8,13 +8,17 @@ from typing import NamedTuple
 
 from domain import bets, play, wallets
 from domain.kernel import Event, Money, PlayerId
-from domain.limits import Limits
+from domain.limits import LIMITS, Limits
 from domain.players import Player
 from domain.wallets import Played, RolledBack, Staked, Wallet
 from policies.spending import WinKind
+from tests.domain.history import A_MONTH, given
 from tests.projections.books import Book
 
 ROUNDS = 3
+
+LIMITED: Limits = given(LIMITS, A_MONTH)
+"""Nobody plays in DE who has not set a limit."""
 
 
 class Bet(NamedTuple):
@@ -46,7 +50,7 @@ def _bet(book: Book, player: PlayerId, which: int, amount: int) -> None:
         money = Money(0 if amount % 11 == 0 else amount, who.currency)
         parts = bets.paying(wallet, who, money)
         return bets.stake(
-            wallet, Limits(), who, played=where(book, player, which, amount // 5), reference=reference, money=money, parts=parts,
+            wallet, LIMITED, who, played=where(book, player, which, amount // 5), reference=reference, money=money, parts=parts,
             is_slot=False, at=at,
         )  # fmt: skip
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from domain import bets, play, wallets
 from domain.kernel import Event, Money
-from domain.limits import Limits
 from domain.wallets import KINDS, Played, RolledBack, RoundClosed, Staked, Won, currency_of, postings
 from policies.spending import WinKind
 from projections.catalog import in_memory
@@ -23,6 +22,7 @@ from projections.rounds import Rounds
 from projections.sessions import Sessions
 from tests.projections.books import Book
 from tests.projections.histories import Act, acts, played
+from tests.projections.playing import LIMITED
 
 games = st.lists(st.tuples(st.just("play"), st.integers(0, 7), st.integers(1, 900)), max_size=40)
 rich: list[Act] = [("register", 0, 1), ("register", 1, 1), *[("import", n, 90_000) for n in range(8)], ("move", 0, 900)]
@@ -153,7 +153,7 @@ def test_a_round_is_open_until_its_outcome_is_known(acts_: list[str], status: st
         book.game(
             player,
             lambda wallet, who, at: bets.stake(
-                wallet, Limits(), who, played=there, reference=reference, money=Money(amount, "EUR"),
+                wallet, LIMITED, who, played=there, reference=reference, money=Money(amount, "EUR"),
                 parts=bets.paying(wallet, who, Money(amount, "EUR")), is_slot=False, at=at,
             ),
         )  # fmt: skip
@@ -216,7 +216,7 @@ def test_a_session_says_how_long_it_was_and_what_was_lost_in_it() -> None:
     book.game(
         player,
         lambda wallet, who, at: bets.stake(
-            wallet, Limits(), who, played=there, reference="b1", money=Money(1_040, "EUR"),
+            wallet, LIMITED, who, played=there, reference="b1", money=Money(1_040, "EUR"),
             parts=bets.paying(wallet, who, Money(1_040, "EUR")), is_slot=False, at=at,
         ),
     )  # fmt: skip

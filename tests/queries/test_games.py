@@ -10,12 +10,12 @@ import pytest
 from domain import bets, play, wallets
 from domain.errors import Invalid, InvalidId, NotFound
 from domain.kernel import Money, PlayerId
-from domain.limits import Limits
 from domain.wallets import Played, Staked
 from policies.play import HOUSE_ROUND_STUCK_AFTER
 from policies.spending import WinKind
 from queries import games
 from tests.projections.books import NOON, Book
+from tests.projections.playing import LIMITED
 from tests.queries.explaining import Explained
 from tests.queries.house import House
 
@@ -28,7 +28,7 @@ def bet(book: Book, player: PlayerId, reference: str, amount: int, **where: str)
     [staked] = book.game(
         player,
         lambda wallet, who, at: bets.stake(
-            wallet, Limits(), who, played=at_game(**where), reference=reference, money=money,
+            wallet, LIMITED, who, played=at_game(**where), reference=reference, money=money,
             parts=bets.paying(wallet, who, money), is_slot=False, at=at,
         ),
     )  # fmt: skip

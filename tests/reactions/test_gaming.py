@@ -407,6 +407,30 @@ async def test_nobody_else_speaks_for_providers(table: Table) -> None:
     assert [each["body"]["code"] for each in unknown] == ["not_found", "unknown_verb", "verb_differs"]
 
 
+async def test_an_item_that_names_what_a_game_has_said_is_refused_alone(table: Table) -> None:
+    await table.sit()
+    bet = {"verb": "bet", **table.bet()}
+    results = await batch(
+        table, "aggregator", ("/v1/games/reel/bet", bet), ("/v1/players/$0/block", {"reason": "fraud"})
+    )
+    assert [each["status"] for each in results] == [200, 424]
+
+
+async def test_nobody_bets_without_the_limits_that_are_a_condition_of_play_nor_more_on_a_slot_in_another_games_session(
+    table: Table,
+) -> None:
+    table.player = await table.rich(10_000, country="DE")
+    table.token = await table.launch(kind="table")
+    table.session = (await table.say("authenticate", reference="hello", token=table.token)).json()["session"]
+    refused = await table.say("bet", **table.bet(500))
+    assert refused.json()["code"] == "limit_required"
+    limit = {"kind": "deposit", "period": "month", "limit": {"amount": 50_000, "currency": "EUR"}}
+    await table.region.process.post(f"/v1/players/{table.player}/limits", limit)
+    assert (await table.say("bet", **table.bet(500))).status_code == 200
+    other = await table.say("bet", **table.bet(500, game="a-slot"))
+    assert (other.json()["code"], other.json()["rule"]) == ("limit_exceeded", "slot_stake.max")
+
+
 def test_every_verb_is_in_the_openapi_document() -> None:
     app, schemas = FastAPI(), Schemas()
     app.include_router(gaming.router(None, schemas))  # type: ignore[arg-type]

@@ -55,10 +55,17 @@ async def positions(context: Context, projection: str) -> dict[str, int]:
 
 
 async def wait_for(context: Context, projection: str, at_least: Mapping[str, int], *, timeout_s: float) -> bool:
-    """Whether the projection has applied those positions, waiting for it if need be (`?at_least=`)."""
+    """Whether the projection has applied those positions, waiting for it if need be (`?at_least=`).
+
+    It looks at the time itself as well: a cancellation that meets the answer of Redis may be lost inside its client.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout_s
     try:
-        async with asyncio.timeout(timeout_s):
-            while not _includes(await positions(context, projection), at_least):  # noqa: ASYNC110 — no event of ours
+        async with asyncio.timeout_at(until):
+            while not _includes(await positions(context, projection), at_least):
+                if loop.time() >= until:
+                    return False
                 await asyncio.sleep(_LOOK_AGAIN_S)
     except TimeoutError:
         return False

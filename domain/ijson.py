@@ -31,7 +31,7 @@ class NotExact(ValueError):
     """Says which integer JSON does not carry exactly (RFC 7493, 2.2): beyond ± (2⁵³ - 1)."""
 
 
-def require_exact(raw: bytes) -> None:
+def require_exact(raw: bytes | msgspec.Raw) -> None:
     """Look at every integer of a JSON text. Raises NotExact."""
     if _LONG.search(raw):
         for number in _integers(msgspec.json.decode(raw)):

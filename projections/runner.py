@@ -81,14 +81,15 @@ class Runner:
         """
         Follow the logs until cancelled. Raises psycopg.OperationalError when PostgreSQL is lost.
 
-        `gather_s` lets a batch grow while commands come one by one: it bounds what following costs.
+        `gather_s` lets a batch grow while commands come one by one: it bounds what following costs. Only who is far behind, so
+        that a batch was full, goes on at once.
         """
         while True:
             began = time.monotonic()
             await waker.wait(poll_s)
             if time.monotonic() - began >= poll_s:
                 self._look_again()
-            while await self.step():
+            while await self.step() >= self._entries:
                 pass
             await asyncio.sleep(gather_s)
 

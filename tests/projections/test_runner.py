@@ -98,6 +98,28 @@ async def test_what_is_appended_later_is_followed_without_being_asked(
         running.cancel()
 
 
+@pytest.mark.parametrize(("entries", "rests"), [(1, True), (runner.BATCH_ENTRIES, False)])
+async def test_it_rests_between_two_batches_unless_it_is_far_behind(entries: int, rests: bool) -> None:
+    class Growing(Runner):
+        steps = 0
+
+        async def step(self) -> int:
+            """There is always something new."""
+            self.steps += 1
+            await asyncio.sleep(0)
+            return entries
+
+    class Awake:
+        async def wait(self, timeout: float) -> None:  # noqa: ASYNC109
+            pass
+
+    run = Growing(MemorySource(), [], Stops())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await run.run(Awake(), gather_s=3600)
+    assert (run.steps == 1) == rests
+
+
 async def test_an_event_of_a_later_release_stops_its_log_and_no_other(
     dsn: str, connection: AsyncConnection[Any], client: Redis
 ) -> None:

@@ -74,7 +74,8 @@ async def build(
     )
     schemas = Schemas()
     known = providers.load(settings.providers)
-    asking = await registering.asking(settings, stack, PostgresStreams(read.pool), Codec(AGGREGATES), write.vault)
+    streams = PostgresStreams(read.pool)
+    asking = await registering.asking(settings, stack, streams, Codec(AGGREGATES), write.vault, counted.watch_registers)
     services = Services(
         write.decider,
         write.vault,

@@ -131,11 +131,16 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count, rel
             said = asked.get(place, ())
             return plan(services, principal, route, arguments, item.key, path, raw, trace, item.if_match, said)
 
-        asked = await registering.before_each(
-            services.asking, principal, {} if wanted.dry_run else _asking_first(wanted)
-        )
-        decide = services.decider.rehearse if wanted.dry_run else services.decider.run
-        results = await batch.run(wanted, plan=plan_item, decide=decide, made=_made)
+        asked: dict[int, Sequence[Answer]] = {}
+
+        async def ask(paths: Mapping[int, str]) -> None:
+            asked.update(await registering.before_each(services.asking, principal, _asking_first(wanted, paths)))
+
+        if wanted.dry_run:
+            results = await batch.run(wanted, plan=plan_item, decide=services.decider.rehearse, made=_made)
+        else:
+            await ask({place: item.path for place, item in enumerate(wanted.items) if "$" not in item.path})
+            results = await batch.run(wanted, plan=plan_item, decide=services.decider.run, made=_made, ask=ask)
         answers = [_result(result, endpoints.get(place)) for place, result in enumerate(results)]
         count(Counter([(_name(endpoints.get(place)), outcome(result)) for place, result in enumerate(results)]))
         return Response(_encode(BatchAnswer(answers)), media_type="application/json")
@@ -272,6 +277,7 @@ def edge_of(
         kyc_providers=services.kyc_providers,
         asked=asked,
         unasked=services.asking.unasked if services.asking else Silence.NOT_CONFIGURED,
+        secret=services.fingerprint_key,
     )
 
 
@@ -292,14 +298,14 @@ def match(path: str) -> tuple[_Route, tuple[str, ...]]:
     raise NotFound("no command has this path", path=path[:200])
 
 
-def _asking_first(wanted: Batch) -> Mapping[int, tuple[str, Sequence[str], bytes]]:
-    """The items before which a register is asked, as far as it is known whom they are about; of the others the decision says so."""
+def _asking_first(wanted: Batch, paths: Mapping[int, str]) -> dict[int, tuple[str, Sequence[str], bytes]]:
+    """Those of the items, by place with their paths, before which a register is asked."""
     first: dict[int, tuple[str, Sequence[str], bytes]] = {}
-    for place, item in enumerate(wanted.items):
-        fixed, identifiers = shape(item.path)
+    for place, path in paths.items():
+        fixed, identifiers = shape(path)
         route = _ROUTES.get(fixed)
-        if route is not None and route.endpoint.path in registering.PATHS and "$" not in item.path:
-            first[place] = (route.endpoint.path, identifiers, bytes(item.body))
+        if route is not None and route.endpoint.path in registering.PATHS:
+            first[place] = (route.endpoint.path, identifiers, bytes(wanted.items[place].body))
     return first
 
 

@@ -7,7 +7,8 @@ in a batch by who holds a token for it.
 Invariants:
     - nothing of a message is read, and nothing recorded, before its signature was found right and recent;
     - an unknown provider and a wrong signature are answered alike;
-    - what was signed as one verb is none other: the body says it, and the path must agree.
+    - what was signed as one verb is none other: the body says it, and the path must agree;
+    - who relays for providers does so for those who name them, and for no others.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from commands import games, play
 from commands.callbacks import UnknownVerb
 from commands.edge import Endpoint, read_body
 from commands.plan import Plan, Receipt, WrongRegion
-from domain.errors import Invalid, InvalidId, KeyReused, NotFound, Rejected
+from domain.errors import Forbidden, Invalid, InvalidId, KeyReused, NotFound, Rejected
 from domain.kernel import PlayerId
-from domain.play import PLAY, Due, check_due
+from domain.play import PLAY, Due, TokenRefused, check_due
 from domain.play import stream as play_of
 from policies import play as policy
 from providers.known import Known
@@ -94,13 +95,20 @@ def _of_play(verb: str) -> _Verb:
 
 def _of_wallet(verb: str) -> _Verb:
     def describe(provider: str, said: games.GameCall, now: datetime, secret: bytes, trace: str | None) -> Plan:
-        if said.token and not said.player:
-            player, session = play.subject(said.token)
-            said = msgspec.structs.replace(said, player=player, session=said.session or session)
+        if said.token:
+            said = _of_token(provider, said, secret)
         context = games.context(provider, verb, said, now=now, secret=secret, trace=trace)
         return games.plan(provider, verb, said, context)
 
-    return _verb(verb, games.plan, games.GameCall, games.GameAnswer, games.REFUSALS, describe)
+    return _verb(verb, games.plan, games.GameCall, games.GameAnswer, (*games.REFUSALS, TokenRefused), describe)
+
+
+def _of_token(provider: str, said: games.GameCall, secret: bytes) -> games.GameCall:
+    """The same with the player and the session for whom its token stands. Raises TokenRefused."""
+    player, session = play.subject_for(provider, said.token, secret)
+    if said.player not in ("", player):
+        raise TokenRefused
+    return msgspec.structs.replace(said, player=player, session=said.session or session)
 
 
 def _verb(verb: str, handler: Any, body: Any, answer: Any, errors: Any, describe: Any) -> _Verb:
@@ -155,12 +163,14 @@ class Door:
         return receipt, noticed[-1] if noticed else None
 
     def relay(self, principal: Principal, path: str, raw: bytes, trace: str | None) -> tuple[Endpoint, Plan] | None:
-        """What an item of a batch asks for, said by somebody who speaks for providers. Raises Rejected."""
+        """What an item of a batch asks for, said by somebody who speaks for this provider. Raises Rejected."""
         if not path.startswith(PREFIX):
             return None
         provider, _, verb = path.removeprefix(PREFIX).partition("/")
         if (known := self._known.get(provider)) is None or known.games is None:
-            raise NotFound("no provider is called so")
+            raise NotFound("no provider of games is called so")
+        if principal.actor not in known.aggregators:
+            raise Forbidden("this provider has not named the caller as one who speaks for it")
         plan = self._plan(provider, verb, raw, trace)
         return VERBS[verb].endpoint, msgspec.structs.replace(
             plan, context=msgspec.structs.replace(plan.context, principal=principal)

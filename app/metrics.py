@@ -3,7 +3,7 @@ What Prometheus reads at /metrics: what this process has counted since its start
 the region is at this moment.
 
 Invariants:
-    - labels are words of ours (endpoints, codes, routes, logs, projections): never an identifier, and few;
+    - labels are words of ours (endpoints, codes, routes, logs, projections, registers): never an identifier, and few;
     - counting costs a command far less than a microsecond: a batch is counted once;
     - a region whose servers are away still tells what was counted, and that they are away.
 """
@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import psycopg
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 from starlette.responses import Response
@@ -30,6 +30,7 @@ from app.querying import ReadSide
 from app.settings import Settings
 from eventstore.log import Command
 from queries import due, positions
+from registers.breaker import Breaker, State
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMMANDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -98,6 +99,10 @@ class Metrics:
         self._batch_size.observe(len(commands))
         self._batch_seconds.observe(seconds)
 
+    def watch_registers(self, registers: Iterable[Breaker]) -> None:
+        """Tell of the registers of the excluded that this process asks."""
+        self.registry.register(_Registers(list(registers)))
+
     def request(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "none")
@@ -148,6 +153,26 @@ def router(metrics: Metrics, read: ReadSide, settings: Settings) -> APIRouter:
         responses={200: {"description": "Found", "content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     return made
+
+
+class _Registers(Collector):
+    def __init__(self, registers: Sequence[Breaker]) -> None:
+        self._registers = registers
+
+    def collect(self) -> Iterator[Metric]:
+        asked = CounterMetricFamily(
+            "countroom_register_questions",
+            "Questions to a register of the excluded, by what became of them.",
+            labels=["register", "outcome"],
+        )
+        is_open = _gauge(
+            "countroom_register_open", "Whether a register is not asked for a while, as it did not answer.", "register"
+        )
+        for each in self._registers:
+            is_open.add_metric([each.name], each.state is not State.CLOSED)
+            for outcome, count in sorted(each.counted.items()):
+                asked.add_metric([each.name, outcome], count)
+        yield from (asked, is_open)
 
 
 class _Together(Collector):

@@ -1,5 +1,5 @@
 """
-The role `reactor`: timers, payouts and notices of one region, in one process.
+The role `reactor`: timers, payouts, notices, protection and registers of one region, in one process.
 
 Invariant: it runs no command before its start stands in the log, and asks no provider outside what the log has ordered.
 """
@@ -30,6 +30,7 @@ from reactions import runner
 from reactions.notices import Notices
 from reactions.payouts import Payouts
 from reactions.protection import Protecting
+from reactions.registers import Registers
 from reactions.runner import Reaction
 from reactions.timers import Timers
 
@@ -57,13 +58,16 @@ async def react(settings: Settings) -> None:
             is_alone=len(settings.regions) == 1,
         )
         stack.push_async_callback(payouts.close)
-        asking = await registering.asking(settings, stack, streams, codec, write.vault)
         decide = write.decider.decide
+        asking = await registering.asking(settings, stack, streams, codec, write.vault)
+        registers = Registers(settings.region, pool, streams, codec, decide, edge, asking)
+        stack.push_async_callback(registers.close)
         reactions: Mapping[str, Reaction] = {
             "timers": Timers(settings.region, pool, streams, write.decider.run, edge),
             "payouts": payouts,
             "notices": Notices(settings.region, pool, streams, write.decider.run, edge),
-            "protection": Protecting(settings.region, pool, streams, codec, write.vault, decide, edge, asking),
+            "protection": Protecting(settings.region, pool, streams, codec, write.vault, decide, edge),
+            "registers": registers,
         }
         await Start(registering.digest(settings)).record(write.decider, pool, "reactor")
         _log.info("reacting", reactions=list(reactions))

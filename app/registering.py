@@ -1,5 +1,6 @@
 """
-Registers of the excluded, asked before the commands that need their answer are decided: a registration, a log-in, a check.
+Registers of the excluded, asked before the commands that need their answer are decided: a registration, a log-in, a
+withdrawal, a check.
 
 Invariants:
     - nobody is asked about for a caller who may not run the command;
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +26,8 @@ from commands.asking import Asking
 from commands.edge import read_body
 from commands.logins import LogIn
 from commands.players import RegisterPlayer
-from commands.protection import CheckRegister
+from commands.registers import CheckRegister
+from commands.transactions.withdrawals import RequestWithdrawal
 from domain.errors import Rejected
 from domain.kernel import PlayerId
 from domain.protection import Answer
@@ -35,6 +37,7 @@ from eventstore.vault import Vault
 from policies.protection import Moment
 from policies.rules import RULES
 from registers import known
+from registers.breaker import Breaker
 from registers.http import HttpRegister
 from registers.known import Known
 from registers.port import Person
@@ -43,9 +46,11 @@ AT_ONCE = 16
 """How many questions of one batch are under way together."""
 
 REGISTRATION, LOGIN, CHECK = "/v1/players", "/v1/players/{player_id}/logins", "/v1/players/{player_id}/register-check"
+WITHDRAWAL = "/v1/players/{player_id}/withdrawals"
 PATHS: Mapping[str, Action] = {
     REGISTRATION: Action.PLAYER_REGISTER,
     LOGIN: Action.LOGIN_RECORD,
+    WITHDRAWAL: Action.WITHDRAWAL_REQUEST,
     CHECK: Action.PROTECTION_SET,
 }
 """By path of a command before which a register is asked, what a caller must be allowed."""
@@ -53,19 +58,28 @@ PATHS: Mapping[str, Action] = {
 _DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
     REGISTRATION: msgspec.json.Decoder(RegisterPlayer),
     LOGIN: msgspec.json.Decoder(LogIn),
+    WITHDRAWAL: msgspec.json.Decoder(RequestWithdrawal),
     CHECK: msgspec.json.Decoder(CheckRegister),
 }
 
 _log = structlog.get_logger(__name__)
 
 
-async def asking(settings: Settings, stack: AsyncExitStack, streams: Streams, codec: Codec, vault: Vault) -> Asking:
-    """Who asks the registers that the settings name. Raises RegistersUnreadable."""
+async def asking(
+    settings: Settings,
+    stack: AsyncExitStack,
+    streams: Streams,
+    codec: Codec,
+    vault: Vault,
+    watch: Callable[[Iterable[Breaker]], None] = lambda _registers: None,
+) -> Asking:
+    """Who asks the registers that the settings name. `watch` is told of them. Raises RegistersUnreadable."""
     told = known.load(settings.registers)
     client = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False, limits=httpx2.Limits()))
     _warn(told)
     elsewhere = {place: each.register for each in (told or {}).values() for place in each.jurisdictions}
-    registers = {name: HttpRegister(each, client) for name, each in (told or {}).items()}
+    registers = {name: Breaker(HttpRegister(each, client)) for name, each in (told or {}).items()}
+    watch(registers.values())
     return Asking(registers, streams, codec, vault, configured=told is not None, elsewhere=elsewhere)
 
 
@@ -95,6 +109,8 @@ async def before(
                 return await _of_registration(ask, told)
             case CheckRegister(moment=moment):
                 return await ask.of_player(PlayerId(arguments[0]), Moment(moment))
+            case RequestWithdrawal():
+                return await ask.of_player(PlayerId(arguments[0]), Moment.PRIZE_PAYMENT)
             case _:
                 return await ask.of_player(PlayerId(arguments[0]), Moment.LOGIN)
     except Rejected:

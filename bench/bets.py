@@ -37,6 +37,7 @@ from providers import signing
 
 CONNECTIONS = 64
 PLAYERS = 2_000
+ROUNDS = 10  # of each player, all of them open; a provider that never tells how any has ended may not begin 51
 BATCH = 100
 BATCH_CONNECTIONS = 4
 PER_S_MAX = 30_000
@@ -78,7 +79,9 @@ def run(*, seconds: float = 5.0, rounds: int = 5, stock: bool = True, wallet: in
 
 def _providers(folder: Path, secret: bytes) -> None:
     (folder / "reel.secret").write_text(secret.hex())
-    said = [{"name": "reel", "games": {"signature": "hmac", "secrets": ["reel.secret"]}}]
+    said = [
+        {"name": "reel", "games": {"signature": "hmac", "secrets": ["reel.secret"], "aggregators": ["aggregator:dev"]}}
+    ]
     (folder / "providers.json").write_bytes(_encode(said))
 
 
@@ -230,7 +233,7 @@ def _bet(playing: Playing) -> dict[str, object]:
         "player": playing.player,
         "session": playing.session,
         "game": "book-of-sand",
-        "round": f"round-{number}",
+        "round": f"round-{number // PLAYERS % ROUNDS}",
         "amount": 10,
         "currency": "EUR",
     }

@@ -203,10 +203,10 @@ def _settled(events: Sequence[Event], states: Mapping[str, Any], _at: datetime) 
 
 
 def _returned(_events: Sequence[Event], states: Mapping[str, Any], _at: datetime) -> Amounts:
-    """What a person would have paid out a second time if it has not come back."""
+    """What the player would have twice if it has not come back: it was paid, or whoever was told to pay it may do so yet."""
     transaction = states["transaction"]
-    was_paid = transaction.status is PaymentStatus.SETTLED
-    return transaction.money.currency, {"amount": transaction.money.amount if was_paid else 0}
+    is_out = transaction.status in {PaymentStatus.SENT, PaymentStatus.SETTLED}
+    return transaction.money.currency, {"amount": transaction.money.amount if is_out else 0}
 
 
 def _nothing(_events: Sequence[Event], _states: Mapping[str, Any], _at: datetime) -> Amounts:

@@ -27,7 +27,8 @@ from eventstore.record import Codec, Recorded
 from eventstore.vault import CannotOpen, Vault
 from policies import protection as policy
 from policies.protection import Moment, Silence
-from registers.port import InRegister, Person, Register, Unavailable
+from providers.port import Unanswered
+from registers.port import InRegister, Person, Register
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +68,12 @@ def person_word(name: str, birth_date: object) -> str:
 
 async def whose(player_id: PlayerId, streams: Streams, codec: Codec, vault: Vault) -> Whose:
     """A player as the log tells. Raises CannotOpen."""
+    state, told = await _read(player_id, streams, codec)
+    return Whose(state, await _opened(state, told, vault))
+
+
+async def _read(player_id: PlayerId, streams: Streams, codec: Codec) -> tuple[Player, list[Recorded]]:
+    """The player, and the events that tell who they are, sealed."""
     stream = players.stream(player_id).name
     entries = (await streams.load({stream: 0})).get(stream, ())
     told: list[Recorded] = []
@@ -76,11 +83,18 @@ async def whose(player_id: PlayerId, streams: Streams, codec: Codec, vault: Vaul
         state = PLAYERS.evolve(state, read.event, read.at)
         if isinstance(read.event, Registered | ProfileRecorded):
             told.append(read)
-    keys = await vault.keys({state.key: state.commitment}) if state.key else {}
-    key = keys.get(state.key)
+    return state, told
+
+
+async def _opened(
+    player: Player, told: Sequence[Recorded], vault: Vault
+) -> Sequence[Registered | ProfileRecorded] | None:
+    """None if the key is not here. Raises CannotOpen."""
+    keys = await vault.keys({player.key: player.commitment}) if player.key else {}
+    key = keys.get(player.key)
     if key is None:
-        return Whose(state, None)
-    return Whose(state, [opened(each.event, key, each.body.id) for each in told])  # type: ignore[misc]
+        return None
+    return [opened(each.event, key, each.body.id) for each in told]  # type: ignore[misc]
 
 
 class Asking:
@@ -121,7 +135,7 @@ class Asking:
             return (Answer(name, moment, Said.UNANSWERED, silence=silence),)
         try:
             answer = await register.ask(person)
-        except Unavailable as error:
+        except Unanswered as error:
             _log.warning("a register has not answered", register=name, moment=moment.value, error=str(error))
             return (Answer(name, moment, Said.UNANSWERED, silence=Silence.DOWN),)
         if isinstance(answer, InRegister):
@@ -129,14 +143,20 @@ class Asking:
         return (Answer(name, moment, Said.CLEAR),)
 
     async def of_player(self, player_id: PlayerId, moment: Moment) -> tuple[Answer, ...]:
-        """The same of a player; nothing of one who is not there, or whose data cannot be read here: the decision says so."""
+        """The same of a player; nothing of one who is not there, or whose data cannot be read here: the decision says so. Their data
+        are opened only if a register is to be asked.
+        """
         if not self._configured:
             return ()
+        player, told = await _read(player_id, self._streams, self._codec)
+        at = datetime.now(UTC)
+        if policy.register(player.jurisdiction, moment, at) is None:
+            return ()
         try:
-            found = await whose(player_id, self._streams, self._codec, self._vault)
+            found = Whose(player, await _opened(player, told, self._vault))
         except CannotOpen:
             _log.exception("a register is not asked: the player's data does not open", player=player_id)
             return ()
         if (person := found.person) is None:
             return ()
-        return await self.of_person(person, found.player.jurisdiction, moment, datetime.now(UTC))
+        return await self.of_person(person, player.jurisdiction, moment, at)

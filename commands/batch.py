@@ -4,7 +4,8 @@ Many commands in one request, each with its own key and its own result.
 Invariants:
     - items that share a stream run in the order given, the others together: a wave is one append;
     - an item counts as if it had been sent alone: same command id, same fingerprint, same answer;
-    - an item may name the player or transaction of an earlier item n as `$n`; if that one was refused, it is not run;
+    - an item may name the player or transaction of an earlier item n as `$n`; if that one was refused, it is not run, and if
+      anybody outside is asked before it is, then it is as soon as that one has run;
     - in a dry run nothing is recorded, so nothing is there that `$n` could name.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -77,13 +79,21 @@ async def run(
     plan: Callable[[int, str], Plan],
     decide: Callable[[Sequence[Plan]], Awaitable[Sequence[Receipt | Exception]]],
     made: Callable[[Receipt], str],
+    ask: Callable[[Mapping[int, str]], Awaitable[None]] | None = None,
 ) -> list[Receipt | Exception]:
-    """Run a batch. `plan(n, path)` describes item n (and raises Rejected), `made` gives the identifier that it made."""
+    """Run a batch. `plan(n, path)` describes item n (and raises Rejected), `made` gives the identifier that it made.
+
+    `ask` hears of the paths of items that name earlier ones, once these are known, and before they are described.
+    """
     results: dict[int, Receipt | Exception] = {}
     plans: dict[int, tuple[Plan, _Footprint]] = {}
     named: dict[int, frozenset[str | int]] = {}
     waiting = [_Waiting(place, item) for place, item in enumerate(batch.items)]
     while waiting:
+        if ask is not None and (
+            paths := _newly_known([each for each in waiting if each.place not in plans], results, made)
+        ):
+            await ask(paths)
         wave, later = [], []
         written: set[str | int] = set()
         read: set[str | int] = set()
@@ -121,6 +131,18 @@ async def run(
         results.update(zip(wave, receipts, strict=True))
         waiting = later
     return [results[place] for place in range(len(batch.items))]
+
+
+def _newly_known(
+    waiting: Sequence[_Waiting], results: Mapping[int, Receipt | Exception], made: Callable[[Receipt], str]
+) -> dict[int, str]:
+    """The paths of items that name earlier ones, all of which have run."""
+    paths: dict[int, str] = {}
+    for place, item in waiting:
+        with suppress(DependencyFailed):  # as its own result will be
+            if "$" in item.path and (path := resolve(item.path, place, results, made)) is not None:
+                paths[place] = path
+    return paths
 
 
 def _named(path: str) -> list[int]:

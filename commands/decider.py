@@ -7,7 +7,8 @@ Invariants:
     - a refusal, or a decision that records nothing, is confirmed against the log before anyone hears of it, so a stale
       cache never refuses;
     - personal fields are sealed, and their keys kept, before anything is appended;
-    - nothing is kept for a command that may not be made, or records nothing.
+    - nothing is kept for a command that may not be made, or records nothing;
+    - a decision is never earlier than what this process has seen of the log's time, whatever its own clock says.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ class Decider:
         self._states: OrderedDict[str, _Folded] = OrderedDict()
         self._epochs: dict[int, int] = {}
         self._due: list[Snapshot] = []
+        self._newest_us = 0  # of what was appended here, the last one's time
         self._gathering: Gathering[Plan, Receipt] = Gathering(self._run)
 
     def decide(self, plan: Plan) -> Awaitable[Receipt]:
@@ -179,9 +181,10 @@ class Decider:
         alike = await self._alike.heard(telling)
         referred = await self._referring.look_up({place: plans[place] for place in pending})
         sent = []
+        newest = instant(self._newest_us)
         for place in pending:
             try:
-                saw = _saw(plans[place], states, opened, referred.get(place, _NOTHING))
+                saw = _saw(plans[place], states, opened, referred.get(place, _NOTHING), newest)
                 sent.append((place, self._decide(plans[place], saw, held, alike.get(place, {}))))
             except Exception as error:  # noqa: BLE001 — its own caller's, and nobody else's
                 results[place] = error
@@ -360,7 +363,10 @@ class Decider:
     def _appended(self, decided: _Decided, outcome: Appended) -> Receipt | Exception:
         position = None
         if decided.facts:
+            self._newest_us = max(self._newest_us, outcome.recorded)
             self._remember(decided, outcome)
+            if decided.plan.timed:
+                decided = msgspec.structs.replace(decided, facts=_timed(decided.facts, outcome.recorded))
             position = ledger_position(self.log, outcome.position + len(outcome.leaves) - 1, outcome.leaves[-1])
         return decided.error or decided.receipt(position)
 
@@ -411,7 +417,7 @@ class Decider:
             return KeyReused()
         last = entries[-1]
         try:
-            answer = answers([Fact(r.body.stream, r.event, r.body.id) for r in read])
+            answer = answers([Fact(r.body.stream, r.event, r.body.id, r.at if plan.timed else None) for r in read])
         except Rejected as recorded:
             return recorded
         return Receipt(answer, ledger_position(last.log, last.position, last.leaf), repeated=True)
@@ -439,9 +445,10 @@ def _saw(
     states: Mapping[str, _Folded],
     opened: Mapping[str, Event | CannotOpen] = _NOTHING,
     referred: Referred = _NOTHING,
+    newest: datetime = EPOCH,
 ) -> _Saw:
     """Raises CannotOpen."""
-    at = plan.context.now
+    at = max(plan.context.now, newest)
     known: dict[str, Any] = {}
     versions: dict[str, int] = {}
     for streams in (plan.writes, plan.reads):
@@ -468,6 +475,11 @@ def _judge(plan: Plan, saw: _Saw, alike: Mapping[str, Sequence[str]]) -> Sequenc
         plan.follow(**saw.known)
     more = {**saw.referred, "alike": alike} if plan.alike else saw.referred
     return plan.decision(saw.at, **saw.known, **more)
+
+
+def _timed(facts: Sequence[Fact], recorded: int) -> list[Fact]:
+    """Facts of one command, of which the first was recorded then (µs since 1970)."""
+    return [msgspec.structs.replace(fact, at=instant(recorded + place)) for place, fact in enumerate(facts)]
 
 
 def _tells(plan: Plan, states: Mapping[str, _Folded]) -> bool:

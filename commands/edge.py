@@ -86,6 +86,7 @@ class Edge(msgspec.Struct, frozen=True):
     `path` and `body` are what was asked, as it was sent. `known(actor)`: what somebody may do now, if they are known.
     `kyc_providers`: who may be asked how well a player is known.
     `asked`: what registers of the excluded have said for this command; `unasked`: why one that is not among them has not.
+    `secret`: the house's own, the same in all regions.
     """
 
     context: Context
@@ -98,6 +99,7 @@ class Edge(msgspec.Struct, frozen=True):
     kyc_providers: Collection[str] = ()
     asked: Sequence[Answer] = ()
     unasked: Silence = Silence.NOT_CONFIGURED
+    secret: bytes = b""
 
     def new_player(self) -> str:
         """The suffix of a new player, in a partition of this residency."""

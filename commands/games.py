@@ -26,7 +26,7 @@ from commands.edge import currency, whole
 from commands.identity import command_id, fingerprint
 from commands.plan import Context, Fact, Plan, RefusedFact
 from domain import bets, kyc, limits, play, players, protection, wallets
-from domain.bets import BetElsewhere, Claimed
+from domain.bets import BetElsewhere, Claimed, TooManyRounds
 from domain.errors import (
     Conflict,
     CurrencyMismatch,
@@ -70,8 +70,8 @@ Perhaps = Annotated[str, whole("[A-Za-z0-9._:-]{0,100}")]
 class GameCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """`reference`: this transaction, in the provider's words, as are `game`, `round` and `bet`. `amount`: in minor units.
 
-    `bet`: the reference of the bet that is rolled back, by default the rollback's own; without an amount, all of it. `token`
-    stands for player and session where these are not known yet; `at` is when the provider has said so.
+    `bet`: the reference of the bet that is rolled back, by default the rollback's own; without an amount, all of it. Of a win,
+    the bet that has won. `token` stands for player and session where these are not known yet; `at` is when the provider has said so.
     """
 
     verb: str = ""
@@ -96,8 +96,8 @@ class GameBalance(msgspec.Struct, frozen=True):
 
 
 class GameAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`returned`: what of the bet this rollback has given back, in minor units. `void`: this bet was rolled back before it came;
-    nothing was taken.
+    """`returned`: what of the bet this rollback has given back, in minor units; of a bet, what had been rolled back before it
+    came, and was not taken. `void`: all of it was.
     """
 
     balance: GameBalance
@@ -117,6 +117,7 @@ REFUSALS: tuple[type[Rejected], ...] = (
     UnderReview,
     InsufficientFunds,
     BetElsewhere,
+    TooManyRounds,
     PlayerExcluded,
     PlayerTimedOut,
     ActionIsBlocked,
@@ -190,7 +191,9 @@ def _recording(
 def _answer(facts: Sequence[Fact]) -> GameAnswer:
     """Raises what was recorded as refused."""
     match facts[0].event:
-        case Staked(money=money, accounts=accounts) | Won(money=money, accounts=accounts):
+        case Staked(money=money, accounts=accounts, ahead=ahead):
+            return GameAnswer(_balance(accounts, money.currency), returned=ahead)
+        case Won(money=money, accounts=accounts):
             return GameAnswer(_balance(accounts, money.currency))
         case RolledBack(money=money, accounts=accounts):
             return GameAnswer(_balance(accounts, money.currency), returned=money.amount)
@@ -201,6 +204,14 @@ def _answer(facts: Sequence[Fact]) -> GameAnswer:
     raise TypeError(f"no game call records {facts[0].event.tag}")
 
 
+def _bet_answer(facts: Sequence[Fact]) -> GameAnswer:
+    """The same of a bet. Raises what was recorded as refused."""
+    match facts[0].event:
+        case RolledBack(money=nothing, accounts=accounts):
+            return GameAnswer(_balance(accounts, nothing.currency), void=True)
+    return _answer(facts)
+
+
 def _balance(accounts: Accounts, currency: str) -> GameBalance:
     return GameBalance(accounts.cash, accounts.bonus, currency)
 
@@ -208,21 +219,24 @@ def _balance(accounts: Accounts, currency: str) -> GameBalance:
 # The verbs
 
 
-def _balance_of(_played: Played, said: GameCall, context: Context) -> Plan:
+def _balance_of(played: Played, said: GameCall, context: Context) -> Plan:
+    """Nobody is told what somebody has who does not play there now."""
+    _needs(said, "session")
     player_id = PlayerId(said.player)
 
-    def decision(_at: datetime, player: Player, **_: object) -> Sequence[Event]:
+    def decision(at: datetime, player: Player, play: Play, **_: object) -> Sequence[Event]:
         player.require()
+        play.require_open(said.session, played.provider, at)
         return ()
 
     return Plan(
         context=context,
         require=(Action.GAME_BALANCE,),
         writes={"wallet": wallets.stream(player_id)},
-        reads={"player": players.stream(player_id)},
+        reads={"player": players.stream(player_id), "play": play.stream(player_id)},
         decision=decision,
         answer=_answer,
-        tells=lambda wallet, player: GameAnswer(_balance(wallet.balance(player.currency), player.currency)),
+        tells=lambda wallet, player, **_: GameAnswer(_balance(wallet.balance(player.currency), player.currency)),
     )
 
 
@@ -234,7 +248,11 @@ def _bet(played: Played, said: GameCall, context: Context) -> Plan:
     def decide(
         at: datetime, wallet: Wallet, play: Play, limits: Limits, player: Player, kyc: Kyc, protection: Protection
     ) -> Sequence[Event]:
-        parts = bets.paying(wallet, player, money)
+        early = wallet.early_of(played, said.reference)
+        if early >= max(1, money.amount):
+            return bets.not_taken(wallet, player, played=played, reference=said.reference, money=money)
+        wanted = Money(money.amount - early, money.currency) if early else money
+        parts = bets.paying(wallet, player, wanted)
         player.require_active()
         protection.require(gates.Action.BET, at)
         kyc.require(player, gates.Action.BET, deposited=wallet.deposited.get(money.currency, 0), at=at)
@@ -254,10 +272,12 @@ def _bet(played: Played, said: GameCall, context: Context) -> Plan:
             player,
             played=played,
             reference=said.reference,
-            money=money,
+            money=wanted,
             parts=parts,
             is_slot=session.kind is GameKind.SLOT or played.game != session.game,  # another game may be anything
             at=at,
+            alive=play.sessions,
+            ahead=early,
         )
 
     def claimed(facts: Sequence[Fact]) -> GameAnswer:
@@ -280,7 +300,7 @@ def _bet(played: Played, said: GameCall, context: Context) -> Plan:
             "protection": protection.stream(player_id),
         },
         decision=_recording(decide, partial(StakeRefused, played=played, reference=said.reference, money=money)),
-        answer=_answer,
+        answer=_bet_answer,
         claimed=claimed,
     )
 
@@ -290,10 +310,26 @@ def _win(kind: WinKind) -> Callable[[Played, GameCall, Context], Plan]:
         _needs(said, "reference")
         money, reference = _money(said), said.reference
 
-        def decide(at: datetime, wallet: Wallet, player: Player) -> Sequence[Event]:
-            return bets.win(wallet, player, played=played, reference=reference, kind=kind, money=money, at=at)
+        player_id = PlayerId(said.player)
+        stream = wallets.stream(player_id).name
 
-        return _owed(played, said, context, kind, Action.GAME_WIN, decide, money)
+        def decide(
+            at: datetime, wallet: Wallet, player: Player, play: Play, bet: Sequence[Fact] = ()
+        ) -> Sequence[Event]:
+            where, alive = played, play.sessions
+            match bet:
+                case [Fact(stream=on, event=Staked() as staked)] if on == stream:
+                    where = bets.in_session(played, staked.played.session)
+            return bets.win(
+                wallet, player, played=where, reference=reference, kind=kind, money=money, at=at, alive=alive
+            )
+
+        owed = _owed(played, said, context, kind, Action.GAME_WIN, decide, money)
+        return msgspec.structs.replace(
+            owed,
+            reads={**owed.reads, "play": play.stream(player_id)},
+            refers={} if said.session or not said.bet else {"bet": bet_id(played.provider, said.bet)},
+        )
 
     return described
 

@@ -1,7 +1,9 @@
 """
 Commands on limits: what players set, cut, raise, confirm and withdraw, and what the house sets and attests.
 
-Invariant: a cut acts at once; a raise is asked for, and asked for again once its time has come.
+Invariants:
+    - a cut acts at once; a raise is asked for, and asked for again once its time has come;
+    - that a raise holds nobody hears before the log has recorded that its time had come.
 """
 
 from __future__ import annotations
@@ -9,17 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from access.policy import Action
-from commands.edge import Amount, Edge, Endpoint, Word, money
+from commands.edge import Amount, Edge, Endpoint, InterventionMissing, Why, Word, intervention, money
 from commands.plan import Fact, Plan
+from commands.sealing import KeyNotHeld
 from domain import limits, players
 from domain.errors import CurrencyMismatch, InvalidAmount, LimitRaise, NotFound, Rejected, UnknownCurrency
-from domain.kernel import Money, PlayerId
-from domain.limits import Kind, LimitsEvent, Period
+from domain.kernel import Intervention, Money, PlayerId
+from domain.limits import Kind, LimitsEvent, Period, Source
 from policies.limits import CONTACT, NO_RISK, TEST
 
 _Seconds = Annotated[int, msgspec.Meta(ge=0, le=31 * 86_400)]
@@ -45,14 +48,21 @@ class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     period: Period
 
 
-class SetLimit(Which, frozen=True, forbid_unknown_fields=True):
-    """The most in one `period`: `limit`, or `seconds` of time; with neither, that there be no limit."""
-
+class _AtMost(Which, frozen=True, forbid_unknown_fields=True):
     limit: Amount | None = None
     seconds: _Seconds | None = None
 
 
-class SetOperatorLimit(SetLimit, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SetLimit(_AtMost, frozen=True, forbid_unknown_fields=True):
+    """The most in one `period`: `limit`, or `seconds` of time; with neither, that there be no limit. `source`: who wants it; a person
+    of the house who wants a raise says why.
+    """
+
+    source: Literal["player", "operator"] = "player"
+    intervention: Why | None = None
+
+
+class SetOperatorLimit(_AtMost, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The house's own limit for this player; with neither `limit` nor `seconds` it is lifted. `reason`: a word."""
 
     reason: Word
@@ -108,15 +118,22 @@ def set_deposit_limit(player_id: str, command: SetDepositLimit, edge: Edge) -> P
 def set_limit(player_id: str, command: SetLimit, edge: Edge) -> Plan:
     """Set, cut, raise or end a limit of the player's own. A cut acts at once; a raise, or an end, has to be confirmed.
 
-    Raises NotFound, NotLimited, CurrencyMismatch, RaiseTooSoon.
+    Raises NotFound, NotLimited, CurrencyMismatch, RaiseTooSoon, RaiseNotThePlayers, NotByHouse, InterventionMissing, KeyNotHeld.
     """
-    most = _most(command)
-    return _plan(player_id, command, edge, Action.LIMIT_SET, limits.set_limit, most=most)
+    why = _why(command, edge)
+    plan = _plan(
+        player_id, command, edge, Action.LIMIT_SET, limits.set_limit,
+        most=_most(command), source=Source(command.source), intervention=why,
+    )  # fmt: skip
+    return plan if why is None else msgspec.structs.replace(plan, key=_sealing_key)
 
 
 def confirm_raise(player_id: str, command: Which, edge: Edge) -> Plan:
-    """Ask for a raise a second time: it holds. Raises NotFound, NoRaise, RaiseUnseen, RaiseTooEarly (effective_at)."""
-    return _plan(player_id, command, edge, Action.LIMIT_SET, limits.confirm_raise)
+    """Ask for a raise a second time: it holds. Raises NotFound, NoRaise, RaiseUnseen, RaiseTooEarly (effective_at), RaiseTooSoon,
+    RaiseNotThePlayers.
+    """
+    plan = _plan(player_id, command, edge, Action.LIMIT_SET, limits.confirm_raise)
+    return msgspec.structs.replace(plan, timed=True)
 
 
 def withdraw_raise(player_id: str, command: Which, edge: Edge) -> Plan:
@@ -139,7 +156,19 @@ def set_operator_limit(player_id: str, command: SetOperatorLimit, edge: Edge) ->
     return _plan(player_id, command, edge, Action.LIMIT_OPERATE, decision, most=most, reason=command.reason)
 
 
-def _most(command: SetLimit) -> Money | int | None:
+def _why(command: SetLimit, edge: Edge) -> Intervention | None:
+    """A player's own wish needs no reason from whoever writes it down. Raises InterventionMissing."""
+    if command.source == "player" and command.intervention is None:
+        return None
+    return intervention(command.intervention, edge.context)
+
+
+def _sealing_key(player: players.Player, **_states: Any) -> tuple[str, str]:
+    """What a person says is sealed under the player's own key. Raises NotFound."""
+    return player.sealing_key()
+
+
+def _most(command: _AtMost) -> Money | int | None:
     """Raises InvalidAmount, UnknownCurrency, NotLimited for both an amount and a time."""
     if command.limit is None:
         return command.seconds
@@ -164,6 +193,7 @@ def _plan(
 
 
 def _answer(player_id: str, which: Which, facts: Sequence[Fact]) -> LimitChanged:
+    """Raises RaiseTooEarly where the log says so of what this process held to be in time."""
     match [fact.event for fact in facts]:
         case []:
             return LimitChanged(player_id, which.kind, which.period, Outcome.UNCHANGED)
@@ -171,6 +201,10 @@ def _answer(player_id: str, which: Which, facts: Sequence[Fact]) -> LimitChanged
             return LimitChanged(
                 player_id, which.kind, which.period, Outcome.WAITING, asked.effective_at, asked.lapses_at, asked.needs
             )
+        case [limits.RaiseConfirmed() as confirmed]:
+            recorded = facts[0].at
+            if recorded is not None and not confirmed.holds(recorded):
+                raise limits.RaiseTooEarly(effective_at=confirmed.effective_at)
         case [limits.RaiseAttested()]:
             return LimitChanged(player_id, which.kind, which.period, Outcome.WAITING)
     return LimitChanged(player_id, which.kind, which.period, Outcome.IN_FORCE)
@@ -188,9 +222,13 @@ ENDPOINTS = (
         "/v1/players/{player_id}/limits/deposit", set_deposit_limit, SetDepositLimit, DepositLimitSet, 200,
         (*_SETTING, LimitRaise, limits.RaiseTooSoon),
     ),
-    _endpoint("", set_limit, SetLimit, *_SETTING, limits.RaiseTooSoon),
     _endpoint(
-        "/confirm", confirm_raise, Which, NotFound, limits.NoRaise, limits.RaiseUnseen, limits.RaiseTooEarly
+        "", set_limit, SetLimit, *_SETTING, limits.RaiseTooSoon, limits.RaiseNotThePlayers, limits.NotByHouse,
+        InterventionMissing, KeyNotHeld,
+    ),
+    _endpoint(
+        "/confirm", confirm_raise, Which, NotFound, limits.NoRaise, limits.RaiseUnseen, limits.RaiseTooEarly,
+        limits.RaiseTooSoon, limits.RaiseNotThePlayers,
     ),
     _endpoint("/withdraw", withdraw_raise, Which, NotFound),
     _endpoint("/attest", attest_raise, AttestRaise, NotFound, limits.NoRaise),

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from access.policy import Action
-from commands import protection
+from commands import protection, registers
 from commands.edge import Country, Edge, Endpoint, Label, Word
 from commands.plan import Plan, RefusedFact
 from commands.sealing import KeyNotHeld
@@ -66,7 +66,7 @@ def succeed(player_id: str, command: LogIn, edge: Edge) -> Plan:
         at: datetime, state: Protection, playing: Play, login: Login, player: Player
     ) -> Sequence[Event] | RefusedFact:
         made = logins.succeed(login, player, succeeded=succeeded)
-        asked, after = protection.heard(edge, state, player.jurisdiction, Moment.LOGIN, at)
+        asked, after = registers.heard(edge, state, player.jurisdiction, Moment.LOGIN, at)
         events = protection.with_ends(asked, playing, login, player, at)
         if (error := after.refusal(Stop.LOGIN, at)) is not None:
             return RefusedFact(error, [*events, refused(Stop.LOGIN, error)])

@@ -6,7 +6,7 @@ Invariant: asking again shuts nobody out twice, and nobody out whom a person has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from access.policy import Action
@@ -54,21 +54,26 @@ def note_matches(player_id: PlayerId, matches: Sequence[PlayerId], edge: Edge, *
     )
 
 
-def compare(player_id: PlayerId, others: Sequence[PlayerId], edge: Edge) -> Plan:
-    """Shut a player out as those are who may be the same person, and note that this was looked at. Raises NotFound."""
+def compare(
+    player_id: PlayerId, others: Sequence[PlayerId], edge: Edge, *, looked_at: Collection[PlayerId] | None
+) -> Plan:
+    """Shut a player out as those are who may be the same person. `looked_at`: with these all of them are, which is noted; None:
+    more are to come. Raises NotFound.
+    """
 
     def decide(
         at: datetime, state: Protection, playing: Play, login: Login, player: Player, **theirs: Protection
     ) -> list[Event]:
         player.require()
-        if not set(player.duplicates) <= set(theirs):
+        if looked_at is not None and not set(player.duplicates) <= set(looked_at):
             return []  # more were found meanwhile: there will be another look
         events: list[ProtectionEvent] = []
         for other, protected in theirs.items():
             made = protection.exclude_matched(state, player, of=PlayerId(other), theirs=protected, at=at)
             state = protection.fold(state, made, at)
             events += made
-        return [*with_ends(events, playing, login, player, at), players.DuplicatesCompared()]
+        compared = [] if looked_at is None else [players.DuplicatesCompared()]
+        return [*with_ends(events, playing, login, player, at), *compared]
 
     return Plan(
         edge.context,

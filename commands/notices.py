@@ -21,7 +21,7 @@ from domain.notices import NoticeClosed, Outcome, Status, TooManyLinks
 from domain.players import Player
 from domain.suppressions import NotSuppressible, Suppressions, SuppressionTooLong, UnknownRule
 from policies import harm
-from policies.findings import Kind, Step
+from policies.findings import Kind
 from policies.notices import LOOKED_AT_WITHIN
 
 LINKABLE = ("ticket", "transaction", "player", "notice", "contact")
@@ -134,7 +134,7 @@ def raise_(player_id: PlayerId, finding: Finding, edge: Edge) -> Plan:
                 contact=contact_id,
             ),
             *contacts.open_(more["contact"], player, opened=opened, at=at),
-            *steps.stop(more["protection"], player, map(steps.STOPS.__getitem__, taken.steps), steps.MARKER),
+            *steps.take(more["protection"], player, taken.steps, notice_id),
         ]
 
     return Plan(
@@ -226,9 +226,10 @@ def _notice(notice_id: str, facts: Sequence[Fact]) -> Notice:
 
 
 def release(notice_id: str, _command: Nothing, edge: Edge) -> Plan:
-    """What a notice had stopped for a time is possible again, unless it is stopped for another reason. Raises NotFound,
-    NotYetReleased.
+    """What a notice had stopped for a time is possible again, unless it is stopped for another reason, such as another notice.
+    Raises NotFound, NotYetReleased.
     """
+    id_ = NoticeId(notice_id)
 
     def follow(notice: notices.Notice, **_states: Any) -> Mapping[str, AnyStream[Any]]:
         whose = notices.owner(notice)
@@ -238,13 +239,12 @@ def release(notice_id: str, _command: Nothing, edge: Edge) -> Plan:
         at: datetime, notice: notices.Notice, player: Player, protection: protection.Protection
     ) -> Sequence[Event]:
         released = notices.release(notice, at=at)
-        stopped = [steps.STOPS[step] for step in notice.steps if step is Step.DEPOSIT_THIS_MONTH] if released else []
-        return [*released, *steps.release(protection, player, stopped, steps.MARKER)]
+        return [*released, *(steps.end(protection, player, notice.steps, id_) if released else [])]
 
     return Plan(
         edge.context,
         require=(Action.TIMER_FIRE,),
-        writes={"notice": notices.stream(NoticeId(notice_id))},
+        writes={"notice": notices.stream(id_)},
         follow=follow,
         decision=decision,
         answer=lambda _facts: Notice(notice_id),

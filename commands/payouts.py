@@ -2,7 +2,9 @@
 Commands on payouts. Nobody asks for them over REST: they are what reactions/payouts.py makes of an approval and of a provider's
 answer. A person who has paid by hand sends the withdrawal (commands/transactions/), and there is no payout.
 
-Invariant: a command answers where its own events leave the payout, and one that records nothing where the payout stands.
+Invariants:
+    - a command answers where its own events leave the payout, and one that records nothing where the payout stands;
+    - whether the player may be paid is asked when the payout is ordered, whoever has approved it before.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from access.policy import Action
 from commands.edge import Edge
 from commands.plan import Fact, Plan
 from commands.transactions.telling import its_wallet, players_key, with_player
-from domain import payouts, transactions
+from domain import payouts, players, protection, transactions
 from domain.kernel import AnyStream, Event, TransactionId
 from domain.payouts import Payout
+from domain.players import Player
+from domain.protection import Protection
 from domain.transactions import Status, Transaction
 from domain.wallets import Wallet
 
@@ -35,18 +39,39 @@ class Paid(msgspec.Struct, frozen=True):
 
 
 def order(transaction_id: TransactionId, provider: str, edge: Edge) -> Plan:
-    """Send an approved withdrawal and have its provider asked. Sent already, by whomever, it is not ordered. Raises NotFound,
-    WrongKind, NotApproved, SentAlready, TransactionClosed.
+    """Send an approved withdrawal and have its provider asked; or record why the player may not be paid now. Sent already, by
+    whomever, it is not ordered. Raises NotFound, WrongKind, NotApproved, SentAlready, TransactionClosed.
     """
 
-    def decision(_at: datetime, transaction: Transaction, payout: Payout) -> Sequence[Event]:
+    def decision(
+        at: datetime, transaction: Transaction, payout: Payout, player: Player, protected: Protection
+    ) -> Sequence[Event]:
+        if transaction.status is Status.APPROVED and (why := transactions.held_by(player, protected, at)):
+            return transactions.hold_payout(transaction, why=why)
         sent = transactions.send_withdrawal(transaction, reference=transaction_id)
         if not sent:
             return []
         ordered = payouts.order(payout, player=transaction.player, provider=provider, money=transaction.money)
         return [*sent, *ordered]
 
-    return _plan(transaction_id, edge, Action.WITHDRAWAL_SEND, decision, writes=_transaction(transaction_id))
+    return _plan(
+        transaction_id, edge, Action.WITHDRAWAL_SEND, decision, writes=_transaction(transaction_id), follow=_payee
+    )
+
+
+def hold(transaction_id: TransactionId, edge: Edge) -> Plan:
+    """Record why nobody is asked for now to pay what is ordered, or that nothing holds it any more. Raises NotFound, WrongKind."""
+
+    def decision(
+        at: datetime, transaction: Transaction, payout: Payout, player: Player, protected: Protection
+    ) -> Sequence[Event]:
+        if payout.status is not payouts.Status.ORDERED:
+            return []
+        return transactions.hold_payout(transaction, why=transactions.held_by(player, protected, at))
+
+    return _plan(
+        transaction_id, edge, Action.WITHDRAWAL_SEND, decision, writes=_transaction(transaction_id), follow=_payee
+    )
 
 
 def accept(transaction_id: TransactionId, reference: str, edge: Edge) -> Plan:
@@ -95,6 +120,12 @@ _NONE: Streams = MappingProxyType({})
 
 def _transaction(transaction_id: TransactionId) -> Streams:
     return {"transaction": transactions.stream(transaction_id)}
+
+
+def _payee(transaction: Transaction, **_states: Any) -> Streams:
+    """Who is to be paid, and what keeps them from it. Raises NotFound."""
+    whose = transactions.owner(transaction)
+    return {"player": players.stream(whose), "protected": protection.stream(whose)}
 
 
 def _plan(

@@ -35,7 +35,9 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """An event of a command, on its stream. `id` names the event; `at`: when an earlier command's was recorded."""
+    """An event of a command, on its stream. `id` names the event; `at`: when it was recorded, of an earlier command's and where
+    the plan is `timed`.
+    """
 
     stream: str
     event: Event
@@ -93,7 +95,8 @@ class Plan(msgspec.Struct, frozen=True):
     same roles, the facts of that command, or of the last one of the row, and none where there is none (commands.referring).
     `claims(events)` gives, by the place of an event from 1 (never the first), the id of another command that counts as taken
     from now on. Should that one come, its own plan's `claimed(facts)` answers it from what stands there instead.
-    `tells(**states)` is the answer of a plan that records nothing, from states that the log has confirmed.
+    `tells(**states)` is the answer of a plan that records nothing, from states that the log has confirmed. `timed`: the answer
+    asks when its facts were recorded (`Fact.at`), which is not yet where a command is only rehearsed.
     """
 
     context: Context
@@ -116,6 +119,7 @@ class Plan(msgspec.Struct, frozen=True):
     claims: Callable[[Sequence[Event]], Mapping[int, bytes]] | None = None
     claimed: Callable[[Sequence[Fact]], msgspec.Struct] | None = None
     tells: Callable[..., msgspec.Struct] | None = None
+    timed: bool = False
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -6,12 +6,13 @@ A token names its player and its session, so that a provider need know nothing e
 
 Invariants:
     - a token is told once: a repeated launch answers without it, since only its hash is kept;
-    - what a provider says of a session is one command for ever: caller `provider:<name>`, key verb, LF, reference;
-    - balances in an answer are those of the moment; all else follows from the command's own events.
+    - a token is good for the provider for whom it was launched, and for no other, whatever it is shown for;
+    - what a provider says of a session is one command for ever: caller `provider:<name>`, key verb, LF, reference.
 """
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -146,7 +147,7 @@ def launch(player_id: str, command: LaunchSession, edge: Edge) -> Plan:
     """
     owner = parse_id("player", player_id)
     suffix = edge.new_child(partition_of(owner))
-    token = f"{owner}{suffix}{edge.new_salt()}"
+    token = _token(edge.secret, command.provider, f"{owner}{suffix}")
     launched = play.SessionLaunched(
         session=f"session_{suffix}",
         provider=command.provider,
@@ -169,8 +170,8 @@ def launch(player_id: str, command: LaunchSession, edge: Edge) -> Plan:
 
     def answer(facts: Sequence[Fact]) -> SessionLaunched:
         made: Any = facts[-1].event  # whatever it ends comes before
-        told = token if made.token_hash == launched.token_hash else None
-        return SessionLaunched(made.session, player_id, told, made.ends_at)
+        own = token if made.token_hash == launched.token_hash else None
+        return SessionLaunched(made.session, player_id, own, made.ends_at)
 
     plan = Plan(
         edge.context,
@@ -259,10 +260,25 @@ def subject(token: str) -> tuple[str, str]:
     return f"player_{token[:_SUFFIX]}", f"session_{token[_SUFFIX : 2 * _SUFFIX]}"
 
 
+def subject_for(provider: str, token: str, secret: bytes) -> tuple[str, str]:
+    """The same of a token that is this provider's, be the session over by now. Raises TokenRefused."""
+    found = subject(token)
+    if not hmac.compare_digest(token, _token(secret, provider, token[: 2 * _SUFFIX])):
+        raise TokenRefused
+    return found
+
+
+def _token(secret: bytes, provider: str, named: str) -> str:
+    """`named`: the suffixes of player and session. What follows them only the house can make: HMAC-SHA-256 (RFC 2104), cut to 128 bits."""
+    if not secret:
+        raise ValueError("nobody may launch games here: there is no secret")
+    mark = hmac.digest(secret, f"game token\n{provider}\n{named}".encode(), "sha256")
+    return named + mark[:16].hex()
+
+
 def authenticate(provider: str, said: Authenticate, context: Context) -> Plan:
-    """Open the session of a token. One that is open stays so. Raises TokenRefused, and what forbids to play."""
+    """Open the session of a token. One that is open stays so, which is recorded. Raises TokenRefused, and what forbids to play."""
     player_id, session = subject(said.token)
-    moment = SessionOpened(session, player_id, "", Held(0, 0, ""))
 
     def decide(
         at: datetime,
@@ -272,16 +288,18 @@ def authenticate(provider: str, said: Authenticate, context: Context) -> Plan:
         protected: protection.Protection,
         wallet: wallets.Wallet,
     ) -> Sequence[play.PlayEvent] | RefusedFact:
-        nonlocal moment
-        held = wallet.balance(player.currency)
-        moment = SessionOpened(session, player_id, player.jurisdiction, Held(held.cash, held.bonus, player.currency))
-        player.require_active()
+        held, token_hash = wallet.balance(player.currency), hash_of(said.token)
         made = play.open_(
-            state, player, limits, session=session, provider=provider, token_hash=hash_of(said.token), at=at
+            state, player, limits, session=session, provider=provider, token_hash=token_hash, holds=held, at=at
         )
         if error := protected.refusal(gates.Action.BET, at):  # of somebody who holds the token, and nobody else
             return RefusedFact(error, [protection.refused(gates.Action.BET, error)])
         return made
+
+    def answer(facts: Sequence[Fact]) -> SessionOpened:
+        made: Any = facts[-1].event  # whatever it ends comes before
+        held = Held(made.accounts.cash, made.accounts.bonus, made.currency)
+        return SessionOpened(made.session, player_id, made.jurisdiction, held)
 
     return Plan(
         context,
@@ -292,7 +310,7 @@ def authenticate(provider: str, said: Authenticate, context: Context) -> Plan:
         },
         reads={**_read(player_id), "wallet": wallets.stream(PlayerId(player_id))},
         decision=decide,
-        answer=told(lambda _facts: moment),
+        answer=told(answer),
     )
 
 

@@ -27,7 +27,7 @@ from commands.edge import (
     whole,
 )
 from commands.plan import Fact, Plan
-from commands.protection import registering
+from commands.registers import registering
 from commands.sealing import KeyNotHeld
 from domain import eligibility, kyc, players
 from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, Underage

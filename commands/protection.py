@@ -1,10 +1,11 @@
 """
-Commands on protection: time-outs, exclusions and how they end, what the house stops for one player, and what registers say.
+Commands on protection: time-outs, exclusions and how they end, and what the house stops for one player.
 
 Invariants:
     - who is shut out is logged out, and their games are ended, by the same command;
     - a refusal because a player is protected stands in the log (`guarded`);
-    - no decision asks a register: what it has answered comes with the edge, and where none has, that is recorded.
+    - what protects a player is recorded also where their data key is not held, without what was said of it; what protects them
+      less is not.
 """
 
 from __future__ import annotations
@@ -27,23 +28,22 @@ from domain.logins import Login
 from domain.play import Play
 from domain.players import Player
 from domain.protection import (
-    Answer,
     EndNotDue,
+    Grounds,
     LiftRefused,
     NotExcluded,
-    PlayerExcluded,
     PlayRefused,
     Protection,
     ProtectionEvent,
-    Said,
     Source,
     Stop,
     TermNotOffered,
+    TooManyReasons,
 )
 from policies import protection as policy
 from policies.limits import zone
-from policies.protection import Moment, Silence
 
+MatchedWith = Annotated[str, whole("player_[0-7][0-9a-hjkmnp-tv-z]{25}", "The other account's id.")]
 Term = Annotated[
     str,
     whole(
@@ -73,8 +73,11 @@ class Lift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DismissMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The account is another person's than the excluded one's."""
+    """The account is another person's than `of`, with which it was matched; without `of`, than the one whose exclusion it has, or
+    else whose time-out.
+    """
 
+    of: MatchedWith | None = None
     intervention: Why | None = None
 
 
@@ -87,21 +90,21 @@ class BlockAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UnblockAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`reason`: for which it was stopped. What is stopped for another one, too, stays so."""
+
     action: Literal["deposit", "bet", "bonus", "withdraw", "login", "marketing"]
+    reason: Word
     intervention: Why | None = None
 
 
-class CheckRegister(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`moment`: for what the answer is wanted."""
-
-    moment: Literal["login", "marketing", "prize_payment"] = "marketing"
-
-
 class ShutOut(msgspec.Struct, frozen=True):
-    """`until`: when it ends by itself; null if it does not."""
+    """`until`: when it ends by itself; null if it does not. `reason_kept`: whether what a person gave as their reason was recorded,
+    which needs the player's data key; null if none was given, or nothing was new.
+    """
 
     player: str
     until: datetime | None
+    reason_kept: bool | None = None
 
 
 class LiftAccepted(msgspec.Struct, frozen=True):
@@ -115,11 +118,11 @@ class ProtectionChanged(msgspec.Struct, frozen=True):
     player: str
 
 
-class RegisterChecked(msgspec.Struct, frozen=True):
-    """`answer`: null where no register is asked at this moment, or nothing has changed since it was last found silent."""
+class ActionStopped(msgspec.Struct, frozen=True):
+    """`reason_kept`: as of ShutOut."""
 
     player: str
-    answer: Said | None
+    reason_kept: bool | None = None
 
 
 # What others need of protection
@@ -175,62 +178,11 @@ def with_ends(
     return list(events)
 
 
-def heard(
-    edge: Edge, state: Protection, jurisdiction: str, moment: Moment, at: datetime
-) -> tuple[list[ProtectionEvent], Protection]:
-    """What the registers have said that are to be asked at this moment, and what follows from it; and the state by then."""
-    register = policy.register(jurisdiction, moment, at)
-    if register is None:
-        return [], state
-    answers = [
-        each for each in edge.asked if each.moment is moment and (not register.name or each.register == register.name)
-    ]
-    if not answers:
-        silence = edge.unasked if register.name else Silence.NOT_RESEARCHED
-        answers = [Answer(register.name, moment, Said.UNANSWERED, silence=silence)]
-    events: list[ProtectionEvent] = []
-    for each in answers:
-        made = protection.hear(state, jurisdiction, each, at=at)
-        state = protection.fold(state, made, at)
-        events += made
-    return events, state
-
-
-def registering(plan: Plan, player_id: PlayerId, jurisdiction: str, edge: Edge) -> Plan:
-    """A registration of which a register was asked: whoever is excluded gets no account, and nothing is kept of them.
-
-    A house that was told of no registers at all says so when it starts, and at each player's first log-in.
-    """
-    if edge.unasked is Silence.NOT_CONFIGURED and not edge.asked:
-        return msgspec.structs.replace(plan, answer=told(plan.answer))  # perhaps it was refused when it came first
-    of_protection = {"protected": protection.stream(player_id)}
-    fresh = plan.fresh | {"protected"}
-    if any(each.said is Said.EXCLUDED for each in edge.asked):
-
-        def refuse(at: datetime, protected: Protection) -> RefusedFact:
-            asked, after = heard(edge, protected, jurisdiction, Moment.REGISTRATION, at)
-            error = after.refusal(Stop.REGISTER, at) or PlayerExcluded(until=None)
-            said = [each for each in asked if isinstance(each, protection.RegisterAsked)]
-            return RefusedFact(error, [*said, protection.refused(Stop.REGISTER, error)])
-
-        return Plan(plan.context, plan.require, of_protection, refuse, told(plan.answer), fresh=fresh)
-
-    def decision(at: datetime, protected: Protection, **states: Any) -> Sequence[Event] | RefusedFact:
-        made = plan.decision(at, **states)
-        if isinstance(made, RefusedFact) or not made:
-            return made
-        return [*made, *heard(edge, protected, jurisdiction, Moment.REGISTRATION, at)[0]]
-
-    return msgspec.structs.replace(
-        plan, writes={**plan.writes, **of_protection}, fresh=fresh, decision=decision, answer=told(plan.answer)
-    )
-
-
 # Commands
 
 
 def time_out(player_id: str, command: TimeOut, edge: Edge) -> Plan:
-    """Pause a player's gambling, at once. Raises NotFound, TermNotOffered (allowed, rule, verified), KeyNotHeld."""
+    """Pause a player's gambling, at once. Raises NotFound, TermNotOffered (allowed, rule, verified)."""
     why = _why(command, edge)
     return _shutting_out(
         player_id, edge, why is not None,
@@ -248,7 +200,7 @@ def panic(player_id: str, _command: Nothing, edge: Edge) -> Plan:
 
 
 def exclude(player_id: str, command: Exclude, edge: Edge) -> Plan:
-    """Exclude a player from gambling, at once. Raises NotFound, TermNotOffered (allowed, rule, verified), KeyNotHeld."""
+    """Exclude a player from gambling, at once. Raises NotFound, TermNotOffered (allowed, rule, verified)."""
     why = _why(command, edge)
     return _shutting_out(
         player_id, edge, why is not None,
@@ -258,11 +210,19 @@ def exclude(player_id: str, command: Exclude, edge: Edge) -> Plan:
     )  # fmt: skip
 
 
-def _why(command: TimeOut, edge: Edge) -> Intervention | None:
+def _why(command: TimeOut, edge: Edge) -> Grounds | None:
     """A player's own wish needs no reason from whoever writes it down. Raises InterventionMissing."""
     if command.source == "player" and command.intervention is None:
         return None
-    return intervention(command.intervention, edge.context)
+    return _grounds(intervention(command.intervention, edge.context))
+
+
+def _grounds(why: Intervention | None) -> Grounds | None:
+    return None if why is None else Grounds(why.kind, why.reason)
+
+
+def _reason_kept(grounds: Grounds | None) -> bool | None:
+    return None if grounds is None else grounds.reason is not None
 
 
 def _shutting_out(player_id: str, edge: Edge, says: bool, decision: Callable[..., list[ProtectionEvent]]) -> Plan:
@@ -277,10 +237,10 @@ def _shutting_out(player_id: str, edge: Edge, says: bool, decision: Callable[...
     def answer(facts: Sequence[Fact]) -> ShutOut:
         for fact in facts:
             match fact.event:
-                case protection.TimedOut(until=end):
-                    return ShutOut(player_id, end)
-                case protection.Excluded(until=end, on_request=on_request):
-                    return ShutOut(player_id, None if on_request else end)
+                case protection.TimedOut(until=end, intervention=grounds):
+                    return ShutOut(player_id, end, _reason_kept(grounds))
+                case protection.Excluded(until=end, on_request=on_request, intervention=grounds):
+                    return ShutOut(player_id, None if on_request else end, _reason_kept(grounds))
         return ShutOut(player_id, until)
 
     return Plan(
@@ -329,15 +289,16 @@ def lift(player_id: str, command: Lift, edge: Edge) -> Plan:
 
 
 def dismiss_match(player_id: str, command: DismissMatch, edge: Edge) -> Plan:
-    """Find that an account is another person's than the excluded one's; whether a further one is shut out is looked at again.
+    """Find that an account is another person's than one that is shut out; whether a further one is shut out is looked at again.
 
-    Raises NotFound, NotExcluded.
+    Raises NotFound, NotExcluded, KeyNotHeld.
     """
     why = intervention(command.intervention, edge.context)
+    of = PlayerId(command.of) if command.of else None
 
     def decide(at: datetime, state: Protection, player: Player) -> list[Event]:
-        made = protection.dismiss_match(state, at=at, intervention=why)
-        return [*made, players.ComparisonAwaited()] if player.duplicates else [*made]
+        player.require()
+        return [*protection.dismiss_match(state, of=of, at=at, intervention=why), players.ComparisonAwaited()]
 
     return Plan(
         edge.context,
@@ -350,27 +311,44 @@ def dismiss_match(player_id: str, command: DismissMatch, edge: Edge) -> Plan:
 
 
 def block(player_id: str, command: BlockAction, edge: Edge) -> Plan:
-    """Stop one thing for a player. Raises NotFound, InterventionMissing."""
-    why = intervention(command.intervention, edge.context)
+    """Stop one thing for a player. Raises NotFound, InterventionMissing, TooManyReasons (reasons)."""
+    why = _grounds(intervention(command.intervention, edge.context))
+
+    def answer(facts: Sequence[Fact]) -> ActionStopped:
+        kept = [_reason_kept(e.event.intervention) for e in facts if isinstance(e.event, protection.ActionBlocked)]
+        return ActionStopped(player_id, *kept)
+
     return _of_house(
         player_id, edge, Action.PROTECTION_SET, why is not None,
         lambda _at, state, player: protection.stop(
             state, player, action=Stop(command.action), reason=command.reason, intervention=why
         ),
+        answer,
     )  # fmt: skip
 
 
 def unblock(player_id: str, command: UnblockAction, edge: Edge) -> Plan:
-    """Allow again what the house has stopped for a player. Raises NotFound, InterventionMissing."""
+    """Take back a reason for which the house has stopped something for a player; after the last one it is possible again.
+
+    Raises NotFound, InterventionMissing, KeyNotHeld.
+    """
     why = intervention(command.intervention, edge.context)
     return _of_house(
         player_id, edge, Action.PROTECTION_LIFT, why is not None,
-        lambda _at, state, player: protection.allow(state, player, action=Stop(command.action), intervention=why),
+        lambda _at, state, player: protection.allow(
+            state, player, action=Stop(command.action), reason=command.reason, intervention=why
+        ),
+        lambda _facts: ProtectionChanged(player_id),
     )  # fmt: skip
 
 
 def _of_house(
-    player_id: str, edge: Edge, require: Action, says: bool, decision: Callable[..., list[ProtectionEvent]]
+    player_id: str,
+    edge: Edge,
+    require: Action,
+    says: bool,
+    decision: Callable[..., list[ProtectionEvent]],
+    answer: Callable[[Sequence[Fact]], msgspec.Struct],
 ) -> Plan:
     def decide(at: datetime, state: Protection, player: Player) -> list[ProtectionEvent]:
         player.require()
@@ -382,35 +360,8 @@ def _of_house(
         writes={"state": protection.stream(PlayerId(player_id))},
         reads={"player": players.stream(PlayerId(player_id))},
         decision=decide,
-        answer=lambda _facts: ProtectionChanged(player_id),
-        key=_sealing_key if says else None,
-    )
-
-
-def check_register(player_id: str, command: CheckRegister, edge: Edge) -> Plan:
-    """Ask the register of a player's jurisdiction, and record what it says. Raises NotFound."""
-    return hear_register(PlayerId(player_id), Moment(command.moment), edge)
-
-
-def hear_register(player_id: PlayerId, moment: Moment, edge: Edge) -> Plan:
-    """Record what the register of a player's jurisdiction has said. Raises NotFound."""
-
-    def decide(at: datetime, state: Protection, playing: Play, login: Login, player: Player) -> list[Event]:
-        player.require()
-        events, _ = heard(edge, state, player.jurisdiction, moment, at)
-        return with_ends(events, playing, login, player, at)
-
-    def answer(facts: Sequence[Fact]) -> RegisterChecked:
-        said = [fact.event.answer for fact in facts if isinstance(fact.event, protection.RegisterAsked)]
-        return RegisterChecked(player_id, said[-1] if said else None)
-
-    return Plan(
-        edge.context,
-        require=(Action.PROTECTION_SET,),
-        writes=streams(player_id),
-        reads={"player": players.stream(player_id)},
-        decision=decide,
         answer=answer,
+        key=_sealing_key if says else None,
     )
 
 
@@ -426,7 +377,7 @@ def end(player_id: str, _command: Nothing, edge: Edge) -> Plan:
 
 
 _ONE = "/v1/players/{player_id}"
-_TERM = (NotFound, TermNotOffered, InterventionMissing, KeyNotHeld)
+_TERM = (NotFound, TermNotOffered, InterventionMissing)
 _BY_HOUSE = (NotFound, InterventionMissing, KeyNotHeld)
 
 ENDPOINTS = (
@@ -443,7 +394,6 @@ ENDPOINTS = (
         (*_BY_HOUSE, NotExcluded),
     ),
     Endpoint(f"{_ONE}/exclusion/end", end, Nothing, ProtectionChanged, 200, (EndNotDue,)),
-    Endpoint(f"{_ONE}/blocks", block, BlockAction, ProtectionChanged, 200, _BY_HOUSE),
+    Endpoint(f"{_ONE}/blocks", block, BlockAction, ActionStopped, 200, (NotFound, InterventionMissing, TooManyReasons)),
     Endpoint(f"{_ONE}/unblocks", unblock, UnblockAction, ProtectionChanged, 200, _BY_HOUSE),
-    Endpoint(f"{_ONE}/register-check", check_register, CheckRegister, RegisterChecked, 200, (NotFound,)),
 )

@@ -6,6 +6,7 @@ what is given back. Each bet is found in the log by the command that has placed 
 
 Invariants:
     - a void takes the next part of each bet, as the provider's own rollback does: whichever comes later finds nothing left;
+    - it gives nothing back in a round that is over, or of which its provider has said anything lately;
     - a win, a bet or a close that comes afterwards is booked as if there had been none.
 """
 
@@ -30,7 +31,6 @@ from domain.players import Player
 from domain.rounds import BetNotOfRound, RoundNotStuck, Voided, VoidId
 from domain.wallets import Accounts, Played, RolledBack, Staked, Wallet
 from policies.approvals import VOID
-from policies.play import HOUSE_ROUND_STUCK_AFTER
 
 BETS_MAX = 50
 """How many bets one command gives back; a round of more is voided by several."""
@@ -87,7 +87,7 @@ def void(player_id: str, command: VoidRound, edge: Edge) -> Plan:
         return {
             place + 1: games.part_id(ids[event.bet], event.part)
             for place, event in enumerate(events, 1)
-            if isinstance(event, RolledBack)
+            if isinstance(event, RolledBack) and event.part
         }
 
     return Plan(
@@ -121,17 +121,20 @@ def _given_back(
 ) -> Sequence[Event]:
     """The void and its rollbacks, each with its claim. `named`: of each bet the facts of its command, and of its newest part."""
     player.require()
+    found = wallet.round(made.played)
     returned: dict[str, int] = {}
     events: list[Event] = []
     for bet, placed, parts in named:
         staked, staked_at = _staked(placed, bet, stream)
-        rounds.require_stuck(staked, made.played, staked_at=staked_at, after=HOUSE_ROUND_STUCK_AFTER, at=at)
+        rounds.require_of(made.played, staked)
         last = games.part_in(parts, bet)
-        back, *claimed = bets.roll_back(wallet, staked, staked_at=staked_at, last=last, reference=made.void)
-        if isinstance(back, RolledBack) and back.money.amount:
+        back, *claimed = bets.roll_back(wallet, staked, staked_at=staked_at, last=last, reference=made.void, void=True)
+        if isinstance(back, RolledBack) and (back.money.amount or not staked.money.amount):  # or it was free
             wallet = wallets.evolve(wallet, back, at)
             events += [back, *claimed]
             returned[bet] = back.money.amount
+    if events:
+        rounds.require_stuck(found, at)
     money = Money(sum(returned.values()), player.currency)
     return [*rounds.void(player, msgspec.structs.replace(made, bets=tuple(returned), money=money)), *events]
 

@@ -9,12 +9,14 @@ Invariants:
     - of a bet no more is given back than was staked, by however many rollbacks, and only to the accounts that have paid;
     - bonus money that was forfeited since goes to the house instead;
     - bets, wins, rollbacks and closes of a round lead to the same books in whatever order and however often they arrive;
+    - what was rolled back before its bet is not taken when that comes;
+    - nobody begins another round who has tallies.ROUNDS_MAX open, so that the stakes of each are known as long as it is;
     - money that is owed is never refused for want of a bet, a session, or the right to play.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 
@@ -24,6 +26,7 @@ from domain.errors import Conflict, CurrencyMismatch
 from domain.kernel import STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, parse_id
 from domain.limits import Limits
 from domain.players import Player
+from domain.tallies import ROUNDS_MAX, makes_room
 from domain.wallets import BONUS, CASH, Movement, Played, RolledBack, RoundClosed, Staked, StakeRefused, Wallet, Won
 from domain.windows import day_of
 from policies import spending
@@ -65,16 +68,16 @@ Parts = Sequence[tuple[str, Money]]
 """(account, what it pays)."""
 
 
-class BetUnknown(Conflict):
-    """It may only have come too early."""
-
-    code = "bet_unknown"
-    title = "The bet of which a part is to be rolled back is not here; send it again once it is"
-
-
 class BetElsewhere(Conflict):
     code = "bet_elsewhere"
     title = "The bet is another player's"
+
+
+class TooManyRounds(Conflict):
+    """Facts: most."""
+
+    code = "too_many_rounds"
+    title = "The player has as many rounds open as there may be; say first how some of them have ended"
 
 
 def require_currency(player: Player, money: Money) -> None:
@@ -106,16 +109,23 @@ def stake(
     parts: Parts,
     is_slot: bool,
     at: datetime,
+    alive: Container[str] = (),
+    ahead: int = 0,
 ) -> list[Staked]:
     """Take a bet, of nothing for a free round. Whether the player may play at all is asked before. `parts`: who funds it.
 
-    Raises LimitRequired, LimitExceeded, UnderReview, InsufficientFunds.
+    `alive`: the player's sessions that have not ended. `ahead`: what was rolled back of it already, and is no part of `money`.
+    Raises TooManyRounds, LimitRequired, LimitExceeded, UnderReview, InsufficientFunds.
     """
     there = local(player.jurisdiction, at)
     day = wallet.lost.counts_on(there.day)
+    known = wallet.round(played)
+    if len(wallet.rounds.open) >= ROUNDS_MAX and not (known and (known.is_open or known.told)):
+        raise TooManyRounds(most=ROUNDS_MAX)
     if money.amount:
         limits.refuse_unset(player, at)
-        limits.refuse_stake(wallet.staked_in(played) + money.amount, player=player, is_slot=is_slot, at=at)
+        in_round = money.amount + (known.staked if known else 0)
+        limits.refuse_stake(in_round, player=player, is_slot=is_slot, at=at)
         for kind, amount, used in (
             (Kind.WAGER, money.amount, wallet.wagered),
             (Kind.LOSS, cash_in(parts), wallet.lost),
@@ -136,15 +146,35 @@ def stake(
             day=day,
             utc_offset=there.utc_offset,
             bonus_era=wallet.bonus_era,
+            ahead=ahead,
+            forgets=makes_room(wallet.sessions, played.session, alive),
         )
     ]
 
 
+def in_session(played: Played, session: str) -> Played:
+    """The same in a session that was found out."""
+    return Played(played.provider, played.game, played.round, session)
+
+
 def win(
-    wallet: Wallet, player: Player, *, played: Played, reference: str, kind: WinKind, money: Money, at: datetime
+    wallet: Wallet,
+    player: Player,
+    *,
+    played: Played,
+    reference: str,
+    kind: WinKind,
+    money: Money,
+    at: datetime,
+    alive: Container[str] = (),
 ) -> list[Won]:
-    """Pay what was won, perhaps nothing. Raises NotFound, CurrencyMismatch, and InvalidAmount for what no account can hold."""
+    """Pay what was won, perhaps nothing. It is of the session of its round, if `played` names none. `alive`: as for a bet.
+
+    Raises NotFound, CurrencyMismatch, and InvalidAmount for what no account can hold.
+    """
     require_currency(player, money)
+    if not played.session and (known := wallet.round(played)):
+        played = in_session(played, known.session)
     source, target = WINS[kind]
     movements = (Movement(kind, source, target, money, reference),) if money.amount else ()
     there = local(player.jurisdiction, at)
@@ -158,6 +188,7 @@ def win(
             accounts=wallet.booked(movements, money.currency),
             day=wallet.lost.counts_on(there.day),
             utc_offset=there.utc_offset,
+            forgets=makes_room(wallet.sessions, played.session, alive),
         )
     ]
 
@@ -170,10 +201,12 @@ def roll_back(
     last: RolledBack | None,
     reference: str,
     amount: int | None = None,
+    void: bool = False,
 ) -> list[RolledBack | Claimed]:
     """Give back a bet, or of it as much as `amount` and what is left: nothing, if all was given back before.
 
-    `last`: the newest part that was, which has the total. Raises InvalidAmount for what no account can hold.
+    `last`: the newest part that was, which has the total. `void`: a person does, not the provider.
+    Raises InvalidAmount for what no account can hold.
     """
     returned, part = (last.total, last.part) if last else (0, 0)
     left = bet.money.amount - returned
@@ -190,6 +223,7 @@ def roll_back(
         accounts=wallet.booked(movements, bet.money.currency),
         day=day_of(bet.day, bet.utc_offset, staked_at),
         staked_at=staked_at,
+        void=void,
     )
     return [event, Claimed()] if back else [event]
 
@@ -217,12 +251,25 @@ def roll_back_nothing(
 ) -> list[RolledBack | Claimed]:
     """Take back a bet that has moved nothing: it was refused or taken back `before`, or is not here, and then it never will be.
 
-    Raises NotFound, and BetUnknown for a part of what is not here: once it has come, that part may be given back.
+    A part of what is not here waits for it in the wallet, if it may (TALLIED_MAX); if not, the bet never will be here either.
+    Raises NotFound.
     """
     player.require()
-    if before is None and amount is not None:
-        raise BetUnknown
-    event = RolledBack(
+    waits = before is None and amount is not None and wallet.may_wait(played, bet, amount)
+    event = _moving_nothing(wallet, player, played, reference, bet, ahead=amount if waits and amount else 0)
+    return [event] if before or waits else [event, Claimed()]
+
+
+def not_taken(wallet: Wallet, player: Player, *, played: Played, reference: str, money: Money) -> list[RolledBack]:
+    """Note that a bet has come of which all was rolled back before. Raises NotFound, CurrencyMismatch."""
+    require_currency(player, money)
+    return [_moving_nothing(wallet, player, played, reference, reference)]
+
+
+def _moving_nothing(
+    wallet: Wallet, player: Player, played: Played, reference: str, bet: str, ahead: int = 0
+) -> RolledBack:
+    return RolledBack(
         played=played,
         reference=reference,
         bet=bet,
@@ -231,8 +278,8 @@ def roll_back_nothing(
         money=Money(0, player.currency),
         movements=(),
         accounts=wallet.balance(player.currency),
+        ahead=ahead,
     )
-    return [event] if before else [event, Claimed()]
 
 
 def close(wallet: Wallet, player: Player, *, played: Played, reference: str) -> list[RoundClosed]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from domain.adjustments import ADJUSTMENTS
 from domain.approvals import APPROVALS
@@ -50,6 +51,22 @@ AGGREGATES: tuple[Aggregate[Any], ...] = (
     CONTACTS,
     SUPPRESSIONS,
 )
+
+OF_PLAYERS: Final = (
+    PLAYERS, KYC, LOGINS, LIMITS, PROTECTION, WALLETS, BETS, ROUNDS, PLAY, ADJUSTMENTS, SUPPRESSIONS,
+)  # fmt: skip
+"""Whose streams have the suffix of their player (a suppression of everybody's has none: it is the region's own)."""
+
+NAMING: Final[Mapping[Aggregate[Any], tuple[str, ...]]] = {
+    TRANSACTIONS: ("transaction.deposit_requested", "transaction.withdrawal_requested"),
+    PAYOUTS: ("payout.ordered",),
+    TICKETS: ("ticket.opened",),
+    APPROVALS: ("approval.requested",),
+    NOTICES: ("notice.raised",),
+    CONTACTS: ("contact.opened",),
+}
+"""Whose streams have a suffix of their own: the first event says, as `player`, whose they are. By aggregate, its tags."""
+
 _BY_NAME = {
     aggregate.name: aggregate for aggregate in AGGREGATES if aggregate.kind is None or aggregate is SUPPRESSIONS
 }

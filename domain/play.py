@@ -9,7 +9,8 @@ Invariants:
     - a token opens a session of its own provider only, and only its SHA-256 stands here;
     - no bet is taken in a session that is not open, or past its end, whether or not anybody has noted that;
     - a second of play that has begun counts; what is counted is counted once, on the local day on which it was played;
-    - what has ended is never opened again.
+    - what has ended is never opened again;
+    - no step of a process's clock makes a session longer, or leaves play uncounted: the log's time is the measure.
 """
 
 from __future__ import annotations
@@ -23,19 +24,18 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from domain import windows
 from domain.errors import Conflict, CurrencyMismatch, Invalid, LimitExceeded, RuleRefused
 from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, parse_id
 from domain.limits import Limits
 from domain.players import Player
-from domain.windows import Usage
+from domain.wallets import Accounts
+from domain.windows import Usage, by_day, day_of, whole_seconds
 from policies import limits as limiting
 from policies import play as policy
 
 SESSIONS_MAX = 10
 """How many sessions a player may have, launched or open; one more ends the oldest."""
 
-_SECOND = timedelta(seconds=1)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -104,10 +104,27 @@ class SessionLaunched(Event, frozen=True, kw_only=True, tag="play.session_launch
 
 
 class SessionOpened(Event, frozen=True, kw_only=True, tag="play.session_opened"):
-    """The provider has shown the token. Play runs from now on."""
+    """The provider has shown the token. Play runs from now on: until `ends_at`, and by the log's time for no more than `seconds`.
+
+    `jurisdiction`; `accounts`, of `currency`: what the provider was told of the player, now or when it showed the token again.
+    """
 
     session: str
     ends_at: datetime
+    seconds: int
+    jurisdiction: str = ""
+    currency: str = ""
+    accounts: Accounts = Accounts()
+    due_at: datetime | None = None
+
+
+class SessionResumed(Event, frozen=True, kw_only=True, tag="play.session_resumed"):
+    """The provider has shown the token of an open session again. Nothing changes by it."""
+
+    session: str
+    jurisdiction: str
+    currency: str
+    accounts: Accounts
     due_at: datetime | None = None
 
 
@@ -120,11 +137,14 @@ class SessionProlonged(Event, frozen=True, kw_only=True, tag="play.session_prolo
 
 
 class SessionEnded(Event, frozen=True, kw_only=True, tag="play.session_ended"):
-    """`reason`: a word. `spent`: the play that was not counted yet, as (local day, seconds)."""
+    """`reason`: a word. `spent`: the play that was not counted yet, as (local day, seconds). What more of it there was by the log's
+    time, since a clock lagged behind, is counted with the day of the recording, `utc_offset` minutes ahead of UTC.
+    """
 
     session: str
     reason: str
     spent: tuple[tuple[date, int], ...] = ()
+    utc_offset: int = 0
     due_at: datetime | None = None
 
 
@@ -142,7 +162,9 @@ class CheckIntervalSet(Event, frozen=True, kw_only=True, tag="play.check_interva
     due_at: datetime | None = None
 
 
-PlayEvent = SessionLaunched | SessionOpened | SessionProlonged | SessionEnded | RealityChecked | CheckIntervalSet
+PlayEvent = (
+    SessionLaunched | SessionOpened | SessionResumed | SessionProlonged | SessionEnded | RealityChecked | CheckIntervalSet
+)  # fmt: skip
 
 
 # State
@@ -196,20 +218,21 @@ class Play(msgspec.Struct, frozen=True):
 
     def running(self, at: datetime, zone: ZoneInfo) -> tuple[tuple[date, int], ...]:
         """Play of open sessions that is not counted yet, as (local day, seconds). None of it is after their ends."""
-        return () if self.since is None else _by_day(self.since, self._until(at), zone)
+        return () if self.since is None else by_day(self.since, self.counts_until(at), zone)
 
     def since_check(self, at: datetime) -> timedelta:
         """How much was played since the player was last told."""
         counted = timedelta(seconds=self.unchecked)
         if self.since is None:
             return counted
-        return counted + max(timedelta(), self._until(at) - max(self.since, self.checked_at))
+        return counted + max(timedelta(), self.counts_until(at) - max(self.since, self.checked_at))
 
-    def _until(self, at: datetime) -> datetime:
+    def counts_until(self, at: datetime) -> datetime:
+        """Up to when play has run, of what is open."""
         return min(at, max((s.ends_at for s in self.sessions.values() if s.opened_at is not None), default=at))
 
 
-def evolve(play: Play, event: PlayEvent, at: datetime) -> Play:
+def evolve(play: Play, event: PlayEvent, at: datetime) -> Play:  # noqa: PLR0911 — one case an event
     change = msgspec.structs.replace
     match event:
         case SessionLaunched():
@@ -218,11 +241,14 @@ def evolve(play: Play, event: PlayEvent, at: datetime) -> Play:
             )
             return change(play, sessions={**play.sessions, event.session: made})
         case SessionOpened(session=name):
-            opened = change(play.sessions[name], opened_at=at, ends_at=event.ends_at)
+            ends_at = min(event.ends_at, at + timedelta(seconds=event.seconds))
+            opened = change(play.sessions[name], opened_at=at, ends_at=ends_at)
             return change(play, sessions={**play.sessions, name: opened}, since=play.since or at)
         case SessionProlonged(session=name):
             longer = change(play.sessions[name], ends_at=event.ends_at)
             return change(play, sessions={**play.sessions, name: longer})
+        case SessionResumed():
+            return play
         case SessionEnded():
             return _without(play, event, at)
         case RealityChecked():
@@ -235,31 +261,19 @@ def _without(play: Play, event: SessionEnded, at: datetime) -> Play:
     sessions = {name: each for name, each in play.sessions.items() if name != event.session}
     if play.sessions[event.session].opened_at is None:  # of those that are open nothing is counted yet
         return msgspec.structs.replace(play, sessions=sessions)
-    usage, counted = play.time, 0
-    for day, seconds in event.spent:
+    counted = sum(seconds for _, seconds in event.spent)
+    late = (play.counts_until(at) - (play.since or at)) // timedelta(seconds=1) - counted
+    spent = event.spent if late <= 0 else (*event.spent, (day_of(date.min, event.utc_offset, at), late))
+    usage = play.time
+    for day, seconds in spent:
         usage = usage.add(seconds, day=day, at=at)
-        counted += seconds
-    told = _seconds(max(timedelta(), at - max(play.checked_at, play.since or at)))
+    counted += max(0, late)
+    told = whole_seconds(max(timedelta(), at - max(play.checked_at, play.since or at)))
     is_open = any(each.opened_at is not None for each in sessions.values())
     unchecked = play.unchecked + min(counted, told)
     return msgspec.structs.replace(
         play, sessions=sessions, time=usage, since=at if is_open else None, unchecked=unchecked
     )
-
-
-def _by_day(since: datetime, until: datetime, zone: ZoneInfo) -> tuple[tuple[date, int], ...]:
-    """The seconds from one time to another, those that have begun included, by the local day on which they were."""
-    found: list[tuple[date, int]] = []
-    while since < until:
-        day = since.astimezone(zone).date()
-        ends = min(until, windows.ends_at(limiting.Period.DAY, day, zone))
-        found.append((day, _seconds(ends - since)))
-        since = ends
-    return tuple(found)
-
-
-def _seconds(span: timedelta) -> int:
-    return -(-span // _SECOND)
 
 
 PLAY = Aggregate("play", initial=Play(), evolve=evolve, events=get_args(PlayEvent))
@@ -304,12 +318,8 @@ def require_bet(
     found = play.require_open(session, provider, at)
     due = check_due(play, player, at) if policy.HOUSE_CHECK_STOPS_BETS else None
     if due is not None:
-        raise RealityCheckDue(
-            played_s=_seconds(due.played),
-            every_s=_seconds(due.every.every),
-            rule=due.every.rule,
-            verified=due.every.verified,
-        )
+        played_s, every_s = whole_seconds(due.played), whole_seconds(due.every.every)
+        raise RealityCheckDue(played_s=played_s, every_s=every_s, rule=due.every.rule, verified=due.every.verified)
     _require_time(play, player, limits, at)
     if found.loss is not None and lost + stake > found.loss.amount:
         _refuse_loss(found.loss, lost)
@@ -320,15 +330,10 @@ def _refuse_loss(limit: Money, lost: int) -> NoReturn:
     """Nothing frees it: another session has a limit of its own."""
     raise LimitExceeded(
         "the player has let this session lose no more",
-        rule="player.loss.session",
-        kind=limiting.Kind.LOSS.value,
-        period="session",
-        source=limiting.Source.PLAYER.value,
-        limit=limit,
-        used=Money(lost, limit.currency),
-        remaining=Money(max(0, limit.amount - lost), limit.currency),
+        rule="player.loss.session", kind=limiting.Kind.LOSS.value, period="session", source=limiting.Source.PLAYER.value,
+        limit=limit, used=Money(lost, limit.currency), remaining=Money(max(0, limit.amount - lost), limit.currency),
         frees_at=None,
-    )
+    )  # fmt: skip
 
 
 def _require_time(play: Play, player: Player, limits: Limits, at: datetime) -> None:
@@ -336,15 +341,8 @@ def _require_time(play: Play, player: Player, limits: Limits, at: datetime) -> N
     if not any(each.kind is limiting.Kind.TIME for each in limits.given):
         return
     zone = limiting.zone(player.jurisdiction)
-    limits.refuse(
-        limiting.Kind.TIME,
-        1,
-        play.time_used(at, zone),
-        currency=player.currency,
-        day=at.astimezone(zone).date(),
-        at=at,
-        zone=zone,
-    )
+    used, day = play.time_used(at, zone), at.astimezone(zone).date()
+    limits.refuse(limiting.Kind.TIME, 1, used, currency=player.currency, day=day, at=at, zone=zone)
 
 
 # Decisions
@@ -375,9 +373,9 @@ def launch(play: Play, player: Player, limits: Limits, *, launched: SessionLaunc
 
 
 def open_(
-    play: Play, player: Player, limits: Limits, *, session: str, provider: str, token_hash: str, at: datetime
-) -> list[PlayEvent]:
-    """The provider shows the token. A session that is open already stays so, and nothing is recorded.
+    play: Play, player: Player, limits: Limits, *, session: str, provider: str, token_hash: str, holds: Accounts, at: datetime
+) -> list[PlayEvent]:  # fmt: skip
+    """The provider shows the token, and hears what the player holds. A session that is open already stays so.
 
     Raises NotFound, PlayerBlocked, PlayerNotActive, TokenRefused, LimitExceeded.
     """
@@ -385,15 +383,22 @@ def open_(
     found = play.sessions.get(session)
     if found is None or found.token_hash != token_hash or found.provider != provider or at >= found.ends_at:
         raise TokenRefused
+    where, currency = player.jurisdiction, player.currency
     if found.opened_at is not None:
-        return []
+        due_at = _next(play.sessions.values())
+        resumed = SessionResumed(session=session, jurisdiction=where, currency=currency, accounts=holds, due_at=due_at)
+        return [resumed]
     _require_time(play, player, limits, at)
     events: list[PlayEvent] = [*_overdue(play, at, limiting.zone(player.jurisdiction))]
     play = _after(play, events, at)
     opened = msgspec.structs.replace(found, opened_at=at)
     ends_at = min(opened.lives_until, _time_is_up(play, player, limits, at, begins=at))
     others = [each for name, each in play.sessions.items() if name != session]
-    return [*events, SessionOpened(session=session, ends_at=ends_at, due_at=_next(others, ends_at))]
+    lives = whole_seconds(ends_at - at)
+    return [*events, SessionOpened(
+        session=session, ends_at=ends_at, seconds=lives, jurisdiction=where, currency=currency, accounts=holds,
+        due_at=_next(others, ends_at),
+    )]  # fmt: skip
 
 
 def end(
@@ -458,13 +463,8 @@ def choose_interval(play: Play, player: Player, *, minutes: int, at: datetime) -
 def _time_is_up(play: Play, player: Player, limits: Limits, at: datetime, *, begins: datetime) -> datetime:
     """When the player's limits leave no time, if it goes on from `begins`."""
     zone = limiting.zone(player.jurisdiction)
-    room = limits.room(
-        limiting.Kind.TIME,
-        play.time_used(at, zone),
-        currency=player.currency,
-        day=at.astimezone(zone).date(),
-        at=at,
-    )
+    used, day = play.time_used(at, zone), at.astimezone(zone).date()
+    room = limits.room(limiting.Kind.TIME, used, currency=player.currency, day=day, at=at)
     return _NEVER if room is None else begins + timedelta(seconds=room)
 
 
@@ -479,7 +479,8 @@ def _end(play: Play, names: Iterable[str], reason: str, at: datetime, zone: Zone
         was_open = play.sessions[name].opened_at is not None
         rest = [each for other, each in play.sessions.items() if other != name]
         spent = play.running(at, zone) if was_open else ()
-        event = SessionEnded(session=name, reason=reason, spent=spent, due_at=_next(rest))
+        offset = limiting.local_in(zone, at).utc_offset if was_open else 0
+        event = SessionEnded(session=name, reason=reason, spent=spent, utc_offset=offset, due_at=_next(rest))
         play = evolve(play, event, at)
         ended.append(event)
     return ended

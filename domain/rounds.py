@@ -6,13 +6,13 @@ much one person has given back by now, which policies.approvals asks.
 
 Invariants:
     - a void stands in one command with the rollbacks that it explains, and gives back nothing by itself;
-    - it concerns bets of one round of one player, each of which has been quiet for as long as the house's policy says;
+    - it concerns bets of one round of one player that is stuck: open, and quiet for as long as the house's policy says;
     - sums are those of one day (UTC), by the time of recording, and count for whoever asked.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import NewType
 
@@ -20,7 +20,9 @@ from domain.adjustments import Adjustments
 from domain.errors import Conflict
 from domain.kernel import STREAMS_CACHED, Aggregate, Event, Intervention, Money, PlayerId, Stream, parse_id
 from domain.players import Player
+from domain.tallies import Round
 from domain.wallets import Played, Staked
+from policies.play import HOUSE_ROUND_STUCK_AFTER, is_stuck
 
 VoidId = NewType("VoidId", str)
 
@@ -67,19 +69,25 @@ class BetNotOfRound(Conflict):
 
 
 class RoundNotStuck(Conflict):
-    """Facts: bet, stuck_at."""
+    """Facts: stuck_at, when it will be if nothing more is heard of it; null: it is over."""
 
     code = "round_not_stuck"
-    title = "A bet of this round is too young: its outcome may be on its way"
+    title = "The round is over, or something was heard of it lately: its outcome may be on its way"
 
 
-def require_stuck(bet: Staked, where: Played, *, staked_at: datetime, after: timedelta, at: datetime) -> None:
-    """`where`: provider, game and round, which the bet must be of. Raises BetNotOfRound, RoundNotStuck."""
+def require_of(where: Played, bet: Staked) -> None:
+    """`where`: provider, game and round, which the bet must be of. Raises BetNotOfRound."""
     played = bet.played
     if (played.provider, played.game, played.round) != (where.provider, where.game, where.round):
         raise BetNotOfRound(bet=bet.reference)
-    if at < staked_at + after:
-        raise RoundNotStuck(bet=bet.reference, stuck_at=staked_at + after)
+
+
+def require_stuck(found: Round | None, at: datetime) -> None:
+    """`found`: the round as the player's wallet knows it, which knows all that are open. Raises RoundNotStuck."""
+    if found is None or not found.is_open:
+        raise RoundNotStuck(stuck_at=None)
+    if not is_stuck(found.heard_at, at):
+        raise RoundNotStuck(stuck_at=found.heard_at + HOUSE_ROUND_STUCK_AFTER)
 
 
 def void(player: Player, made: Voided) -> list[Voided]:

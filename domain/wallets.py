@@ -6,8 +6,7 @@ are `cash`, `bonus`, `reserved` (for withdrawals under way) and `receivable` (wh
 other account ("psp:<provider>", "house:…") is a contra account, whose balance is the sum of its postings and is kept by
 projections, never by a stream that all players would share.
 
-What game providers do to it (domain/bets.py decides) stands here too, and with it how much was staked and lost by when, which
-limits are about.
+What game providers do to it (domain/bets.py decides) stands here too, and how much was staked and lost by when.
 
 Invariants:
     - the postings of a transfer sum to zero by construction, so all books balance in every currency;
@@ -29,6 +28,7 @@ import msgspec
 
 from domain.errors import InvalidAmount
 from domain.kernel import AMOUNT_MAX, STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, TransactionId, parse_id
+from domain.tallies import TALLIED_MAX, Round, Rounds, Tally, counted, less, less_or_below, tallied, without
 from domain.windows import Usage, day_of
 from policies.spending import Order, WinKind
 
@@ -44,9 +44,6 @@ DEPOSIT: Final = "deposit"
 
 HISTORY: Final = "deposit_history"
 """And of those that settle deposits of the past, which no limit has counted."""
-
-TALLIED_MAX: Final = 10
-"""How many game rounds a wallet remembers, for the limit of a round's stake, and how many sessions: those of the newest bets."""
 
 
 class Transfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,6 +147,8 @@ class BonusForfeited(Event, frozen=True, tag="wallet.bonus_forfeited"):
 class Staked(Event, frozen=True, kw_only=True, tag="wallet.staked"):
     """A bet was taken; `reference` is the provider's, `money` all of it. `movements`: who has funded it, none for a free round.
     `day`: the player's local day, to which limits count it, or that of the recording by `utc_offset` (minutes), if it is later.
+    `ahead`: what had been rolled back before it came, and was not taken. `forgets`: the session, over by now, whose loss is
+    not counted any more.
     """
 
     played: Played
@@ -160,10 +159,12 @@ class Staked(Event, frozen=True, kw_only=True, tag="wallet.staked"):
     day: date
     utc_offset: int = 0
     bonus_era: int = 0
+    ahead: int = 0
+    forgets: str = ""
 
 
 class Won(Event, frozen=True, kw_only=True, tag="wallet.won"):
-    """A game has paid. A round that is lost may be told as a win of nothing, without movements."""
+    """A game has paid. A round that is lost may be told as a win of nothing, without movements. `forgets`: as of a bet."""
 
     played: Played
     reference: str
@@ -173,6 +174,7 @@ class Won(Event, frozen=True, kw_only=True, tag="wallet.won"):
     accounts: Accounts
     day: date
     utc_offset: int = 0
+    forgets: str = ""
 
 
 class RolledBack(Event, frozen=True, kw_only=True, tag="wallet.rolled_back"):
@@ -180,6 +182,7 @@ class RolledBack(Event, frozen=True, kw_only=True, tag="wallet.rolled_back"):
 
     `part`: the number of this part, from 1; 0 where nothing was to be moved. `total`: of the bet, what was given back by now.
     `day`, to which limits have counted the bet, and `staked_at` are absent if it was not here before (or was refused).
+    `ahead`: how much less is to be taken when it comes; 0: nothing is to be taken at all. `void`: a person has given it back.
     """
 
     played: Played
@@ -192,6 +195,8 @@ class RolledBack(Event, frozen=True, kw_only=True, tag="wallet.rolled_back"):
     accounts: Accounts
     day: date | None = None
     staked_at: datetime | None = None
+    ahead: int = 0
+    void: bool = False
 
 
 class RoundClosed(Event, frozen=True, kw_only=True, tag="wallet.round_closed"):
@@ -246,14 +251,11 @@ KINDS: tuple[type[WalletEvent], ...] = (
 # State
 
 
-Tally = tuple[tuple[str, int], ...]
-"""How much of what is limited, by name; whatever was added to last stands last."""
-
-
 class Wallet(msgspec.Struct, frozen=True):
     """By currency. `deposited`: the sum of all deposits that were ever settled, whatever became of them afterwards; `imported`:
     what of it is of the past. Of the player's one currency: `wagered`, what was staked; `lost`, cash that was staked, less what
-    was won as cash; `rounds`: (round, staked in it), and `sessions`: (session, lost in it), oldest first. `played_at`: of the last bet, win or rollback.
+    was won as cash; `sessions`: (session, lost in it); `early`: (bet that is not here, how much less is to be taken when it comes).
+    `played_at`: of the last bet, win or rollback.
     """
 
     balances: dict[str, Accounts] = {}
@@ -262,8 +264,9 @@ class Wallet(msgspec.Struct, frozen=True):
     wagered: Usage = Usage()
     lost: Usage = Usage()
     bonus_era: int = 0
-    rounds: Tally = ()
+    rounds: Rounds = Rounds()
     sessions: Tally = ()
+    early: Tally = ()
     played_at: datetime | None = None
 
     def balance(self, currency: str) -> Accounts:
@@ -294,13 +297,22 @@ class Wallet(msgspec.Struct, frozen=True):
             accounts = _after(accounts, movement)
         return accounts
 
-    def staked_in(self, played: Played) -> int:
-        """What was staked in this round, as far as it is remembered."""
-        return _tallied(self.rounds, _round(played))
+    def round(self, played: Played) -> Round | None:
+        """The round, if it is open, or one of the newest that are over."""
+        return self.rounds.find(_round(played))
 
     def lost_in(self, session: str) -> int:
-        """What was lost in this session, as far as it is remembered."""
-        return _tallied(self.sessions, session)
+        """What was lost in a session that may be open."""
+        return tallied(self.sessions, session)
+
+    def early_of(self, played: Played, bet: str) -> int:
+        """How much less is to be taken of a bet, since that was rolled back before it came."""
+        return tallied(self.early, _bet(played, bet)) if self.early else 0
+
+    def may_wait(self, played: Played, bet: str, amount: int) -> bool:
+        """Whether it can be kept here that so much less is to be taken of a bet."""
+        before = self.early_of(played, bet)
+        return (before > 0 or len(self.early) < TALLIED_MAX) and before + amount <= AMOUNT_MAX
 
 
 _NOTHING = Accounts()
@@ -337,7 +349,11 @@ def evolve(wallet: Wallet, event: WalletEvent | Unmoved, at: datetime) -> Wallet
                 balances={**wallet.balances, currency_of(event): event.accounts},
                 bonus_era=wallet.bonus_era + isinstance(event, BonusForfeited),
             )
-        case RoundClosed() | StakeRefused() | GameRefused():
+        case RoundClosed(played=played):
+            return msgspec.structs.replace(wallet, rounds=wallet.rounds.told(_round(played), played.session, at))
+        case StakeRefused(played=played, reference=reference) if wallet.early:
+            return msgspec.structs.replace(wallet, early=without(wallet.early, _bet(played, reference)))
+        case StakeRefused() | GameRefused():
             return wallet
     return _transferred(wallet, event)
 
@@ -356,21 +372,28 @@ def _transferred(wallet: Wallet, event: Credited | Reserved | Released | Debited
 
 
 def _played(wallet: Wallet, event: Staked | Won | RolledBack, at: datetime) -> Wallet:
-    amount, session, key = event.money.amount, event.played.session, _round(event.played)
-    wagered, lost, rounds, sessions = wallet.wagered, wallet.lost, wallet.rounds, wallet.sessions
+    played, amount = event.played, event.money.amount
+    session, rounds, sessions, early = played.session, wallet.rounds, wallet.sessions, wallet.early
+    wagered, lost = wallet.wagered, wallet.lost
     cash = sum(each.money.amount for each in event.movements if CASH in (each.source, each.target))
     match event:
-        case Staked():
+        case Staked(reference=bet):
             day = day_of(event.day, event.utc_offset, at)
             wagered, lost = wagered.add(amount, day=day, at=at), lost.add(cash, day=day, at=at)
-            rounds, sessions = _counted(rounds, key, amount), _counted(sessions, session, cash)
+            rounds = rounds.staked(_round(played), session, amount, at)
+            sessions = counted(sessions, session, cash, event.forgets)
+            early = without(early, _bet(played, bet)) if early else early
         case Won():
             lost = lost.add(-cash, day=day_of(event.day, event.utc_offset, at), at=at)
-            sessions = _less(sessions, session, cash)
+            sessions = less_or_below(sessions, session, cash, event.forgets)
+            rounds = rounds.told(_round(played), session, at) if played.round else rounds
         case RolledBack(day=day, staked_at=staked_at) if day and staked_at:
             wagered = wagered.take_back(amount, day=day, at=staked_at)
             lost = lost.take_back(cash, day=day, at=staked_at)
-            rounds, sessions = _less(rounds, key, amount), _less(sessions, session, cash)
+            rounds = rounds.given_back(_round(played), amount, None if event.void else at)
+            sessions = less(sessions, session, cash)
+        case RolledBack(bet=bet, ahead=ahead) if ahead or early:
+            early = counted(early, _bet(played, bet), ahead) if ahead else without(early, _bet(played, bet))
     return Wallet(
         {**wallet.balances, event.money.currency: event.accounts},
         wallet.deposited,
@@ -380,6 +403,7 @@ def _played(wallet: Wallet, event: Staked | Won | RolledBack, at: datetime) -> W
         wallet.bonus_era,
         rounds,
         sessions,
+        early,
         at,
     )
 
@@ -388,17 +412,8 @@ def _round(played: Played) -> str:
     return f"{played.provider}\n{played.game}\n{played.round}"
 
 
-def _tallied(tally: Tally, name: str) -> int:
-    return next((amount for each, amount in reversed(tally) if each == name), 0)
-
-
-def _counted(tally: Tally, name: str, amount: int) -> Tally:
-    others = tuple(each for each in tally if each[0] != name)
-    return (*others[1 - TALLIED_MAX :], (name, _tallied(tally, name) + amount))
-
-
-def _less(tally: Tally, name: str, amount: int) -> Tally:
-    return tuple((each, had - amount if each == name else had) for each, had in tally)
+def _bet(played: Played, reference: str) -> str:
+    return f"{played.provider}\n{reference}"
 
 
 WALLETS = Aggregate("wallet", initial=Wallet(), evolve=evolve, events=(*KINDS, *UNMOVED))
@@ -433,14 +448,6 @@ def postings(event: WalletEvent) -> list[tuple[str, int]]:
 # Decisions
 
 
-def spend(
-    wallet: Wallet, *, code: str, target: str, money: Money, transaction: str, order: Order, campaign: str = ""
-) -> list[WalletEvent]:
-    """Pay for a game, in the order that the policy says. Each account pays by a movement of its own: that is who funded it."""
-    parts = wallet.paying(money, order)
-    return [_moved(wallet, [Movement(code, source, target, part, transaction, campaign) for source, part in parts])]
-
-
 def grant_bonus(
     wallet: Wallet, *, money: Money, transaction: str, campaign: str = "", bonus: str = "", code: str = "bonus"
 ) -> list[WalletEvent]:
@@ -469,17 +476,6 @@ def adjust(
     house = "house:adjustments"
     source, target = (house, account) if direction is Direction.CREDIT else (account, house)
     return [_moved(wallet, [Movement(code, source, target, money, transaction)])]
-
-
-def reverse(wallet: Wallet, movements: Sequence[Movement], *, code: str, transaction: str) -> list[WalletEvent]:
-    """Undo earlier movements by new ones, each the other way: what was paid goes back to the account that paid it."""
-    change = msgspec.structs.replace
-    return [
-        _moved(
-            wallet,
-            [change(m, code=code, source=m.target, target=m.source, transaction=transaction) for m in movements],
-        )
-    ]
 
 
 def _split(wallet: Wallet, money: Money, first: str, second: str) -> list[tuple[str, Money]]:

@@ -44,7 +44,7 @@ ROLLING: Final[Mapping[Period, Rolling]] = {
     Period.DAYS_7: Rolling(timedelta(hours=6), 28),
     Period.DAYS_30: Rolling(timedelta(days=1), 30),
 }
-_HOUR = timedelta(hours=1)
+_HOUR, _SECOND = timedelta(hours=1), timedelta(seconds=1)
 _NONE: Final = date.min
 
 
@@ -137,6 +137,22 @@ def day_of(day: date, utc_offset: int, at: datetime) -> date:
     later. A clock that lags behind the log's decides for a day that is over, and nobody may use that up today.
     """
     return max(day, (at + timedelta(minutes=utc_offset)).date())
+
+
+def by_day(since: datetime, until: datetime, zone: ZoneInfo) -> tuple[tuple[date, int], ...]:
+    """The seconds from one time to another, those that have begun included, by the local day on which they were."""
+    found: list[tuple[date, int]] = []
+    while since < until:
+        day = since.astimezone(zone).date()
+        ends = min(until, ends_at(Period.DAY, day, zone))
+        found.append((day, whole_seconds(ends - since)))
+        since = ends
+    return tuple(found)
+
+
+def whole_seconds(span: timedelta) -> int:
+    """One that has begun counts."""
+    return -(-span // _SECOND)
 
 
 def ends_at(period: Period, day: date, zone: ZoneInfo) -> datetime:

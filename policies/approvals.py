@@ -41,7 +41,8 @@ SETTLE = "/v1/transactions/{transaction_id}/settle"
 nobody paid would take the player's money out of the books, and our own reaction would ask its provider no more: whoever has the
 money, or has sent it elsewhere, could hide that; and giving it back takes two people again."""
 RETURN = "/v1/transactions/{transaction_id}/return"
-"""By hand, of a withdrawal that was paid: then the player gets money for which we have only one person's word."""
+"""By hand, of a withdrawal that was paid, or that somebody was told to pay (a provider has accepted it, or a person has sent it):
+then the player gets money for which we have only one person's word."""
 VOID = "/v1/players/{player_id}/rounds/void"
 """By hand: a stake that is given back after its game was lost would be a gift."""
 

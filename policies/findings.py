@@ -49,7 +49,8 @@ class Signal(StrEnum):
 
     `stake`: what was staked, from any account; `loss`: cash staked less cash won, so it may be negative; `payout`: a withdrawal
     that was paid; `instrument_shared`: the amount is how many players have named the instrument; `month_limit`: the deposit
-    limit of a month that was set or asked for.
+    limit of a month that was set or asked for; `deposit_limit_raised`: a higher deposit limit was asked for, the amount is that
+    of a month's, and 0 of another.
     """
 
     DEPOSIT = "deposit"
@@ -64,6 +65,7 @@ class Signal(StrEnum):
     INSTRUMENT_SHARED = "instrument_shared"
     LIMIT_RAISED = "limit_raised"
     MONTH_LIMIT = "month_limit"
+    DEPOSIT_LIMIT_RAISED = "deposit_limit_raised"
 
 
 class Span(StrEnum):
@@ -183,6 +185,15 @@ class One(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="one"):
     above: bool = False
 
 
+class Raised(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="raised"):
+    """A higher deposit limit was asked for in one of the jurisdictions `where` the row asks for something each time. (A month's above
+    its figure is for the rule that compares with it.)
+    """
+
+    up_to: Law
+    where: tuple[str, ...]
+
+
 class Shared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="shared"):
     """An instrument that at least so many players have named."""
 
@@ -233,7 +244,7 @@ class Chase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="chase"
     at_least: int
 
 
-Test = Count | Total | One | Shared | Unplayed | Jump | Nights | Weeks | Chase
+Test = Count | Total | One | Raised | Shared | Unplayed | Jump | Nights | Weeks | Chase
 
 
 class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -25,6 +25,7 @@ from policies.findings import (
     Law,
     Nights,
     One,
+    Raised,
     Severity,
     Signal,
     Span,
@@ -39,6 +40,11 @@ from policies.rules import RULES as LAW
 from policies.rules import Rules
 
 _FIRST: Final = date(2026, 11, 1)
+
+CONTACT_AT_EACH_RAISE: Final = ("SE",)
+"""Where the row `deposit_limit.contact_threshold_month` asks for a contact whenever a deposit limit is raised, too: «om en spelare höjer
+sin gräns eller anger en högre gräns än 10 000 kronor per månad», of which its source says «also on every raise». In the Netherlands
+it speaks of limits above the threshold alone."""
 
 RULES: Final = (
     Watch(
@@ -113,6 +119,16 @@ RULES: Final = (
             Law("deposit_limit.contact_threshold_month", young="deposit_limit.contact_threshold_month_18_24"),
             above=True,
         ),
+        quiet_hours=0,
+    ),
+    Watch(
+        name="raised_limit",
+        version=1,
+        since=_FIRST,
+        kind=Kind.HARM,
+        severity=Severity.LOW,
+        says="a higher deposit limit is asked for where each raise needs a contact",
+        test=Raised(Law("deposit_limit.contact_threshold_month"), CONTACT_AT_EACH_RAISE),
         quiet_hours=0,
     ),
     Watch(

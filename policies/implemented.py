@@ -47,6 +47,7 @@ _LOOKED_UP: Mapping[Applied, tuple[str, ...]] = {
         "deposit_limit.period",
         "deposit_limit.raise_cooling_off",
         "deposit_limit.raise_min_interval",
+        "deposit_limit.raise_needs_player_request",
         "deposit_limit.raise_needs_test",
         "deposit_limit.raise_no_risk_behaviour_months",
         "deposit_limit.raise_not_before_period_end",
@@ -106,8 +107,11 @@ APPLIED: Final[Mapping[str, Applied]] = MappingProxyType(
 
 NOT_EVERYWHERE: Final[Mapping[tuple[str, str], str]] = {
     ("SE", "deposit_limit.contact_threshold_month"): "policies/harm.py",
+    **dict.fromkeys(((place, "self_exclusion.minimum") for place in sorted(protection.LEAST_OF_REGISTER)), ""),
 }
-"""(jurisdiction, rule) → who applies it there instead: in Sweden the threshold is a duty to contact, and stops nobody."""
+"""(jurisdiction, rule) → who applies it there instead, if anybody does: in Sweden the threshold is a duty to contact, and stops nobody;
+in Spain and Portugal the least is the national register's, which keeps it.
+"""
 
 
 class Standing(NamedTuple):
@@ -132,4 +136,6 @@ def standing(jurisdiction: str, at: datetime, rules: Rules = RULES) -> Iterator[
 def applied(rule: Rule) -> Applied | None:
     """Where the rule is applied, if it is."""
     elsewhere = NOT_EVERYWHERE.get((rule.jurisdiction, rule.name))
-    return Applied(elsewhere) if elsewhere else APPLIED.get(rule.name)
+    if elsewhere is None:
+        return APPLIED.get(rule.name)
+    return Applied(elsewhere) if elsewhere else None

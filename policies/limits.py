@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from policies.currencies import EXPONENTS
-from policies.rules import RULES, Rules, country_of
+from policies.rules import RULES, Rule, Rules, country_of
 
 
 class Kind(StrEnum):
@@ -92,7 +92,12 @@ class LocalDay(NamedTuple):
 
 def local(jurisdiction: str, at: datetime) -> LocalDay:
     """The day that it is there."""
-    there = at.astimezone(zone(jurisdiction))
+    return local_in(zone(jurisdiction), at)
+
+
+def local_in(place: ZoneInfo, at: datetime) -> LocalDay:
+    """The same, by the zone."""
+    there = at.astimezone(place)
     return LocalDay(there.date(), (there.utcoffset() or timedelta(0)) // timedelta(minutes=1))
 
 
@@ -109,7 +114,9 @@ class Unreadable(ValueError):
 
 
 class SystemLimit(NamedTuple):
-    """`amount`: minor units of `currency`. `preset`: it holds until the player has a limit of this kind and period."""
+    """`amount`: minor units of `currency`. `preset`: it holds until the player has a limit of this kind and period. `jurisdiction`:
+    whose rule it is.
+    """
 
     kind: Kind
     period: Period
@@ -118,6 +125,7 @@ class SystemLimit(NamedTuple):
     rule: str
     verified: bool
     preset: bool = False
+    jurisdiction: str = ""
 
 
 _SET_BY_LAW: Final = (
@@ -158,7 +166,8 @@ def _system(jurisdiction: str, birth_year: int, day: date, rules: Rules) -> tupl
         if rule is not None:
             if rule.unit not in EXPONENTS or not isinstance(rule.value, int):
                 raise Unreadable(f"{rule.jurisdiction} {rule.name}: {rule.value} {rule.unit}")
-            found.append(SystemLimit(kind, period, rule.value, rule.unit, rule.name, rule.verified, preset))
+            of = (rule.name, rule.verified, preset, rule.jurisdiction)
+            found.append(SystemLimit(kind, period, rule.value, rule.unit, *of))
     return tuple(found)
 
 
@@ -215,9 +224,9 @@ BEFORE_PLAY: Final = frozenset({"DE", "DK", "SE"})
 """Where the quotation of `deposit_limit.required_before_first_deposit` makes the limit a condition of play, too."""
 
 
-def required_to_play(jurisdiction: str, at: datetime, rules: Rules = RULES) -> bool:
-    """Whether nobody may bet there who has not set what is `required`."""
-    return country_of(jurisdiction) in BEFORE_PLAY and required(jurisdiction, at, rules) is not None
+def required_to_play(jurisdiction: str) -> bool:
+    """Whether nobody may bet there who has not set what is `required`, if anything is. Every bet asks."""
+    return country_of(jurisdiction) in BEFORE_PLAY
 
 
 def stands_for(period: Period) -> tuple[Period, ...]:
@@ -237,7 +246,7 @@ TEST, NO_RISK, CONTACT = "test", "no_risk_behaviour", "contact"
 
 class Wait(NamedTuple):
     """What a raise waits for. `after_period`: the running period of the limit that was, too. `needs`: what must be attested.
-    `months_between`: since the last raise.
+    `months_between`: since the last raise above a preset of the law.
     """
 
     cooling_off: timedelta
@@ -282,6 +291,16 @@ def to_raise(jurisdiction: str, kind: Kind, *, above_law: bool, at: datetime, ru
             months = between.value
     name, verified = (rule.name, rule.verified) if rule else ("house.raise_cooling_off", True)
     return Wait(cooling_off, after_period, tuple(needs), months, name, verified)
+
+
+def players_alone(jurisdiction: str, at: datetime, rules: Rules = RULES) -> Rule | None:
+    """The rule by which nobody but the player may ask there for a raise, of a limit of any kind."""
+    rule = rules.of(jurisdiction, at).get("deposit_limit.raise_needs_player_request")
+    if rule is None or rule.value is False:
+        return None
+    if rule.value is not True:
+        raise Unreadable(f"{rule.jurisdiction} {rule.name}: {rule.value}")
+    return rule
 
 
 MONEY_LAUNDERING: Final = frozenset({"aml"})

@@ -43,6 +43,11 @@ HOUSE_ROUND_STUCK_AFTER: Final = timedelta(hours=1)
 _PLAYER_SET = "player_set"
 
 
+def is_stuck(heard_at: datetime, at: datetime) -> bool:
+    """Whether an open round is, of which something was last heard then."""
+    return heard_at < at - HOUSE_ROUND_STUCK_AFTER
+
+
 class Unreadable(ValueError):
     """A rule says what is not understood here."""
 

@@ -6,7 +6,8 @@ What the law says comes from rules.csv alone (`time_out.*`, `self_exclusion.*`, 
 
 Invariants:
     - a word of rules.csv that is not understood here refuses to load;
-    - an exclusion is never shorter than the least that holds there, and never ends before its term;
+    - an exclusion is never shorter than the least that holds there, and never ends before its term, unless the law has a delay of
+      lifting one;
     - a register that has not answered is never taken for one that has said «clear».
 """
 
@@ -145,6 +146,10 @@ HOUSE_TIME_OUTS: Final = ("any_hours", "any_days", "other_up_to_6_weeks")
 HOUSE_TIME_OUT_MAXIMUM: Final = Span(hours=6 * 168)
 """Of time-outs, where no row tells which there are: hours, days and months up to this."""
 
+LEAST_OF_REGISTER: Final = frozenset({"ES", "PT"})
+"""Where `self_exclusion.minimum` is of the entry in the national register, which keeps it itself («ES, PT minimum is in the national
+register», rules.md): that is no minimum of an exclusion from this house."""
+
 HOUSE_PANIC: Final = Span(hours=24)
 HOUSE_EXCLUSION_MINIMUM: Final = Span(months=6)
 HOUSE_EXCLUSION_MAXIMUM: Final = Span(months=99 * 12)
@@ -197,6 +202,7 @@ POLICY: Final[Mapping[str, object]] = {
     "exclusion_minimum": str(HOUSE_EXCLUSION_MINIMUM),
     "exclusion_maximum": str(HOUSE_EXCLUSION_MAXIMUM),
     "lift_delay": str(HOUSE_LIFT_DELAY),
+    "least_of_register": sorted(LEAST_OF_REGISTER),
     "moments": HOUSE_MOMENTS,
     "holds": sorted(HOUSE_HOLDS),
     "clear_counts_hours": HOUSE_CLEAR_COUNTS // timedelta(hours=1),
@@ -235,7 +241,8 @@ IMPLEMENTED: Final = frozenset(
 
 class Granted(NamedTuple):
     """A time-out or an exclusion. `until`: its end (None: it has none of its own). `on_request`: it does not end by itself.
-    `not_before`: from when on its end may be asked for (None: never). `rule`: what allows it.
+    `not_before`: from when on its end may be asked for (None: never). Where the law has a delay of lifting a definite exclusion,
+    which would mean nothing otherwise, that is once the least is over. `rule`: what allows it.
     """
 
     until: datetime | None
@@ -293,7 +300,8 @@ def exclusion(wanted: Term, jurisdiction: str, at: datetime, rules: Rules = RULE
         until = shortest
     if until > (most := _most(law)).span.after(at):
         return NotOffered((f"at_most_{most.span}",), most.name, most.verified)
-    return Granted(until, until, _on_request(law), rule.name, rule.verified)
+    first = min(until, shortest) if "self_exclusion.lift_delay_definite" in law else until
+    return Granted(until, first, _on_request(law), rule.name, rule.verified)
 
 
 def lifted_at(wanted: Term, jurisdiction: str, at: datetime, rules: Rules = RULES) -> Granted:
@@ -331,8 +339,9 @@ class _Bound(NamedTuple):
 
 
 def _least(law: Mapping[str, Rule]) -> _Bound:
-    """The shortest exclusion. Where the law has a list of exact terms and no minimum, the list says it."""
-    if (rule := law.get("self_exclusion.minimum")) is not None:
+    """The shortest exclusion from this house. Where the law has a list of exact terms and no minimum, the list says it."""
+    rule = law.get("self_exclusion.minimum")
+    if rule is not None and rule.jurisdiction not in LEAST_OF_REGISTER:
         return _Bound(_span_of(rule), rule.name, rule.verified)
     allowed = law.get("self_exclusion.allowed_durations")
     if allowed is not None and any(isinstance(each.exactly, Span) for each in _offers(allowed)):

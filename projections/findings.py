@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple
 import msgspec
 
 from domain import notices, suppressions
+from domain.catalog import OF_PLAYERS
 from domain.findings import PLACES, SIGNS, Finding, Picture, Rulebook, Seen
 from domain.kernel import partition_of
 from eventstore.record import Recorded
@@ -25,8 +26,7 @@ from projections.postgres import Cursor
 from projections.projection import Events
 from projections.state import Row, Table
 
-OWN = frozenset({"player", "wallet", "limits", "kyc", "login", "play", "protection", "bet"})
-"""Aggregates whose streams have the suffix of their player."""
+_OWN = frozenset(aggregate.name for aggregate in OF_PLAYERS)
 
 _FINDING = ("cause", "rule", "version", "player", "at", "finding", "log", "position", "partition")
 
@@ -67,7 +67,7 @@ def concerning(events: Iterable[Recorded]) -> Iterator[Concerning]:
 
 def _own(recorded: Recorded) -> str:
     aggregate, _, suffix = recorded.body.stream.partition("-")
-    return suffix if aggregate in OWN else ""
+    return suffix if aggregate in _OWN else ""
 
 
 class Findings:

@@ -30,8 +30,8 @@ _PLAYER = "player_"
 class Round(msgspec.Struct, gc=False):
     """What a batch says of a round. Minor units of `currency`; times in µs since 1970 UTC.
 
-    `outcomes`, `taken_back`: how many wins, and how many rollbacks of bets that were here. `first`, `last`: the versions of the
-    wallet between which its bets stand.
+    `outcomes`, `taken_back`: how many wins, and how many rollbacks of bets that were here. `last_us`: when its provider last said
+    anything of it; 0: not here. `first`, `last`: the versions of the wallet between which its bets stand.
     """
 
     player: str
@@ -86,7 +86,9 @@ class Rounds:
                 found.outcomes += 1
                 found.wins += won.money.amount
         for recorded, back in events.of(RolledBack):
-            found = _of(changes, recorded, back.played, back.money.currency) if back.staked_at else None
+            if back.staked_at is None:
+                continue
+            found = _of(changes, recorded, back.played, back.money.currency, by_provider=not back.void)
             if found is not None:
                 found.taken_back += 1
                 found.returned += back.money.amount
@@ -133,20 +135,23 @@ class Rounds:
             rows[id_] = as_shown(id_, *_told(both))
 
 
-def _of(changes: Changes, recorded: Recorded, played: Played, currency: str) -> Round | None:
+def _of(
+    changes: Changes, recorded: Recorded, played: Played, currency: str, *, by_provider: bool = True
+) -> Round | None:
     """The round of which an event speaks, with when it did; None if it names none."""
     if not played.round:
         return None
     player, version, at_us = _PLAYER + suffix_of(recorded), recorded.body.version, recorded.recorded
+    heard_us = at_us if by_provider else 0
     id_ = id_of(player, played)
     found = changes.get(id_)
     if found is None:
         found = changes[id_] = Round(
-            player, played.provider, played.game, played.round, played.session, currency, at_us, at_us, version, version
-        )
+            player, played.provider, played.game, played.round, played.session, currency, at_us, heard_us, version, version
+        )  # fmt: skip
         return found
     found.session = max(found.session, played.session)
-    found.opened_us, found.last_us = min(found.opened_us, at_us), max(found.last_us, at_us)
+    found.opened_us, found.last_us = min(found.opened_us, at_us), max(found.last_us, heard_us)
     found.first, found.last = min(found.first, version), max(found.last, version)
     return found
 

@@ -133,7 +133,8 @@ def _played(changes: Changes, recorded: Recorded, event: Event) -> None:
             found.provider, found.game, found.kind = event.provider, event.game, event.kind.value
             found.launched_us, found.ends_us = recorded.recorded, as_us(event.ends_at)
         case SessionOpened():
-            found.opened_us, found.ends_us = recorded.recorded, as_us(event.ends_at)
+            lives_until = recorded.recorded + event.seconds * 1_000_000
+            found.opened_us, found.ends_us = recorded.recorded, min(as_us(event.ends_at), lives_until)
         case SessionProlonged():
             found.ends_us = as_us(event.ends_at)
         case SessionEnded():

@@ -38,7 +38,9 @@ _WITHOUT_MONEY: Final[frozenset[type[Event]]] = frozenset(
 
 
 class Row(msgspec.Struct, gc=False):
-    """A row of read.transaction. What is None was not told, so it stays as it is. `failure`: why, sealed."""
+    """A row of read.transaction. What is None was not told, so it stays as it is. `failure`: why, sealed. `held`: why nobody is asked
+    to pay it out for now, a word.
+    """
 
     id: str
     player: str
@@ -58,11 +60,12 @@ class Row(msgspec.Struct, gc=False):
     lost: int = 0
     outside: str | None = None
     expires_us: int | None = None
+    held: str = ""
 
 
 _COLUMNS = (
     "id", "player", "kind", "amount", "currency", "provider", "reference", "requested_at", "version", "status",
-    "settled_at", "failed_at", "failure", "settled", "refunded", "lost", "outside", "expires_at",
+    "settled_at", "failed_at", "failure", "settled", "refunded", "lost", "outside", "expires_at", "held",
 )  # fmt: skip
 
 Place = tuple[str, str, str]
@@ -148,7 +151,7 @@ def _happen(row: Row, recorded: Recorded) -> None:
     kind = type(event)
     row.version = recorded.body.version
     if (status := STATUS_AFTER.get(kind)) is not None:
-        row.status = status.value
+        row.status, row.held = status.value, ""
     if kind in _WITHOUT_MONEY:
         row.failed_us = occurred_us(recorded)
         row.failure = words(recorded) or row.failure
@@ -163,6 +166,10 @@ def _happen(row: Row, recorded: Recorded) -> None:
             row.lost += money.amount
         case transactions.DepositAuthorised(reference) | transactions.WithdrawalSent(reference):
             row.outside = reference
+        case transactions.PayoutHeld(reason):
+            row.held = reason
+        case transactions.PayoutResumed():
+            row.held = ""
         case _:
             pass
 
@@ -217,8 +224,8 @@ async def _insert(cursor: Cursor, schema: str, rows: list[Row]) -> None:
         f"""
         INSERT INTO {schema}.transaction
             (id, player, kind, amount, currency, provider, reference, requested_at, expires_at, version, status,
-             settled_at, failed_at, failure, settled, refunded, lost, outside)
-        SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)""",
+             settled_at, failed_at, failure, settled, refunded, lost, outside, held)
+        SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)""",
         (
             text([row.id for row in rows]),
             text([row.player for row in rows]),
@@ -238,7 +245,8 @@ async def _read(cursor: Cursor, schema: str, later: Mapping[str, object]) -> lis
     """What these transactions are and where they stand, without what no event reads."""
     await cursor.execute(
         f"""
-        SELECT id, '', kind, amount, currency, '', '', NULL, version, status, NULL, NULL, NULL, settled, refunded, lost
+        SELECT id, '', kind, amount, currency, '', '', NULL, version, status, NULL, NULL, NULL, settled, refunded, lost,
+               NULL, NULL, held
           FROM {schema}.transaction WHERE id = ANY (%b)""",
         (text(list(later)),),
     )
@@ -255,9 +263,9 @@ async def _update(cursor: Cursor, schema: str, rows: list[Row]) -> None:
            SET version = e.version, status = e.status, settled_at = coalesce(e.settled_at, t.settled_at),
                failed_at = coalesce(e.failed_at, t.failed_at),
                failure = coalesce(e.failure, t.failure), settled = e.settled,
-               refunded = e.refunded, lost = e.lost, outside = coalesce(e.outside, t.outside)
-          FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
-            AS e (id, version, status, settled_at, failed_at, failure, settled, refunded, lost, outside)
+               refunded = e.refunded, lost = e.lost, outside = coalesce(e.outside, t.outside), held = e.held
+          FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+            AS e (id, version, status, settled_at, failed_at, failure, settled, refunded, lost, outside, held)
          WHERE t.id = e.id""",
         (text([row.id for row in rows]), *_state(rows)),
     )
@@ -279,4 +287,5 @@ def _state(rows: list[Row]) -> tuple[object, ...]:
         bigint([row.refunded for row in rows]),
         bigint([row.lost for row in rows]),
         text([row.outside for row in rows]),
+        text([row.held for row in rows]),
     )

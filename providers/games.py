@@ -19,7 +19,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from typing import Literal, Protocol
 
 from cryptography.exceptions import InvalidSignature
@@ -44,7 +45,9 @@ _PADDING = {
 
 
 class Signatures(Protocol):
-    """A provider's keys."""
+    """A provider's keys. `names`: of each something that no other key has, and that does not tell it."""
+
+    def names(self) -> Iterator[bytes]: ...
 
     def verify(self, header: str, body: bytes, now: int) -> None:
         """`now`: seconds since 1970 UTC. Raises BadSignature."""
@@ -55,6 +58,9 @@ class Secrets:
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
         self._secrets = secrets
+
+    def names(self) -> Iterator[bytes]:
+        return map(signing.name_of, self._secrets)
 
     def verify(self, header: str, body: bytes, now: int) -> None:
         *others, last = self._secrets
@@ -72,6 +78,10 @@ class PublicKeys:
     def __init__(self, keys: Sequence[RSAPublicKey], padding: Padding) -> None:
         self._keys = keys
         self._padding = _PADDING[padding]
+
+    def names(self) -> Iterator[bytes]:
+        """By the modulus: whoever has the private key of one exponent has that of all."""
+        return (sha256(str(key.public_numbers().n).encode()).digest() for key in self._keys)
 
     def verify(self, header: str, body: bytes, now: int) -> None:
         found = _RSA.fullmatch(header)

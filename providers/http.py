@@ -7,33 +7,31 @@ A provider over HTTP: a signed POST of JSON for each payout, and a signed answer
       200 {"transaction", "amount", "currency", "status": "declined", "reason"}          both with Countroom-Signature
 
 Invariants:
-    - any other status, a time-out, a lost connection is no answer: it is asked again, with the same key;
+    - what is no answer (providers/posting.py) is asked for again, with the same key;
     - an answer counts only if it is signed now and speaks of this transaction and this money;
-    - what it says can stand in the log: text that may be kept (domain.ijson), and not too long.
+    - what it says can stand in the log, and is not too long.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 import httpx2
 import msgspec
 
-from domain.ijson import NotText, require_text
 from domain.kernel import Money
-from providers import signing
 from providers.known import Known
-from providers.port import Accepted, Answer, Declined, Payout, Unanswered, Unbelievable
+from providers.port import Accepted, Answer, Declined, Payout, Unbelievable
+from providers.posting import SignedPost, patiently
 
 TIMEOUT_S = 10.0
 TRIES = 3
 PAUSE_S = 0.2
 REFERENCE_CHARACTERS_MAX = 200
 REASON_CHARACTERS_MAX = 500
-_OK = 200
 
 _encode = msgspec.json.Encoder().encode
 
@@ -72,51 +70,20 @@ class HttpProvider:
         if known.url is None or known.secret is None:
             raise ValueError(f"{known.name} has no URL to post payouts to, or no secret to sign them with")
         self.name = known.name
-        self._url = known.url
-        self._secret = known.secret
-        self._client = client
-        self._timeout_s = timeout_s
+        self._post = SignedPost(known.name, known.url, known.secret, client, timeout_s=timeout_s, clock=clock)
         self._pause_s = pause_s
-        self._clock = clock
 
     async def pay(self, payout: Payout) -> Answer:
-        """Ask up to three times. Raises Unanswered, and Unbelievable at once: a lie does not become true by asking again."""
-        for again in range(TRIES - 1):
-            try:
-                return await self._ask(payout)
-            except Unbelievable:
-                raise
-            except Unanswered:
-                await asyncio.sleep(self._pause_s * 2**again)
-        return await self._ask(payout)
+        """Ask up to three times. Raises Unanswered, Unbelievable."""
+        return await patiently(partial(self._ask, payout), tries=TRIES, pause_s=self._pause_s)
 
     async def _ask(self, payout: Payout) -> Answer:
         money = payout.money
         body = _encode(_Asked(payout.transaction, money.amount, money.currency, payout.instrument))
-        headers = {
-            "Content-Type": "application/json",
-            "Idempotency-Key": payout.transaction,
-            signing.HEADER: signing.sign(self._secret, body, int(self._clock())),
-        }
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._client.post(self._url, content=body, headers=headers)
-        except (httpx2.HTTPError, TimeoutError, OSError) as error:
-            raise Unanswered(f"{self.name}: {type(error).__name__} {error}".strip()) from error
-        if response.status_code != _OK:
-            raise Unanswered(f"{self.name} answers {response.status_code}")
-        return self._understood(payout, response.headers.get(signing.HEADER, ""), response.content)
+        return self._believed(payout, await self._post.ask(body, _decoder, {"Idempotency-Key": payout.transaction}))
 
-    def _understood(self, payout: Payout, header: str, raw: bytes) -> Answer:
+    def _believed(self, payout: Payout, answer: _Answered) -> Answer:
         """Raises Unbelievable."""
-        try:
-            signing.verify(self._secret, header, raw, int(self._clock()))
-            require_text(raw)
-            answer = _decoder.decode(raw)
-        except (signing.BadSignature, msgspec.DecodeError, RecursionError) as error:
-            raise Unbelievable(f"{self.name}: {error}") from error
-        except NotText as error:
-            raise Unbelievable(f"{self.name}'s answer holds {error}") from error
         if (answer.transaction, Money(answer.amount, answer.currency)) != (payout.transaction, payout.money):
             raise Unbelievable(f"{self.name} answers about another payout than {payout.transaction}")
         if answer.status == "declined":

@@ -2,12 +2,15 @@
 Who our providers are: a JSON file that the settings name.
 
     [{"name": "acme", "url": "https://psp.example/payouts", "secret": "/etc/countroom/acme.secret", "speaks": ["payments"]},
-     {"name": "reel", "games": {"signature": "hmac", "secrets": ["reel.secret"]}},
+     {"name": "reel", "games": {"signature": "hmac", "secrets": ["reel.secret"], "aggregators": ["aggregator:hub"]}},
      {"name": "spin", "games": {"signature": "rsa", "padding": "pss", "public_keys": ["spin-2026.pem", "spin-2027.pem"]}}]
 
 `secret` is a file with at least 16 bytes in hex, the same on both sides. `url` may be missing: then the provider only calls us.
 `speaks`: of what it may tell us, `payments` (if it says nothing, of those) or `kyc`. `games`: how it signs what it says as a
-provider of games, who need have no `secret`; more than one key while they are being changed.
+provider of games, who need have no `secret`; more than one key while they are being changed. `aggregators`: the actors, by their
+tokens, who may say it instead.
+
+Invariant: a key is one provider's: what one has signed is not another's word.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from providers import games
+from providers import games, signing
 from providers.games import KEYS_MAX, Padding, Signatures
 from providers.signing import SECRET_BYTES_MIN
 
@@ -34,15 +37,18 @@ class ProvidersUnreadable(Exception):
 
 
 _Files = Annotated[list[str], msgspec.Meta(min_length=1, max_length=KEYS_MAX)]
+_Actors = frozenset[Annotated[str, msgspec.Meta(min_length=1, max_length=100)]]
 
 
 class _Hmac(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="signature", tag="hmac"):
     secrets: _Files
+    aggregators: _Actors = frozenset()
 
 
 class _Rsa(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="signature", tag="rsa"):
     public_keys: _Files
     padding: Padding = "pkcs1v15"
+    aggregators: _Actors = frozenset()
 
 
 _Games: TypeAlias = _Hmac | _Rsa
@@ -59,7 +65,7 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Known(msgspec.Struct, frozen=True):
     """A provider. `url`: where payouts are posted. `speaks`: of what it may tell us. `games`: how it signs what it says of games.
 
-    `secret`: None for one that only has games.
+    `secret`: None for one that only has games. `aggregators`: the actors who may say of its games what it would.
     """
 
     name: str
@@ -67,9 +73,17 @@ class Known(msgspec.Struct, frozen=True):
     url: str | None
     speaks: frozenset[str] = frozenset({"payments"})
     games: Signatures | None = None
+    aggregators: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"Known({self.name})"
+
+    def key_names(self) -> Iterator[bytes]:
+        """Of each of its keys a name, which does not tell it."""
+        if self.secret is not None:
+            yield signing.name_of(self.secret)
+        if self.games is not None:
+            yield from self.games.names()
 
 
 def load(file: Path | None) -> Mapping[str, Known]:
@@ -80,6 +94,7 @@ def load(file: Path | None) -> Mapping[str, Known]:
     if file is None:
         return {}
     known: dict[str, Known] = {}
+    whose: dict[bytes, str] = {}
     for number, line in enumerate(_lines(file)):
         if line.name in known:
             raise ProvidersUnreadable(f"{file}: {line.name} is named twice - at `$[{number}].name`")
@@ -91,7 +106,10 @@ def load(file: Path | None) -> Mapping[str, Known]:
             where = f"$[{number}].games"  # a dispute that is won and a game that is won may have one reference
             raise ProvidersUnreadable(f"{file}: payments and games are told under two names - at `{where}`")
         speaks = frozenset[str]() if secret is None else line.speaks
-        known[line.name] = Known(line.name, secret, line.url, speaks, signatures)
+        aggregators = line.games.aggregators if line.games else frozenset()
+        made = known[line.name] = Known(line.name, secret, line.url, speaks, signatures, aggregators)
+        for other in {whose.setdefault(key, line.name) for key in made.key_names()} - {line.name}:
+            raise ProvidersUnreadable(f"{file}: {line.name} has a key of {other} - at `$[{number}]`")
     return known
 
 

@@ -38,7 +38,7 @@ Answer = Accepted | Declined
 
 
 class Unanswered(Exception):
-    """It is not known whether the provider has taken the payout: ask again with the same key."""
+    """The other party has not answered: it is not known what it knows or has done. Of a payout, ask again with the same key."""
 
 
 class Unbelievable(Unanswered):

@@ -9,15 +9,15 @@ import msgspec
 
 from domain import contacts
 from domain.contacts import Status
-from domain.errors import Invalid, NotFound
-from domain.kernel import ContactId, PlayerId, instant, parse_id
-from queries import listing, words
-from queries.asof import microseconds
+from domain.errors import NotFound
+from domain.kernel import ContactId, PlayerId, parse_id
+from queries import words
+from queries.by_due import ByDue
 from queries.context import Context, page_size, read_cursor, write_cursor
-from queries.listing import Listing, Wanted
+from queries.listing import Listing
 
 _COLUMNS: LiteralString = "c.id, c.version, c.player, c.due_at, c.state::text"
-_ALL = Listing("read.contact AS c", _COLUMNS, "due_at", [("player",), ("status",), ("reason",), ("trigger",)])
+_LEADS = [("player",), ("status",), ("reason",), ("trigger",)]
 _NOTES = """
     SELECT event, version, kind, author, at, sealed FROM read.contact_note
      WHERE contact = %s AND version > %s ORDER BY version LIMIT %s"""
@@ -40,6 +40,19 @@ class ContactPage(msgspec.Struct, frozen=True):
 
     items: list[Contact]
     next_cursor: str | None
+
+
+def _contact(id_: ContactId, version: int, player: PlayerId, due_at: datetime, state: str) -> Contact:
+    return Contact(id_, version, player, due_at, _state(state))
+
+
+_ALL = ByDue(
+    "contact",
+    Listing("read.contact AS c", _COLUMNS, "due_at", _LEADS),
+    _contact,
+    words={"status": STATUSES},
+    ids={"player": "player", "trigger": "notice"},
+)
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -77,26 +90,8 @@ async def page(
     limit: int = 50,
 ) -> ContactPage:
     """Contacts by what is due, those due first first. Raises Invalid, InvalidId, UnknownMoment."""
-    page_size(limit)
-    if status is not None and status not in STATUSES:
-        raise Invalid("not a status of a contact", parameter="status")
-    if player is not None:
-        parse_id("player", player)
-    if trigger is not None:
-        parse_id("notice", trigger)
     given = {"status": status, "reason": reason, "trigger": trigger, "player": player}
-    wanted = Wanted({name: value for name, value in given.items() if value is not None})
-    if due_before is not None:
-        wanted = wanted._replace(until=instant(microseconds(due_before, "due_before")))
-    if cursor is not None:
-        due_us, id_ = read_cursor(cursor, tuple[int, str])
-        wanted = wanted._replace(after=(instant(due_us), id_))
-    if "\0" in (reason or ""):
-        return ContactPage([], None)  # no text of PostgreSQL holds it
-    rows = await listing.rows(context, _ALL, wanted, limit)
-    items = [Contact(id_, version, whose, due_at, _state(state)) for id_, version, whose, due_at, state in rows[:limit]]
-    more = listing.cursor(items[-1].due_at, items[-1].id) if len(rows) > limit else None
-    return ContactPage(items, more)
+    return ContactPage(*await _ALL.page(context, given, due_before, cursor, limit))
 
 
 async def get(context: Context, contact_id: ContactId, cursor: str | None = None, limit: int = 50) -> ContactWithNotes:
@@ -107,12 +102,14 @@ async def get(context: Context, contact_id: ContactId, cursor: str | None = None
     rows = await context.fetch(f"SELECT {_COLUMNS} FROM read.contact AS c WHERE c.id = %s", contact_id)
     if not rows:
         raise NotFound("no such contact")
-    id_, version, player, due_at, state = rows[0]
+    contact = _contact(*rows[0])
     found = await context.fetch(_NOTES, contact_id, after, limit + 1)
-    opened = await words.opened(context, [(player, row[5]) for row in found[:limit]])
+    opened = await words.opened(context, [(contact.player, row[5]) for row in found[:limit]])
     items = [
         Note(event, kind, author, at, sealed is not None and not texts, texts.get("data.note"))
         for (event, _, kind, author, at, sealed), texts in zip(found[:limit], opened, strict=True)
     ]
     more = write_cursor(found[limit - 1][1]) if len(found) > limit else None
-    return ContactWithNotes(id_, version, player, due_at, _state(state), NotePage(items, more))
+    return ContactWithNotes(
+        contact.id, contact.version, contact.player, contact.due_at, contact.state, NotePage(items, more)
+    )

@@ -4,11 +4,11 @@ The events of all logs held here, chosen and merged, for whoever looks into what
 Logs have no common order. Several are merged by (recorded, log, position), which is for reading only: nothing that is
 counted or decided may depend on it.
 
-What is a player's is found in the logs: their own streams by name, payments by the commands that wrote to these. A ticket and
-a request for approval write to their own stream only, and a log has no index of whom they name: those are found in the read
-models `tickets` and `approvals` as far as these have come, and behind that by looking at each entry. So the events are the
-log's own, and none is missing while a read model lags or has stopped; but a read model that was falsified could hide a ticket
-(`countroom replay` asks none).
+What is a player's is found in the logs: their own streams by name, payments by the commands that wrote to these. A ticket, a
+request for approval, a notice and a contact may write to their own stream only, and a log has no index of whom they name: those
+are found in the read models `tickets`, `approvals` and `notices` as far as these have come, and behind that by looking at each
+entry. So the events are the log's own, and none is missing while a read model lags or has stopped; but a read model that was
+falsified could hide a ticket (`countroom replay` asks none).
 
 Invariants:
     - no statement looks at more than SCAN_ENTRIES entries, whatever is searched for;
@@ -22,12 +22,13 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
+from domain.catalog import NAMING
 from domain.errors import Invalid, NotFound
 from domain.kernel import PlayerId, parse_id
 from queries.context import Context
-from queries.history import streams_of
+from queries.history import LISTED, streams_of
 
 SCAN_ENTRIES = 1_000
 END_US = 2**63 - 1
@@ -54,18 +55,20 @@ _COMMANDS = f"""
 _PAYMENTS = """
     SELECT DISTINCT e.stream FROM ledger.entry AS e
      WHERE e.log = %s::smallint AND e.position = ANY (%s) AND starts_with(e.stream, 'transaction-')"""
+_READ_MODELS = sorted(set(LISTED.values()))
+_OPENING_TAGS = sorted(tag for aggregate, tags in NAMING.items() if aggregate.name in LISTED for tag in tags)
 _OPENINGS = """
-    SELECT p.log, CASE count(*) WHEN 2 THEN min(p.position) ELSE 0 END
+    SELECT p.log, CASE count(*) WHEN %s THEN min(p.position) ELSE 0 END
       FROM read.position AS p JOIN read.generation AS g USING (projection, generation)
-     WHERE g.live AND p.projection IN ('tickets', 'approvals') GROUP BY p.log"""
-_OPENED = """
-    SELECT id FROM (SELECT id FROM read.ticket WHERE player = %s AND id > %s
-                    UNION ALL SELECT id FROM read.approval WHERE player = %s AND id > %s) AS few
-     ORDER BY id LIMIT %s"""
+     WHERE g.live AND p.projection = ANY (%s) GROUP BY p.log"""
+_EACH: LiteralString = " UNION ALL ".join(
+    [f"SELECT id FROM read.{name} WHERE player = %s AND id > %s" for name in LISTED]
+)
+_OPENED: LiteralString = f"SELECT id FROM ({_EACH}) AS few ORDER BY id LIMIT %s"
 _OPENED_SINCE = f"""
     SELECT e.stream FROM ledger.entry AS e
      WHERE e.log = %s::smallint AND e.position > %s AND e.position <= %s
-           AND e.type IN ('ticket.opened', 'approval.requested') AND {_BODY} -> 'data' ->> 'player' = %s"""
+           AND e.type = ANY (%s) AND {_BODY} -> 'data' ->> 'player' = %s"""
 _OF_STREAMS = f"""
     SELECT e.stream, e.version, e.log, e.position - c.i + 1, c.n
       FROM ledger.entry AS e CROSS JOIN LATERAL json_to_record({_BODY} -> 'command') AS c (i int, n int)
@@ -79,8 +82,8 @@ Vector = Mapping[str, int]
 class Selection(NamedTuple):
     """What is wanted. `type`: a tag, or the beginning of tags with `.*` at its end. `since` ≤ recorded < `until`, in µs.
 
-    `player`: all events of the commands that wrote to the player's own streams, payments, tickets or approvals, as far as they
-    count.
+    `player`: all events of the commands that wrote to the player's own streams, payments, tickets, approvals, notices or
+    contacts, as far as they count.
     """
 
     player: PlayerId | None = None
@@ -196,17 +199,18 @@ async def _payments_among(context: Context, places: Mapping[int, set[int]]) -> s
 
 
 async def _opened(context: Context, player_id: PlayerId) -> set[str]:
-    """The streams of the player's tickets and approvals."""
-    read = dict(await context.fetch(_OPENINGS))  # before what was read, which may be further by then
+    """The streams of the player's tickets, approvals, notices and contacts."""
+    # before what was read, which may be further by then
+    read = dict(await context.fetch(_OPENINGS, len(_READ_MODELS), _READ_MODELS))
     found: set[str] = set()
     last = ""
-    while rows := await context.fetch(_OPENED, player_id, last, player_id, last, SCAN_ENTRIES):
+    while rows := await context.fetch(_OPENED, *(player_id, last) * len(LISTED), SCAN_ENTRIES):
         found.update(id_.replace("_", "-", 1) for (id_,) in rows)
         last = rows[-1][0]
     for log in await logs(context):
         for after in range(read.get(log.name, 0), log.head, SCAN_ENTRIES):
             upto = min(after + SCAN_ENTRIES, log.head)
-            rows = await context.fetch(_OPENED_SINCE, log.number, after, upto, player_id)
+            rows = await context.fetch(_OPENED_SINCE, log.number, after, upto, _OPENING_TAGS, player_id)
             found.update(stream for (stream,) in rows)
     return found
 

@@ -18,7 +18,7 @@ from domain.errors import Invalid, NotFound
 from domain.kernel import Money, PlayerId, instant, parse_id
 from domain.wallets import RolledBack, Staked
 from eventstore.record import Body
-from policies.play import HOUSE_ROUND_STUCK_AFTER
+from policies.play import HOUSE_ROUND_STUCK_AFTER, is_stuck
 from projections.ggr import SUMS
 from queries import listing
 from queries.context import Context, page_size, read_cursor, write_cursor
@@ -253,7 +253,7 @@ def _round(at: datetime, *row: Any) -> Round:
     told: list[Any]
     *told, status, bets, stakes, wins, returned = row
     currency, last_at = told[6], told[8]
-    if status == "open" and last_at < at - HOUSE_ROUND_STUCK_AFTER:
+    if status == "open" and is_stuck(last_at, at):
         status = "stuck"
     return Round(
         *(*told, status, bets, Money(stakes, currency), Money(wins, currency), Money(returned, currency)),

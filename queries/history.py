@@ -6,13 +6,13 @@ Invariant: nothing enters but events; whoever has the player's entries comes to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 
-from domain.catalog import aggregate_of
+from domain.catalog import OF_PLAYERS, aggregate_of
 from domain.kernel import PlayerId, Sealed, TicketId, TransactionId, personal_fields
 from domain.kyc import Kyc
 from domain.limits import Limits
@@ -26,7 +26,13 @@ from projections import known
 from projections.known import Known, Told
 
 _PERSONAL = personal_fields(Registered)
-_OF_PLAYERS = ("player", "wallet", "limits", "kyc", "login", "adjustment", "protection", "play", "bet", "round")
+LISTED: Mapping[LiteralString, LiteralString] = {
+    "ticket": "tickets",
+    "approval": "approvals",
+    "notice": "notices",
+    "contact": "notices",
+}
+"""What is a player's and has a stream of its own, but for payments: aggregates, each the table of a read model, and which."""
 
 
 class Happened(msgspec.Struct, frozen=True):
@@ -82,8 +88,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def account(events: Iterable[Recorded]) -> Account:
-    """Fold the events of one player's streams (player, kyc, login, limits, wallet, transactions, tickets), each stream by its
-    versions.
+    """Fold the events of one player's streams (those of `streams_of`, and transactions, tickets and whatever else is theirs), each
+    stream by its versions.
 
     What is on other streams is left alone, so that a whole command may come in.
     """
@@ -95,7 +101,7 @@ def account(events: Iterable[Recorded]) -> Account:
     for recorded in events:
         body = recorded.body
         aggregate = aggregate_of(body.stream)
-        if aggregate is None or aggregate.kind is not None:
+        if aggregate is None or body.stream.startswith("region-"):
             continue
         states[body.stream] = aggregate.evolve(states.get(body.stream, aggregate.initial), recorded.event, recorded.at)
         versions[body.stream] = body.version
@@ -131,9 +137,9 @@ def account(events: Iterable[Recorded]) -> Account:
 
 
 def streams_of(player_id: PlayerId) -> tuple[str, ...]:
-    """The streams that a player's name alone tells; those of transactions name the player in their first event."""
+    """The streams that a player's name alone tells; all others name the player in their first event (domain.catalog.NAMING)."""
     suffix = player_id.rpartition("_")[2]
-    return tuple(f"{aggregate}-{suffix}" for aggregate in _OF_PLAYERS)
+    return tuple(f"{aggregate.name}-{suffix}" for aggregate in OF_PLAYERS)
 
 
 def _of(kind: type[Any], states: dict[str, Any]) -> Any:

@@ -50,7 +50,8 @@ class Limit(msgspec.Struct, frozen=True):
 
 class Raise(msgspec.Struct, frozen=True):
     """A raise that waits, to `limit` or `seconds`, or to no limit (both null): from when until when it may be confirmed, once the
-    house has seen what it `needs`.
+    house has seen what it `needs`, by the stricter of the rules of where it was asked for and those of where the player lives now.
+    `source`: who asked for it.
     """
 
     kind: Kind
@@ -60,6 +61,7 @@ class Raise(msgspec.Struct, frozen=True):
     effective_at: datetime
     lapses_at: datetime
     needs: tuple[str, ...]
+    source: Source
 
 
 class Required(msgspec.Struct, frozen=True):
@@ -120,7 +122,7 @@ def shown(
         zone.key,
         day,
         sorted(held, key=lambda each: (each.kind, each.period, each.source)),
-        [_raise(each) for each in state.raises if at < each.lapses_at],
+        [_raise(each, limits.due(state, player, each, at)) for each in state.raises if at < each.lapses_at],
         Required(missing.periods, missing.each, missing.rule, missing.verified) if missing else None,
         prompt.value if prompt is not None and isinstance(prompt.value, tuple) else (),
     )
@@ -137,14 +139,15 @@ def _limit(limit: limits.Limit, usage: Usage, player: Player, day: date, at: dat
     return Limit(*of, most, used, left, None, None, None, frees_at)
 
 
-def _raise(wanted: limits.Raise) -> Raise:
+def _raise(wanted: limits.Raise, waits: limits.Terms) -> Raise:
     amount, is_time = wanted.amount, wanted.kind is Kind.TIME
     return Raise(
         wanted.kind,
         wanted.period,
         Money(amount, wanted.currency) if amount is not None and not is_time else None,
         amount if is_time else None,
-        wanted.effective_at,
+        max(waits.effective_at, waits.earliest),
         wanted.lapses_at,
-        wanted.needs,
+        waits.needs,
+        wanted.source,
     )

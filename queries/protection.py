@@ -36,6 +36,14 @@ class Excluded(msgspec.Struct, frozen=True):
     of: PlayerId | None
 
 
+class TimedOut(msgspec.Struct, frozen=True):
+    """A time-out that runs. `of`: the account with which this one was matched."""
+
+    source: Source
+    until: datetime
+    of: PlayerId | None
+
+
 class RegisterSaid(msgspec.Struct, frozen=True):
     """What a register said last. `register` is empty where nobody knows of one; `waits`: the player waits for it."""
 
@@ -47,13 +55,14 @@ class RegisterSaid(msgspec.Struct, frozen=True):
 
 
 class PlayerProtection(msgspec.Struct, frozen=True):
-    """`closed`: by action, the code of the refusal. `stopped`: what the house has stopped, and the word that says why."""
+    """`closed`: by action, the code of the refusal. `stopped`: what the house has stopped, and the words that say why."""
 
     player: PlayerId
     exclusions: list[Excluded]
     timed_out_until: datetime | None
+    time_outs: list[TimedOut]
     closed: Mapping[str, str]
-    stopped: Mapping[str, str]
+    stopped: Mapping[str, list[str]]
     registers: list[RegisterSaid]
 
 
@@ -72,8 +81,9 @@ def shown(player_id: PlayerId, state: Protection, at: datetime) -> PlayerProtect
             for e in state.running(at)
         ],
         state.timed_out_until if state.is_timed_out(at) else None,
+        [TimedOut(each.source, each.until, each.of) for each in state.pauses if at < each.until],
         {action: refused.code for action, refused in refusals.items() if refused},
-        {action.value: reason for action, reason in sorted(state.stopped.items())},
+        {action.value: list(reasons) for action, reasons in sorted(state.stopped.items())},
         [_said(name, asked) for name, asked in sorted(state.registers.items())],
     )
 

@@ -7,15 +7,14 @@ from typing import Any, LiteralString
 
 import msgspec
 
-from domain.errors import Invalid, NotFound
-from domain.kernel import PlayerId, Sealed, TicketId, TransactionId, instant, parse_id
+from domain.errors import NotFound
+from domain.kernel import PlayerId, Sealed, TicketId, TransactionId, parse_id
 from domain.players import DataKey
 from domain.tickets import Status
 from policies.sla import Priority
-from queries import listing
-from queries.asof import microseconds
+from queries.by_due import ByDue
 from queries.context import Context, page_size, read_cursor, write_cursor
-from queries.listing import Listing, Wanted
+from queries.listing import Listing
 
 _COLUMNS: LiteralString = """t.id, t.version, t.player, t.status, t.priority, t.channel, t.opened_by, t.transaction, t.assignee, t.opened_at,
               t.first_response_due, t.resolution_due, t.due_at, t.first_response_missed <> 0, t.resolution_missed <> 0,
@@ -28,12 +27,7 @@ _GET = f"""
 _MESSAGES = """
     SELECT event, version, kind, author, at, sealed::text FROM read.ticket_message
      WHERE ticket = %s AND version > %s ORDER BY version LIMIT %s"""
-_ALL = Listing(
-    "read.ticket AS t",
-    _COLUMNS,
-    "due_at",
-    [("player",), ("assignee", "status"), ("assignee",), ("status",), ("priority",)],
-)
+_LEADS = [("player",), ("assignee", "status"), ("assignee",), ("status",), ("priority",)]
 STATUSES = frozenset(Status) - {Status.UNKNOWN}
 
 
@@ -96,6 +90,15 @@ class TicketPage(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
+_ALL = ByDue(
+    "ticket",
+    Listing("read.ticket AS t", _COLUMNS, "due_at", _LEADS),
+    Ticket,
+    words={"status": STATUSES, "priority": frozenset(Priority)},
+    ids={"player": "player"},
+)
+
+
 async def page(
     context: Context,
     status: str | None = None,
@@ -107,26 +110,8 @@ async def page(
     limit: int = 50,
 ) -> TicketPage:
     """Tickets by due time, those due first first. Raises Invalid, InvalidId, UnknownMoment."""
-    page_size(limit)
-    if status is not None and status not in STATUSES:
-        raise Invalid("not a status of a ticket", parameter="status")
-    if priority is not None and priority not in frozenset(Priority):
-        raise Invalid("not a priority of a ticket", parameter="priority")
-    if player is not None:
-        parse_id("player", player)
     given = {"status": status, "priority": priority, "assignee": assignee, "player": player}
-    wanted = Wanted({name: value for name, value in given.items() if value is not None})
-    if due_before is not None:
-        wanted = wanted._replace(until=instant(microseconds(due_before, "due_before")))
-    if cursor is not None:
-        due_us, id_ = read_cursor(cursor, tuple[int, str])
-        wanted = wanted._replace(after=(instant(due_us), id_))
-    if "\0" in (assignee or ""):
-        return TicketPage([], None)  # no text of PostgreSQL holds it
-    rows = await listing.rows(context, _ALL, wanted, limit)
-    items = [Ticket(*row) for row in rows[:limit]]
-    more = listing.cursor(items[-1].due_at, items[-1].id) if len(rows) > limit else None
-    return TicketPage(items, more)
+    return TicketPage(*await _ALL.page(context, given, due_before, cursor, limit))
 
 
 async def get(context: Context, ticket_id: TicketId, cursor: str | None = None, limit: int = 50) -> Conversation:

@@ -8,7 +8,7 @@ Invariant: what is sealed stays sealed in the timeline; a note opens only for wh
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 
@@ -17,19 +17,19 @@ from domain.kernel import PlayerId, instant, parse_id
 from domain.players import DataKey, Noted
 from eventstore.record import decode_body
 from queries.context import Context, page_size, read_cursor, write_cursor
-from queries.history import streams_of
+from queries.history import LISTED, streams_of
 
 _LAST = (2**63 - 1, "~", 2**63 - 1)
-_HAPPENED = """
+_CHILDREN: LiteralString = " UNION ALL ".join(
+    [f"SELECT replace(id, '_', '-') FROM read.{name} WHERE player = %s" for name in LISTED]
+)
+_HAPPENED: LiteralString = f"""
     WITH page AS MATERIALIZED (
         SELECT e.recorded, l.name COLLATE "C" AS name, e.position, e.log
           FROM (SELECT unnest(%s::text[]) UNION ALL
                 SELECT replace(id, 'transaction_', a.name || '-')
-                  FROM read.transaction, unnest('{transaction,payout}'::text[]) AS a (name) WHERE player = %s UNION ALL
-                SELECT replace(id, '_', '-') FROM read.ticket WHERE player = %s UNION ALL
-                SELECT replace(id, '_', '-') FROM read.approval WHERE player = %s UNION ALL
-                SELECT replace(id, '_', '-') FROM read.notice WHERE player = %s UNION ALL
-                SELECT replace(id, '_', '-') FROM read.contact WHERE player = %s) AS s (stream)
+                  FROM read.transaction, unnest('{{transaction,payout}}'::text[]) AS a (name) WHERE player = %s UNION ALL
+                {_CHILDREN}) AS s (stream)
                JOIN ledger.entry AS e USING (stream) JOIN ledger.log AS l ON l.id = e.log
          WHERE (e.recorded, l.name COLLATE "C", e.position) < (%s, %s, %s)
          ORDER BY e.recorded DESC, l.name COLLATE "C" DESC, e.position DESC LIMIT %s)
@@ -88,7 +88,7 @@ async def history(context: Context, player_id: PlayerId, cursor: str | None = No
     page_size(limit)
     before = read_cursor(cursor, tuple[int, str, int]) if cursor else _LAST
     streams = list(streams_of(player_id))
-    rows = await context.fetch(_HAPPENED, streams, *[player_id] * 5, *before, limit + 1)
+    rows = await context.fetch(_HAPPENED, streams, *[player_id] * (1 + len(LISTED)), *before, limit + 1)
     if not rows:
         await _key(context, player_id)
     items = [_happened(*row) for row in rows[:limit]]

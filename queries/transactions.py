@@ -17,7 +17,7 @@ from queries.positions import MADE
 
 _COLUMNS: LiteralString = """
     id, version, player, kind, status, amount, currency, provider, nullif(reference, ''), requested_at, settled_at,
-    failed_at, failure, settled, refunded, lost, outside, expires_at"""
+    failed_at, failure, settled, refunded, lost, outside, expires_at, nullif(held, '')"""
 _GET = f"SELECT {_COLUMNS} FROM read.transaction WHERE id = %s"
 _IS_KNOWN = "SELECT FROM read.player WHERE id = %s"
 _LEADS = [("player",), ("status",), ("provider",), ("kind",)]
@@ -37,7 +37,8 @@ class Transaction(msgspec.Struct, frozen=True):
     `money` was asked for; `settled` has arrived or was paid out; `refunded` and `lost` (charged back) have gone back since.
     `failed_at`, `failure_reason`: when and why no money moved, or came back; null where it cannot be opened here, or not by
     this token. `outside`: the provider's own reference.
-    `expires_at`: until when a withdrawal keeps its money reserved.
+    `expires_at`: until when a withdrawal keeps its money reserved. `held`: why nobody is asked for now to pay it out, a word; it goes
+    on by itself.
     """
 
     id: TransactionId
@@ -57,6 +58,7 @@ class Transaction(msgspec.Struct, frozen=True):
     lost: Money
     outside: str | None
     expires_at: datetime | None
+    held: str | None
 
 
 class TransactionPage(msgspec.Struct, frozen=True):
@@ -182,9 +184,9 @@ def _transaction(
     id_: str, version: int, player: str, kind: str, status: str, amount: int, currency: str, *rest: Any
 ) -> Transaction:
     """A row; its `failure_reason` is sealed."""
-    *told, settled, refunded, lost, outside, expires_at = rest
+    *told, settled, refunded, lost, outside, expires_at, held = rest
     moved: list[Any] = [Money(each, currency) for each in (settled, refunded, lost)]
     return Transaction(
         TransactionId(id_), version, PlayerId(player), kind, status, Money(amount, currency),
-        *(*told, *moved, outside, expires_at),
+        *(*told, *moved, outside, expires_at, held),
     )  # fmt: skip

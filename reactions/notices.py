@@ -7,7 +7,8 @@ was found and is no notice yet. So what is pending survives any process, and a s
 Invariants:
     - a command's id is made of the causing event and the rule: however often it is asked for, a notice is raised once;
     - a finding is given up by nobody: it is raised or withheld by an event, which takes its row away;
-    - only the owner of a partition raises, and what one finding meets holds up no other.
+    - only the owner of a partition raises, and what one finding meets holds up no other: what cannot be read is told as an error
+      each time it is tried, and stays.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from commands import notices
 from commands.edge import Edge
 from commands.identity import command_id
 from commands.plan import Context, Plan, Receipt
-from domain.errors import Rejected
+from domain.errors import InvalidId, Rejected
 from domain.findings import Finding
 from domain.kernel import EPOCH, PlayerId
 from eventstore.log import Streams
@@ -107,11 +108,16 @@ class Notices:
                 return
 
     async def _raise(self, ready: Sequence[Found], now: datetime) -> None:
-        plans = []
+        plans: list[tuple[Found, Plan]] = []
         for each in ready:
             self._patience.tried((each.cause, each.rule), now)
-            plans.append(notices.raise_(each.player, _finding(each.finding), self._edge(context(each, now))))
-        for each, result in zip(ready, await self._decide(plans), strict=True):
+            try:
+                finding = _finding(each.finding)
+                plans.append((each, notices.raise_(each.player, finding, self._edge(context(each, now)))))
+            except (msgspec.DecodeError, InvalidId) as unread:
+                _log.error("a finding cannot be read", rule=each.rule, cause=each.cause, error=str(unread))
+        results = await self._decide([plan for _, plan in plans])
+        for (each, _), result in zip(plans, results, strict=True):
             said = _log.bind(rule=each.rule, cause=each.cause)
             match result:
                 case Receipt(answer=notices.NoticeRaised(notice=str(notice)), repeated=False):

@@ -6,7 +6,8 @@ by then, in another region's copy; its answer becomes the next command.
                                                          accepted ──▶ [payout accepted]
                                                          declined ──▶ [payout declined, withdrawal returned]
 
-`sent` comes first, since from then on neither a timer nor an operator can give the reservation back: whatever is lost in
+Whether the player may be paid at all is asked anew with both steps: what holds the payout stands in the log, and it goes on once
+that is over. `sent` comes first, since from then on neither a timer nor an operator can give the reservation back: whatever is lost in
 between, nobody is paid who could still be paid otherwise.
 
 Invariants:
@@ -20,10 +21,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -33,19 +34,19 @@ from commands import payouts
 from commands.edge import Edge
 from commands.identity import command_id
 from commands.plan import Context, Plan, Receipt
-from domain import players, transactions
+from domain import players, protection, transactions
 from domain.errors import Rejected
-from domain.kernel import Sealed, TransactionId, partition_of
+from domain.kernel import Sealed, Stream, TransactionId, partition_of
 from domain.payouts import AnsweredOtherwise
 from domain.players import Registered
-from domain.transactions import TRANSACTIONS, Status, WithdrawalRequested
+from domain.transactions import PayoutHeld, PayoutResumed, Status, Transaction, WithdrawalRequested
 from eventstore.log import Streams
 from eventstore.record import Codec, Recorded
 from eventstore.vault import Vault
 from providers.port import Accepted, Declined, Payout, Provider, Unanswered, Unbelievable
 from reactions import pending
 from reactions.pending import Pending, Pool
-from reactions.runner import Clock, Patience
+from reactions.runner import Clock, Patience, UnderWay
 from replication import geo
 
 ACTOR = "reaction:payouts"
@@ -53,6 +54,8 @@ ORDER, PAY = "payout_order", "payout"
 AT_ONCE = 16
 LINGER_S = 1.0
 _WHENEVER = datetime.max.replace(tzinfo=UTC)  # the clocks of PostgreSQL and of this process need not agree
+
+S = TypeVar("S")
 
 _log = structlog.get_logger(__name__)
 
@@ -64,12 +67,15 @@ class NotReadable(Exception):
 
 
 class _Withdrawal(NamedTuple):
-    """`event_id`: of the request, under which the instrument is sealed. `status`: where it stands in the log."""
+    """`event_id`: of the request, under which the instrument is sealed. `stands`: as the log says. `held_by`: the event that has last
+    said whether something holds it; empty if none has.
+    """
 
     id: TransactionId
     event_id: str
     requested: WithdrawalRequested
-    status: Status
+    stands: Transaction
+    held_by: str
 
 
 class Payouts:
@@ -103,9 +109,8 @@ class Payouts:
         self._providers = providers
         self._is_alone = is_alone
         self._clock = clock
-        self._linger_s = linger_s
         self._patience = Patience()
-        self._under_way: dict[Pending, asyncio.Task[None]] = {}
+        self._under_way: UnderWay[Pending] = UnderWay(linger_s)
         self._deciding = asyncio.Semaphore(AT_ONCE)
         self._lanes: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
         self._elsewhere: set[Pending] = set()
@@ -121,24 +126,14 @@ class Payouts:
             for each in page:
                 if self._may_go(each, copied) and each not in self._under_way and self._patience.is_over(each, now):
                     self._patience.tried(each, now)
-                    self._under_way[each] = asyncio.create_task(self._do(each))
+                    self._under_way.begin(each, self._do(each))
         self._patience.forget_all_but(open_)
         self._tell_of_elsewhere(open_)
-        await self._linger()
+        await self._under_way.linger()
 
     async def close(self) -> None:
         """Wait for nobody any more. Who was asked is asked again by whoever goes on, with the same key."""
-        for task in self._under_way.values():
-            task.cancel()
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
-        self._under_way.clear()
-
-    async def _linger(self) -> None:
-        """Let what is under way come to its end, but do not wait for a provider that takes its time."""
-        if self._under_way:
-            await asyncio.wait(self._under_way.values(), timeout=self._linger_s)
-        done = [each for each, task in self._under_way.items() if task.done()]
-        await asyncio.gather(*[self._under_way.pop(each) for each in done])
+        await self._under_way.close()
 
     def _tell_of_elsewhere(self, open_: Collection[Pending]) -> None:
         """Of payouts that no log of ours can tell to be copied: their provider may have been asked, and nobody asks here."""
@@ -184,7 +179,7 @@ class Payouts:
     async def _prepare(self, each: Pending) -> Provider | None:
         """Do what needs nobody else's word; returns who is to be asked to pay. Raises NotReadable, Rejected."""
         withdrawal = await self._withdrawal(each)
-        if each.kind == PAY and withdrawal.status is not Status.SENT:
+        if each.kind == PAY and withdrawal.stands.status is not Status.SENT:
             await self._drop(each, withdrawal)
             return None
         provider = self._providers.get(withdrawal.requested.provider)
@@ -192,15 +187,18 @@ class Payouts:
             name = withdrawal.requested.provider
             _log.info("nobody can be asked; a person resolves it", transaction=withdrawal.id, provider=name)
         elif each.kind == ORDER:
-            await self._decide(payouts.order(withdrawal.id, provider.name, self._asking(each, "order")))
+            after = {"held": withdrawal.held_by} if withdrawal.held_by else {}
+            await self._decide(payouts.order(withdrawal.id, provider.name, self._asking(each, "order", **after)))
             return None
         return provider
 
     async def _pay(self, each: Pending, provider: Provider) -> None:
         """Ask, if the log still says so: it may have been a long wait. Raises Unanswered, Rejected."""
         withdrawal = await self._withdrawal(each)
-        if withdrawal.status is not Status.SENT:
+        if withdrawal.stands.status is not Status.SENT:
             await self._drop(each, withdrawal)
+            return
+        if await self._is_held(each, withdrawal):
             return
         requested = withdrawal.requested
         asked = Payout(withdrawal.id, requested.money, await self._instrument(withdrawal))
@@ -213,6 +211,16 @@ class Payouts:
             case Declined(reason):
                 edge = self._asking(each, "decline", reason=reason)
                 await self._decide(payouts.decline(withdrawal.id, reason, edge))
+
+    async def _is_held(self, each: Pending, withdrawal: _Withdrawal) -> bool:
+        """Whether the player may not be paid now; what is new of that is recorded first."""
+        whose = withdrawal.requested.player
+        player, protected = [await self._state(stream) for stream in (players.stream(whose), protection.stream(whose))]
+        why = transactions.held_by(player, protected, self._clock())
+        if why != withdrawal.stands.held:
+            edge = self._asking(each, "hold", after=withdrawal.held_by, reason=why)
+            await self._decide(payouts.hold(withdrawal.id, edge))
+        return bool(why)
 
     async def _drop(self, each: Pending, withdrawal: _Withdrawal) -> None:
         await self._decide(payouts.drop(withdrawal.id, self._asking(each, "drop")))
@@ -230,21 +238,21 @@ class Payouts:
     async def _withdrawal(self, each: Pending) -> _Withdrawal:
         """Raises NotReadable."""
         id_ = TransactionId(f"transaction_{each.suffix}")
-        events = await self._events(transactions.stream(id_).name)
-        state = TRANSACTIONS.initial
-        for recorded in events:
-            state = TRANSACTIONS.evolve(state, recorded.event, recorded.at)
-        first = events[0]
-        if not isinstance(first.event, WithdrawalRequested):
+        stream = transactions.stream(id_)
+        events = await self._events(stream.name)
+        first = events[0] if events else None
+        if first is None or not isinstance(first.event, WithdrawalRequested):
             raise NotReadable(f"{id_} does not begin with a request for a withdrawal")
-        return _Withdrawal(id_, first.body.id, first.event, state.status)
+        held = [recorded.body.id for recorded in events if isinstance(recorded.event, PayoutHeld | PayoutResumed)]
+        return _Withdrawal(id_, first.body.id, first.event, _folded(stream, events), held[-1] if held else "")
 
     async def _instrument(self, withdrawal: _Withdrawal) -> str | None:
         """Where the money goes, in the clear. Raises NotReadable, CannotOpen."""
         sealed = withdrawal.requested.instrument
         if not isinstance(sealed, Sealed):
             return None
-        registered = (await self._events(players.stream(withdrawal.requested.player).name))[0].event
+        events = await self._events(players.stream(withdrawal.requested.player).name)
+        registered = events[0].event if events else None
         if not isinstance(registered, Registered):
             raise NotReadable(f"{withdrawal.requested.player} does not begin with a registration")
         keys = await self._vault.keys({registered.key.id: registered.key.commitment})
@@ -252,9 +260,17 @@ class Payouts:
             raise NotReadable(f"the key of {withdrawal.requested.player} is not held here")
         return keys[sealed.key].open(sealed, event_id=withdrawal.event_id, path="data.instrument")
 
+    async def _state(self, stream: Stream[S]) -> S:
+        return _folded(stream, await self._events(stream.name))
+
     async def _events(self, stream: str) -> list[Recorded]:
-        """What stands on a stream. Raises NotReadable if it is nothing."""
+        """What stands on a stream."""
         entries = (await self._streams.load({stream: 0})).get(stream, ())
-        if not entries:
-            raise NotReadable(f"{stream} is empty")
         return [self._codec.decode(entry) for entry in entries]
+
+
+def _folded(stream: Stream[S], events: Iterable[Recorded]) -> S:
+    state = stream.aggregate.initial
+    for recorded in events:
+        state = stream.aggregate.evolve(state, recorded.event, recorded.at)
+    return state

@@ -1,52 +1,64 @@
 """
-Protection that spreads and that waits: the same person's other accounts are shut out too, of all brands; and a register that did
-not answer is asked again.
+Protection that spreads: the same person's other accounts are shut out too, of all brands.
 
     excluded, timed out ──▶ who has the same e-mail, phone, or name and birth date ──▶ a command for each ──▶ [matches shut out]
-    duplicates found    ──▶ whether one of them is shut out ──▶ one command        ──▶ [duplicates compared]
-    register silent     ──▶ at its time, the register         ──▶ one command       ──▶ [register asked]
+    duplicates found    ──▶ whether one of them is shut out ──▶ a command for some  ──▶ [duplicates compared]
 
 What was taken over from another account goes no further, so that a shared telephone does not shut out a whole street.
 
 Invariants:
     - killed at any step, the reaction goes on from the log: each command has one effect by its id, and the last one ends it;
     - an account is done with only after every match has its own command in the log;
-    - no register is asked within a decision.
+    - one with many matches holds up no other: a step takes some of them, and the next step goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-import msgspec
 import structlog
 
 from access.policy import service
-from commands import matches as matches_of
-from commands import protection as commands
-from commands.asking import Asking, whose
+from commands.asking import Whose, whose
 from commands.edge import Edge
 from commands.identity import command_id
+from commands.matches import compare, note_matches, shut_out_match
 from commands.plan import Context, Plan, Receipt
 from commands.players import ALIKE
 from domain import protection
 from domain.errors import Rejected
 from domain.kernel import PlayerId
-from domain.protection import PROTECTION, RegisterAsked
+from domain.protection import PROTECTION
 from eventstore.log import Streams
-from eventstore.record import Codec, Entry
+from eventstore.record import Codec
 from eventstore.vault import CannotOpen, Vault
-from policies.protection import Moment
-from projections.duties import DUPLICATES, MATCHES, REGISTER
+from projections.duties import DUPLICATES, MATCHES
 from reactions import pending
 from reactions.pending import Pending, Pool
 from reactions.runner import Clock, Patience
 
 ACTOR = "reaction:protection"
+SPREAD_MAX = 50
+COMPARED_MAX = 20
+"""How many matches of one account a step shuts out, and with how many it compares one: a command reads all of these."""
+
 _WHENEVER = datetime.max.replace(tzinfo=UTC)  # the clocks of PostgreSQL and of this process need not agree
 
 _log = structlog.get_logger(__name__)
+
+
+class _Begun(NamedTuple):
+    """Of an account with many matches: up to which of them it is done, and why one was refused. Lost with the process, and with a
+    fault, which costs asking again.
+    """
+
+    upto: str
+    refused: Rejected | None = None
+
+
+_BEGIN = _Begun("")
 
 
 class Protecting:
@@ -61,7 +73,6 @@ class Protecting:
         vault: Vault,
         decide: Callable[[Plan], Awaitable[Receipt]],
         edge: Callable[[Context], Edge],
-        asking: Asking,
         *,
         clock: Clock = lambda: datetime.now(UTC),
     ) -> None:
@@ -72,24 +83,24 @@ class Protecting:
         self._vault = vault
         self._decide = decide
         self._edge = edge
-        self._asking = asking
         self._clock = clock
         self._patience = Patience()
-        self._does = {MATCHES: self._spread, DUPLICATES: self._compare, REGISTER: self._ask_again}
+        self._begun: dict[Pending, _Begun] = {}
+        self._does = {MATCHES: self._spread, DUPLICATES: self._compare}
 
     async def step(self) -> None:
-        """Do once whatever is due and was not tried just now."""
+        """Do once whatever is due and was not tried just now, and go on with what was begun."""
         owned = await self._streams.epochs(self._log)
         open_: set[Pending] = set()
-        for kinds, until in (((MATCHES, DUPLICATES), _WHENEVER), ((REGISTER,), self._clock())):
-            async for page in pending.pages(self._pool, kinds, owned, until):
-                open_.update(page)
-                for each in page:
-                    now = self._clock()
-                    if self._patience.is_over(each, now):
-                        self._patience.tried(each, now)
-                        await self._do(each)
+        async for page in pending.pages(self._pool, self._does, owned, _WHENEVER):
+            open_.update(page)
+            for each in page:
+                now = self._clock()
+                if each in self._begun or self._patience.is_over(each, now):
+                    self._patience.tried(each, now)
+                    await self._do(each)
         self._patience.forget_all_but(open_)
+        self._begun = {each: begun for each, begun in self._begun.items() if each in open_}
 
     async def _do(self, each: Pending) -> None:
         player = PlayerId(f"player_{each.suffix}")
@@ -106,19 +117,23 @@ class Protecting:
             said.exception("protection has failed; it is tried again")
 
     async def _spread(self, player: PlayerId, each: Pending) -> None:
-        """Shut out the same person's other accounts."""
-        state = await self._state(player)
+        """Shut out the same person's other accounts. Whom it meets in the log after that does not wait for the next time."""
+        seen = await self._shut_outs_by(player, each.cause)
         matches = await self._matches(player)
-        refused: Rejected | None = None
-        for other in matches:
+        begun = self._begun.pop(each, _BEGIN)
+        todo = [other for other in matches if other > begun.upto]
+        refused = begun.refused
+        for other in todo[:SPREAD_MAX]:
             try:
-                await self._decide(matches_of.shut_out_match(other, player, self._asked(each, f"match\n{other}")))
+                await self._decide(shut_out_match(other, player, self._asked(each, f"match\n{other}")))
             except Rejected as error:  # the others do not wait for this one
                 refused = error
+        if todo[SPREAD_MAX:]:
+            self._begun[each] = _Begun(todo[SPREAD_MAX - 1], refused)
+            return
         if refused is not None:
             raise refused
-        noting = matches_of.note_matches(player, matches, self._asked(each, "matches"), seen=state.shut_outs)
-        await self._decide(noting)
+        await self._decide(note_matches(player, matches, self._asked(each, "matches"), seen=seen))
         _log.info("other accounts are shut out too", player=player, count=len(matches))
 
     async def _matches(self, player: PlayerId) -> Sequence[PlayerId]:
@@ -126,41 +141,36 @@ class Protecting:
         found = await whose(player, self._streams, self._codec, self._vault)
         if found.told is None:
             raise CannotOpen("the key of the player is not held here")
+        return await self._alike(player, found)
+
+    async def _alike(self, player: PlayerId, found: Whose) -> Sequence[PlayerId]:
+        """The accounts that have, or had, one of the player's words, in the order of their ids."""
         words = [word for word in dict.fromkeys(found.words()) if word[0] in ALIKE]
         held = await self._vault.find_registered(words) if words else {}
         subjects = {f"player_{subject}" for subjects in held.values() for subject in subjects}
         return [PlayerId(other) for other in sorted(subjects - {player})]
 
     async def _compare(self, player: PlayerId, each: Pending) -> None:
-        """Shut the player out as those are who may be the same person."""
+        """Shut the player out as those are who may be the same person: those whom the log names, and whoever is found beside them."""
         found = await whose(player, self._streams, self._codec, self._vault)
-        await self._decide(matches_of.compare(player, found.player.duplicates, self._asked(each, "compare")))
+        others = sorted({*found.player.duplicates, *await self._alike(player, found)})
+        begun = self._begun.pop(each, _BEGIN)
+        todo = [other for other in others if other > begun.upto]
+        page, is_last = todo[:COMPARED_MAX], len(todo) <= COMPARED_MAX
+        asked = self._asked(each, "\n".join(["compare", *page]))
+        await self._decide(compare(player, page, asked, looked_at=others if is_last else None))
+        if not is_last:
+            self._begun[each] = _Begun(page[-1])
 
-    async def _ask_again(self, player: PlayerId, each: Pending) -> None:
-        moment = await self._moment(player, each)
-        answers = await self._asking.of_player(player, moment)
-        edge = self._asked(each, f"register\n{each.due_at.isoformat()}")
-        edge = msgspec.structs.replace(edge, asked=answers, unasked=self._asking.unasked)
-        await self._decide(commands.hear_register(player, moment, edge))
-
-    async def _moment(self, player: PlayerId, each: Pending) -> Moment:
-        """For what the register was asked that has not answered."""
-        for entry in await self._load(player):
-            read = self._codec.decode(entry)
-            if read.body.id == each.cause and isinstance(read.event, RegisterAsked):
-                return read.event.moment
-        return Moment.LOGIN
-
-    async def _state(self, player: PlayerId) -> protection.Protection:
-        state = PROTECTION.initial
-        for entry in await self._load(player):
+    async def _shut_outs_by(self, player: PlayerId, cause: str) -> int:
+        """How many of the account's own there were with this event. The read model may lag behind others."""
+        stream, state = protection.stream(player).name, PROTECTION.initial
+        for entry in (await self._streams.load({stream: 0})).get(stream, ()):
             read = self._codec.decode(entry)
             state = PROTECTION.evolve(state, read.event, read.at)
-        return state
-
-    async def _load(self, player: PlayerId) -> Sequence[Entry]:
-        stream = protection.stream(player).name
-        return (await self._streams.load({stream: 0})).get(stream, ())
+            if read.body.id == cause:
+                break
+        return int(state.shut_outs)
 
     def _asked(self, each: Pending, verb: str) -> Edge:
         """As which command."""

@@ -9,9 +9,9 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Hashable, Mapping
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import psycopg
 import structlog
@@ -57,6 +57,40 @@ class Patience:
         """What is open no more needs no patience."""
         for thing in self._tries.keys() - set(things):
             del self._tries[thing]
+
+
+Thing = TypeVar("Thing", bound=Hashable)
+
+
+class UnderWay(Generic[Thing]):
+    """What was begun and goes on beside the next steps: each thing's task. `linger_s`: for how long a step waits for them."""
+
+    def __init__(self, linger_s: float) -> None:
+        self._linger_s = linger_s
+        self._tasks: dict[Thing, asyncio.Task[None]] = {}
+
+    def __contains__(self, thing: Thing) -> bool:
+        return thing in self._tasks
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, thing: Thing, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[thing] = asyncio.create_task(work)
+
+    async def linger(self) -> None:
+        """Let what is under way come to its end, but do not wait for what takes its time. Raises what it has raised."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=self._linger_s)
+        done = [thing for thing, task in self._tasks.items() if task.done()]
+        await asyncio.gather(*[self._tasks.pop(thing) for thing in done])
+
+    async def close(self) -> None:
+        """Wait for nothing any more."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._tasks.clear()
 
 
 async def run(reactions: Mapping[str, Reaction], *, poll_s: float = POLL_S) -> None:

@@ -38,18 +38,10 @@ class InRegister(NamedTuple):
 Answer = Clear | InRegister
 
 
-class Unavailable(Exception):
-    """The register has not answered: it is not known whether the person is in it."""
-
-
-class Unbelievable(Unavailable):
-    """The answer is not signed, or speaks of something else. It is no answer, and somebody should look at it."""
-
-
 class Register(Protocol):
     """A register, by the name that rules.csv has for it."""
 
     name: str
 
     async def ask(self, person: Person) -> Answer:
-        """Whether the person is in the register. Raises Unavailable."""
+        """Whether the person is in the register. Raises Unanswered (providers.port)."""

@@ -1,8 +1,8 @@
 """
 Which entries of a log are chosen: those of players, those of certain types, or both at once.
 
-What belongs to a player is every stream that ends in the suffix of the player's id, every transaction, ticket and approval
-whose first event names the player, and each event on a region's own streams that does. Streams of players are chosen whole, so that gapless
+What belongs to a player is every stream that ends in the suffix of the player's id, every one with a suffix of its own (a
+transaction, a ticket, a notice …) whose first event names the player, and each event on a region's own streams that does. Streams of players are chosen whole, so that gapless
 versions show it; of a region's own streams single events are.
 
 Invariant: taking an entry in twice changes nothing, so that an export can go on a little before where it stopped.
@@ -17,12 +17,13 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from app.exporting.stopped import ExportStopped
+from domain.catalog import NAMING, OF_PLAYERS
 from domain.errors import InvalidId
 from domain.kernel import parse_id
 
 HEADER_BYTES = 48  # before the body of an entry
-_PERSONS = frozenset({"player", "limits", "wallet"})
-_CHILDREN = ("transaction-", "ticket-", "approval-")
+_PERSONS = frozenset(aggregate.name for aggregate in OF_PLAYERS)
+_CHILDREN = tuple(f"{aggregate.name}-" for aggregate in NAMING)
 _SUFFIX_CHARACTERS = 26
 _PLAYER = re.compile(rb"player_([0-7][0-9a-hjkmnp-tv-z]{25})")
 _TYPE = re.compile(r"[a-z][a-z0-9_.]*\*?")
@@ -55,7 +56,7 @@ class Choice:
     """
     `players` by their suffixes; None: whoever. `types` are exact, or end in `*`; none: any.
 
-    `transactions` are the suffixes of the players' transactions, tickets and approvals that came by.
+    `transactions` are the suffixes of the players' transactions, tickets and the like that came by.
     """
 
     def __init__(

@@ -56,10 +56,10 @@ ENDPOINTS = (
         "refund", deposits.refund, deposits.RefundDeposit,
         *AMOUNTS, AmountDiffers, NotSettled, DisputeOpen, RefundExceeds, InsufficientFunds,
     ),
-    endpoint("approve", withdrawals.approve, ByHand, PlayerBlocked, UnderReview, GateClosed),
+    endpoint("approve", withdrawals.approve, ByHand, PlayerBlocked, UnderReview, GateClosed, ActionIsBlocked),
     endpoint("reject", withdrawals.reject, withdrawals.RejectWithdrawal),
     endpoint("cancel", withdrawals.cancel, Nothing),
-    endpoint("send", send, SendWithdrawal, NotApproved, SentAlready),
+    endpoint("send", send, SendWithdrawal, NotApproved, SentAlready, PlayerBlocked, UnderReview, ActionIsBlocked),
     endpoint("return", return_, ReturnWithdrawal, NotApproved, NotSettled, UnderWay),
 )  # fmt: skip
 

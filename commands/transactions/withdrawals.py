@@ -13,6 +13,7 @@ from commands.edge import Amount, Edge, Nothing, PersonalText, Word, money
 from commands.instruments import naming
 from commands.plan import Plan
 from commands.protection import guarded
+from commands.registers import paying_prize
 from commands.transactions.telling import ByHand, Reference, WithReason, answer, its_wallet, its_windows, telling
 from domain import kyc, payouts, players, protection, transactions, wallets
 from domain.kernel import AnyStream, Event, PlayerId, TransactionId
@@ -49,7 +50,7 @@ class ReturnWithdrawal(WithReason, frozen=True, forbid_unknown_fields=True):
 def request(player_id: str, command: RequestWithdrawal, edge: Edge) -> Plan:
     """Request a withdrawal: the money is reserved. It is approved at once, or under review for the `reasons`. Raises NotFound,
     PlayerBlocked, CurrencyMismatch, AmountOutOfRange, InsufficientFunds, ActionIsBlocked. Nothing else that protects the player
-    holds their money.
+    holds their money. Where the law has a register asked about whoever is paid, its answer is recorded, and acts on what follows.
     """
     id_, player = PlayerId(player_id), players.stream(PlayerId(player_id))
     transaction_id = TransactionId("transaction_" + edge.new_child(player.partition))
@@ -77,7 +78,7 @@ def request(player_id: str, command: RequestWithdrawal, edge: Edge) -> Plan:
         answer=answer,
         key=(lambda player, **_: (player.key, player.commitment)) if command.instrument else None,
     )
-    return guarded(naming(plan, id_, command.instrument), id_, Stop.WITHDRAW)
+    return paying_prize(guarded(naming(plan, id_, command.instrument), id_, Stop.WITHDRAW), id_, edge)
 
 
 def cancel(transaction_id: str, _command: Nothing, edge: Edge) -> Plan:
@@ -101,12 +102,7 @@ def approve(transaction_id: str, command: ByHand, edge: Edge) -> Plan:
 
     def follow(transaction: Transaction, **_states: Any) -> Mapping[str, AnyStream[Any]]:
         whose = transactions.owner(transaction)
-        return {
-            "player": players.stream(whose),
-            "kyc": kyc.stream(whose),
-            "wallet": wallets.stream(whose),
-            "protected": protection.stream(whose),
-        }
+        return {**_payee(transaction), "kyc": kyc.stream(whose), "wallet": wallets.stream(whose)}
 
     def decision(
         at: datetime, transaction: Transaction, player: Player, kyc: Kyc, wallet: Wallet, protected: Protection
@@ -135,13 +131,22 @@ def reject(transaction_id: str, command: RejectWithdrawal, edge: Edge) -> Plan:
 
 def send(transaction_id: str, command: SendWithdrawal, edge: Edge) -> Plan:
     """An approved withdrawal is on its way: only its provider or a person ends it now. Raises NotFound, WrongKind, NotApproved,
-    SentAlready, TransactionClosed.
+    SentAlready, TransactionClosed, UnderReview, PlayerBlocked, ActionIsBlocked.
     """
-    return telling(
-        transaction_id, edge, Action.WITHDRAWAL_SEND,
-        lambda _at, transaction: transactions.send_withdrawal(transaction, reference=command.reference),
-        command=command,
-    )  # fmt: skip
+
+    def decision(at: datetime, transaction: Transaction, player: Player, protected: Protection) -> Sequence[Event]:
+        made = transactions.send_withdrawal(transaction, reference=command.reference)
+        if made:
+            transactions.require_payable(player, protected, at)
+        return made
+
+    return telling(transaction_id, edge, Action.WITHDRAWAL_SEND, decision, command=command, follow=_payee)
+
+
+def _payee(transaction: Transaction, **_states: Any) -> Mapping[str, AnyStream[Any]]:
+    """Who is to be paid, and what keeps them from it. Raises NotFound."""
+    whose = transactions.owner(transaction)
+    return {"player": players.stream(whose), "protected": protection.stream(whose)}
 
 
 def return_(transaction_id: str, command: ReturnWithdrawal, edge: Edge) -> Plan:

@@ -24,6 +24,7 @@ from policies.findings import (
     Jump,
     Nights,
     One,
+    Raised,
     Shared,
     Signal,
     Span,
@@ -33,7 +34,7 @@ from policies.findings import (
     threshold,
 )
 from policies.limits import zone
-from policies.rules import Rules
+from policies.rules import Rules, country_of
 
 Facts: TypeAlias = dict[str, int | str | bool | tuple[int, ...]]
 
@@ -199,6 +200,13 @@ def _one(test: One, memory: Memory, sign: Sign, here: Here) -> Looked:
     return memory, Hit((here.id,), {"amount": sign.amount, **figure[1]})
 
 
+def _raised(test: Raised, memory: Memory, sign: Sign, here: Here) -> Looked:
+    figure = here.figure(test.up_to) if country_of(here.jurisdiction) in test.where else None
+    if figure is None or sign.amount > figure[0]:
+        return memory, None
+    return memory, Hit((here.id,), {name: said for name, said in figure[1].items() if name in {"source", "verified"}})
+
+
 def _instrument(test: Shared, memory: Memory, sign: Sign, here: Here) -> Looked:
     found = Hit((here.id,), {"players": sign.amount, "at_least": test.players})
     return memory, found if sign.amount >= test.players else None
@@ -316,6 +324,7 @@ WAYS: Mapping[type, Way] = {
     Count: Way(_count, lambda test: (test.signal,)),
     Total: Way(_total, lambda test: (test.signal, test.minus)),
     One: Way(_one, lambda test: (test.signal,)),
+    Raised: Way(_raised, lambda _: (Signal.DEPOSIT_LIMIT_RAISED,)),
     Shared: Way(_instrument, lambda _: (Signal.INSTRUMENT_SHARED,)),
     Unplayed: Way(_unplayed, lambda _: (Signal.DEPOSIT, Signal.STAKE, Signal.WITHDRAWAL)),
     Jump: Way(_jump, lambda _: (Signal.STAKE,)),

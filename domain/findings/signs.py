@@ -85,7 +85,11 @@ def _limit_set(event: Any) -> Sequence[Sign]:
 
 
 def _raise_requested(event: Any) -> Sequence[Sign]:
-    return Sign(Signal.LIMIT_RAISED), *_month_limit(event)
+    of_month = _month_limit(event)
+    if event.kind is not LimitKind.DEPOSIT:
+        return (Sign(Signal.LIMIT_RAISED),)
+    most = of_month[0] if of_month else Sign(Signal.DEPOSIT_LIMIT_RAISED)
+    return Sign(Signal.LIMIT_RAISED), *of_month, most._replace(signal=Signal.DEPOSIT_LIMIT_RAISED)
 
 
 def _month_limit(event: Any) -> Sequence[Sign]:

@@ -7,8 +7,9 @@ kept here; what bets use is the wallet's, and time is the play's: whoever decide
 Invariants:
     - of several limits the lowest applies;
     - usage follows every request, whether or not a limit is set, so that a limit set at noon counts the morning;
-    - a cut acts at once; a raise needs its cooling-off, what the law wants to be seen first, and a second confirmation, and may
-      be withdrawn until then;
+    - a cut acts at once; a raise needs its cooling-off (by the log's time, whatever clocks say), what the law wants to be seen
+      first, and a second confirmation, and may be withdrawn until then;
+    - who has moved meets the stricter of what held where the raise was asked for and what holds where they live;
     - what is released is given back to the windows that counted it, and to no window that has begun since;
     - of a hold for money laundering the player hears a neutral word.
 """
@@ -31,6 +32,7 @@ from domain.limits.events import (
     WithdrawalCounted,
     WithdrawalUncounted,
 )
+from domain.limits.raising import Terms, due
 from domain.limits.state import (
     LIMITS,
     Limit,
@@ -45,7 +47,9 @@ from domain.limits.state import (
 )
 from domain.limits.terms import (
     NoRaise,
+    NotByHouse,
     NotLimited,
+    RaiseNotThePlayers,
     RaiseTooEarly,
     RaiseTooSoon,
     RaiseUnseen,
@@ -75,11 +79,13 @@ __all__ = [
     "Limits",
     "LimitsEvent",
     "NoRaise",
+    "NotByHouse",
     "NotLimited",
     "Period",
     "Raise",
     "RaiseAttested",
     "RaiseConfirmed",
+    "RaiseNotThePlayers",
     "RaiseRequested",
     "RaiseTooEarly",
     "RaiseTooSoon",
@@ -87,11 +93,13 @@ __all__ = [
     "RaiseWithdrawn",
     "RequiredFirst",
     "Source",
+    "Terms",
     "WithdrawalCounted",
     "WithdrawalUncounted",
     "attest_raise",
     "confirm_raise",
     "deposit_refused",
+    "due",
     "evolve",
     "exceeded_in",
     "refusal",

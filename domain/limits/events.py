@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import msgspec
 
-from domain.kernel import Event, Money, TransactionId
+from domain.kernel import Event, Intervention, Money, TransactionId
 from policies.limits import Kind, Period, Source
 
 # Events: the tags and fields are the storage format.
@@ -35,8 +35,9 @@ class LimitLifted(Event, frozen=True, tag="limits.limit_lifted"):
 
 
 class RaiseRequested(Event, frozen=True, kw_only=True, tag="limits.raise_requested"):
-    """The player wants a higher limit, or none (neither `money` nor `seconds`). It may be confirmed from `effective_at` until
-    `lapses_at`, once the house has seen what it `needs`. `rule`: what says so.
+    """The player is to have a higher limit, or none (neither `money` nor `seconds`). It may be confirmed from `effective_at` until
+    `lapses_at`, once the house has seen what it `needs`. `rule`: what says so, in `jurisdiction`. `source`: who asks; the house
+    says why by an `intervention`.
     """
 
     kind: Kind
@@ -47,6 +48,9 @@ class RaiseRequested(Event, frozen=True, kw_only=True, tag="limits.raise_request
     lapses_at: datetime
     needs: tuple[str, ...] = ()
     rule: str
+    jurisdiction: str
+    source: Source
+    intervention: Intervention | None = None
 
 
 class RaiseAttested(Event, frozen=True, tag="limits.raise_attested"):
@@ -58,12 +62,22 @@ class RaiseAttested(Event, frozen=True, tag="limits.raise_attested"):
 
 
 class RaiseConfirmed(Event, frozen=True, kw_only=True, tag="limits.raise_confirmed"):
-    """The player has asked a second time: the higher limit holds, or none any more."""
+    """The player has asked a second time: the higher limit holds, or none any more. `above`: the jurisdiction above whose preset it
+    is, seen as its law asks.
+
+    Whether `effective_at` has come is for the log to say: recorded before, by a process whose clock was ahead, this changes nothing.
+    """
 
     kind: Kind
     period: Period
+    effective_at: datetime
     money: Money | None = None
     seconds: int | None = None
+    above: str = ""
+
+    def holds(self, recorded: datetime) -> bool:
+        """Whether it counts, if it was recorded then."""
+        return recorded >= self.effective_at
 
 
 class RaiseWithdrawn(Event, frozen=True, tag="limits.raise_withdrawn"):

@@ -38,7 +38,7 @@ from policies.limits import Kind, LocalDay, Period, Required, Source, SystemLimi
 
 class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
     """`amount`: minor units of `currency`, or seconds. `rule`, `verified`, `preset`: of the law's. `reason`: of the house's.
-    `raised`: the player has confirmed it as a raise.
+    `above`: the jurisdiction above whose preset it was confirmed as a raise.
     """
 
     kind: Kind
@@ -50,14 +50,19 @@ class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
     verified: bool = True
     preset: bool = False
     reason: str = ""
-    raised: bool = False
+    above: str = ""
 
     def is_of(self, kind: Kind, period: Period, source: Source) -> bool:
         return self.kind is kind and self.period is period and self.source is source
 
+    def is_preset_of(self, kind: Kind, period: Period) -> bool:
+        return self.preset and self.kind is kind and self.period is period
+
 
 class Raise(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A raise that was asked for: to `amount`, None: to no limit. `needs`: what has not been attested yet."""
+    """A raise that was asked for: to `amount`, None: to no limit. `effective_at`, `needs`: what was said then, when `jurisdiction`'s
+    rules held; `asked_at`: when that was recorded; `seen`: what has been attested since (domain.limits.raising). `source`: who asked.
+    """
 
     kind: Kind
     period: Period
@@ -66,17 +71,22 @@ class Raise(msgspec.Struct, frozen=True, omit_defaults=True):
     lapses_at: datetime
     currency: str = ""
     needs: tuple[str, ...] = ()
+    asked_at: datetime = EPOCH
+    jurisdiction: str = ""
+    source: Source = Source.PLAYER
+    seen: tuple[str, ...] = ()
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     """`given`: the house's and the player's, at most one of each kind, period and source. `raises`: at most one of each kind and
-    period. `raised_at`: when the last was confirmed. `deposited`, `net`: what deposits use, gross and less withdrawals.
+    period. `raised_at`: by jurisdiction, when the last above one of its presets was confirmed. `deposited`, `net`: what deposits
+    use, gross and less withdrawals.
     `requested`: minor units over the player's life, of deposits that have not failed since.
     """
 
     given: tuple[Limit, ...] = ()
     raises: tuple[Raise, ...] = ()
-    raised_at: datetime = EPOCH
+    raised_at: dict[str, datetime] = {}
     deposited: Usage = Usage()
     net: Usage = Usage()
     requested: int = 0
@@ -97,12 +107,16 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def in_force(self, system: Iterable[SystemLimit], currency: str) -> list[Limit]:
         """All that hold. A preset of the law holds until the player has a limit of its kind and period that is lower, or was
-        confirmed as a raise; an amount in another currency than the player's cannot be shown to be below the law's, so nothing is.
+        confirmed as a raise above it, by the rules of its own jurisdiction; an amount in another currency than the player's cannot
+        be shown to be below the law's, so nothing is.
         """
 
         def stands(preset: SystemLimit) -> bool:
             own = self.own(preset.kind, preset.period)
-            return own is None or not (own.raised or (preset.currency == currency and own.amount <= preset.amount))
+            if own is None:
+                return True
+            is_lower = preset.currency == currency and own.amount <= preset.amount
+            return not is_lower and own.above != preset.jurisdiction
 
         law = [
             Limit(
@@ -185,7 +199,7 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def refuse_unset(self, player: Player, at: datetime) -> None:
         """Raise LimitRequired where nobody may play who has not set the limits that the law wants."""
-        if policy.required_to_play(player.jurisdiction, at) and (missing := self.missing(player, at)):
+        if policy.required_to_play(player.jurisdiction) and (missing := self.missing(player, at)):
             raise LimitRequired(**missing._asdict())
 
     def missing(self, player: Player, at: datetime) -> Required | None:
@@ -283,40 +297,52 @@ def evolve(limits: Limits, event: LimitsEvent, at: datetime) -> Limits:  # noqa:
         case WithdrawalUncounted(_, money, day, utc_offset):
             return change(limits, net=limits.net.add(money.amount, day=day_of(day, utc_offset, at), at=at))
         case LimitSet():
-            limit = Limit(event.kind, event.period, event.source, *_amount(event), reason=event.reason)
-            return change(
-                limits,
-                given=_with(limits.given, limit),
-                raises=_without(limits, event) if event.source is Source.PLAYER else limits.raises,
-            )
+            return _set(limits, event)
         case LimitLifted(kind, period):
             return change(
                 limits, given=tuple(each for each in limits.given if not each.is_of(kind, period, Source.OPERATOR))
             )
         case RaiseRequested():
             amount, currency = _amount(event) if event.money or event.seconds is not None else (None, "")
-            wanted = Raise(event.kind, event.period, amount, event.effective_at, event.lapses_at, currency, event.needs)
+            wanted = Raise(
+                event.kind, event.period, amount, event.effective_at, event.lapses_at, currency, event.needs,
+                asked_at=at, jurisdiction=event.jurisdiction, source=event.source,
+            )  # fmt: skip
             return change(limits, raises=(*_without(limits, event), wanted))
         case RaiseAttested(_, _, need):
             return change(
                 limits,
                 raises=tuple(
-                    change(each, needs=tuple(other for other in each.needs if other != need))
+                    change(each, seen=(*each.seen, need))
                     if (each.kind, each.period) == (event.kind, event.period)
                     else each
                     for each in limits.raises
                 ),
             )
         case RaiseConfirmed():
-            others = tuple(each for each in limits.given if not each.is_of(event.kind, event.period, Source.PLAYER))
-            if event.money or event.seconds is not None:
-                limit = Limit(event.kind, event.period, Source.PLAYER, *_amount(event), raised=True)
-                others = _with(others, limit)
-            return change(limits, given=others, raises=_without(limits, event), raised_at=at)
+            return _raised(limits, event, at) if event.holds(at) else limits
         case RaiseWithdrawn():
             return change(limits, raises=_without(limits, event))
         case DepositRefused():
             return limits
+
+
+def _set(limits: Limits, event: LimitSet) -> Limits:
+    """A cut of a limit that was above the law's preset is seen as that one was."""
+    amount, currency = _amount(event)
+    before = limits.own(event.kind, event.period, event.source)
+    above = before.above if before is not None and amount <= before.amount else ""
+    limit = Limit(event.kind, event.period, event.source, amount, currency, reason=event.reason, above=above)
+    raises = _without(limits, event) if event.source is Source.PLAYER else limits.raises
+    return msgspec.structs.replace(limits, given=_with(limits.given, limit), raises=raises)
+
+
+def _raised(limits: Limits, event: RaiseConfirmed, at: datetime) -> Limits:
+    given = tuple(each for each in limits.given if not each.is_of(event.kind, event.period, Source.PLAYER))
+    if event.money or event.seconds is not None:
+        given = _with(given, Limit(event.kind, event.period, Source.PLAYER, *_amount(event), above=event.above))
+    raised_at = {**limits.raised_at, event.above: at} if event.above else limits.raised_at
+    return msgspec.structs.replace(limits, given=given, raises=_without(limits, event), raised_at=raised_at)
 
 
 def _amount(event: LimitSet | RaiseRequested | RaiseConfirmed) -> tuple[int, str]:

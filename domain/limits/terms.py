@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
 
-from domain.errors import Conflict, CurrencyMismatch, Invalid, LimitRaise
-from domain.kernel import EPOCH, Money
+from domain.errors import Conflict, CurrencyMismatch, Invalid, LimitRaise, RuleRefused
+from domain.kernel import Intervention, Money
 from domain.limits.events import (
     LimitLifted,
     LimitSet,
@@ -15,9 +15,9 @@ from domain.limits.events import (
     RaiseRequested,
     RaiseWithdrawn,
 )
+from domain.limits.raising import Terms, due, terms
 from domain.limits.state import Limit, Limits, Raise
 from domain.players import Player
-from domain.windows import ROLLING, ends_at
 from policies import limits as policy
 from policies.limits import Kind, Period, Source
 
@@ -55,26 +55,68 @@ class RaiseTooSoon(Conflict):
     title = "It is too soon after the last raise"
 
 
+class RaiseNotThePlayers(RuleRefused):
+    """Facts: rule, verified."""
+
+    code = "raise_not_the_players"
+    title = "Here nobody but the player may ask for a raise"
+
+
+class NotByHouse(Conflict):
+    code = "not_by_house"
+    title = "The house cuts by a limit of its own, beside the player's"
+
+
 def set_limit(
-    limits: Limits, player: Player, *, kind: Kind, period: Period, most: Money | int | None, at: datetime
+    limits: Limits,
+    player: Player,
+    *,
+    kind: Kind,
+    period: Period,
+    most: Money | int | None,
+    at: datetime,
+    source: Source = Source.PLAYER,
+    intervention: Intervention | None = None,
 ) -> list[LimitsEvent]:
     """
-    The player wants to use no more than `most` (seconds of time; None: no limit). A cut acts at once, a raise is asked for.
+    The player is to use no more than `most` (seconds of time; None: no limit). A cut acts at once, a raise is asked for. `source`:
+    who wants it; the house may want a raise, and says why by its `intervention`.
 
-    The same again records nothing. Raises NotFound, NotLimited, CurrencyMismatch, RaiseTooSoon.
+    The same again records nothing. Raises NotFound, NotLimited, CurrencyMismatch, RaiseTooSoon, RaiseNotThePlayers, NotByHouse.
     """
     amount, money, seconds = _checked(player, kind, period, most)
-    current = _current(limits, player, kind, period, at)
+    current, own = _current(limits, player, kind, period, at), limits.own(kind, period)
     if amount is not None and (current is None or amount <= current.amount):
-        if current is not None and current.source is Source.PLAYER and amount == current.amount:
+        if source is not Source.PLAYER:
+            raise NotByHouse
+        if own is not None and amount == own.amount:
             return []
         return [LimitSet(kind=kind, period=period, money=money, seconds=seconds)]
-    if current is None or (amount is None and current.source is Source.SYSTEM):
+    if current is None or (amount is None and own is None):
         return []
+    _refuse_house(player, source, at)
     pending = limits.pending(kind, period, at)
-    if pending is not None and pending.amount == amount:
+    if pending is not None and pending.amount == amount and pending.source in {Source.PLAYER, source}:
         return []
-    return [_raise_of(limits, player, kind, period, amount, money, seconds, at)]
+    waits = terms(
+        limits, player, jurisdiction=player.jurisdiction, kind=kind, period=period, amount=amount, asked_at=at, at=at
+    )
+    _refuse_soon(waits, at)
+    return [
+        RaiseRequested(
+            kind=kind,
+            period=period,
+            money=money,
+            seconds=seconds,
+            effective_at=waits.effective_at,
+            lapses_at=waits.effective_at + policy.HOUSE_RAISE_LIVES,
+            needs=waits.needs,
+            rule=waits.rule,
+            jurisdiction=player.jurisdiction,
+            source=source,
+            intervention=intervention,
+        )
+    ]
 
 
 def set_deposit_limit(
@@ -92,15 +134,27 @@ def set_deposit_limit(
 
 
 def confirm_raise(limits: Limits, player: Player, *, kind: Kind, period: Period, at: datetime) -> list[LimitsEvent]:
-    """The player asks for the raise a second time: it holds. Raises NotFound, NoRaise, RaiseUnseen, RaiseTooEarly."""
+    """The player asks for the raise a second time: it holds, if the log agrees that its time has come (RaiseConfirmed.holds).
+
+    Raises NotFound, NoRaise, RaiseNotThePlayers, RaiseUnseen, RaiseTooSoon, RaiseTooEarly.
+    """
     pending = _pending(limits, player, kind, period, at)
-    if pending.needs:
-        raise RaiseUnseen(needs=list(pending.needs))
-    if at < pending.effective_at:
-        raise RaiseTooEarly(effective_at=pending.effective_at)
-    money = Money(pending.amount, pending.currency) if pending.currency and pending.amount is not None else None
+    waits = due(limits, player, pending, at)
+    _refuse_house(player, pending.source, at)
+    if waits.needs:
+        raise RaiseUnseen(needs=list(waits.needs))
+    _refuse_soon(waits, at)
+    if at < waits.effective_at:
+        raise RaiseTooEarly(effective_at=waits.effective_at)
     return [
-        RaiseConfirmed(kind=kind, period=period, money=money, seconds=pending.amount if kind is Kind.TIME else None)
+        RaiseConfirmed(
+            kind=kind,
+            period=period,
+            effective_at=max(waits.effective_at, waits.earliest),
+            money=Money(pending.amount, pending.currency) if pending.currency and pending.amount is not None else None,
+            seconds=pending.amount if kind is Kind.TIME else None,
+            above=waits.above,
+        )
     ]
 
 
@@ -109,7 +163,7 @@ def attest_raise(
 ) -> list[LimitsEvent]:
     """Somebody has seen what a raise needs. What it does not need, or was seen, records nothing. Raises NotFound, NoRaise."""
     pending = _pending(limits, player, kind, period, at)
-    return [RaiseAttested(kind, period, need)] if need in pending.needs else []
+    return [RaiseAttested(kind, period, need)] if need in due(limits, player, pending, at).needs else []
 
 
 def withdraw_raise(limits: Limits, player: Player, *, kind: Kind, period: Period, at: datetime) -> list[LimitsEvent]:
@@ -151,11 +205,10 @@ def _checked(
 
 
 def _current(limits: Limits, player: Player, kind: Kind, period: Period, at: datetime) -> Limit | None:
-    """The player's own limit, or the law's preset that stands for it."""
+    """What the player may use now, of their own limit and the law's preset: the lower."""
     in_force = limits.in_force(player.system_limits(at), player.currency)
-    return limits.own(kind, period) or next(
-        (each for each in in_force if each.preset and each.kind is kind and each.period is period), None
-    )
+    found = [each for each in in_force if each.is_of(kind, period, Source.PLAYER) or each.is_preset_of(kind, period)]
+    return min(found, key=lambda each: each.amount, default=None)
 
 
 def _pending(limits: Limits, player: Player, kind: Kind, period: Period, at: datetime) -> Raise:
@@ -166,50 +219,13 @@ def _pending(limits: Limits, player: Player, kind: Kind, period: Period, at: dat
     return pending
 
 
-def _raise_of(
-    limits: Limits,
-    player: Player,
-    kind: Kind,
-    period: Period,
-    amount: int | None,
-    money: Money | None,
-    seconds: int | None,
-    at: datetime,
-) -> RaiseRequested:
+def _refuse_house(player: Player, source: Source, at: datetime) -> None:
+    """Raises RaiseNotThePlayers."""
+    if source is not Source.PLAYER and (rule := policy.players_alone(player.jurisdiction, at)) is not None:
+        raise RaiseNotThePlayers(rule=rule.name, verified=rule.verified)
+
+
+def _refuse_soon(waits: Terms, at: datetime) -> None:
     """Raises RaiseTooSoon."""
-    presets = [each for each in player.system_limits(at) if each.preset and (each.kind, each.period) == (kind, period)]
-    above_law = amount is not None and any(amount > each.amount or each.currency != player.currency for each in presets)
-    wait = policy.to_raise(player.jurisdiction, kind, above_law=above_law, at=at)
-    earliest = _months_after(limits.raised_at, wait.months_between)
-    if at < earliest:
-        raise RaiseTooSoon(rule="deposit_limit.raise_min_interval", earliest=earliest)
-    effective_at = at + wait.cooling_off
-    if wait.after_period:
-        effective_at = max(effective_at, _period_ends(period, player.jurisdiction, at))
-    return RaiseRequested(
-        kind=kind,
-        period=period,
-        money=money,
-        seconds=seconds,
-        effective_at=effective_at,
-        lapses_at=effective_at + policy.HOUSE_RAISE_LIVES,
-        needs=wait.needs,
-        rule=wait.rule,
-    )
-
-
-def _period_ends(period: Period, jurisdiction: str, at: datetime) -> datetime:
-    """When the running period of a limit is over: of a rolling one, when what is used now has left it."""
-    if period in policy.CALENDAR:
-        return ends_at(period, policy.local_day(jurisdiction, at), policy.zone(jurisdiction))
-    return at + (ROLLING[period].length + ROLLING[period].width if period in ROLLING else policy.HOUSE_COOLING_OFF)
-
-
-def _months_after(at: datetime, months: int) -> datetime:
-    """As many calendar months later, on the last day of a month that is shorter."""
-    if not months:
-        return EPOCH
-    month = at.month - 1 + months
-    first = date(at.year + month // 12, month % 12 + 1, 1)
-    last = (date(first.year + first.month // 12, first.month % 12 + 1, 1) - timedelta(days=1)).day
-    return at.replace(year=first.year, month=first.month, day=min(at.day, last)).astimezone(UTC)
+    if at < waits.earliest:
+        raise RaiseTooSoon(rule="deposit_limit.raise_min_interval", earliest=waits.earliest)

@@ -5,7 +5,9 @@ and what the house has stopped for this player.
 Invariants:
     - whoever is excluded or has a time-out makes no deposit, bet or log-in and takes no bonus from that very moment on; their
       money they may always withdraw, unless the house has stopped withdrawals by name;
-    - nothing here ends before its time, whoever asks, and an exclusion that follows another only makes it longer;
+    - nothing here ends before its time, whoever asks, unless a row of the law lets a player ask for an earlier end; and an
+      exclusion that follows another only makes it longer;
+    - what is stopped for several reasons goes on until the last of them is gone;
     - an end that has come counts whether or not a timer has noticed;
     - a register that has not answered stands in the log as such.
 """
@@ -18,6 +20,7 @@ from domain.protection.shutting_out import (
     LiftRefused,
     NotExcluded,
     TermNotOffered,
+    TooManyReasons,
     allow,
     dismiss_match,
     end,
@@ -30,7 +33,9 @@ from domain.protection.shutting_out import (
     time_out,
 )
 from domain.protection.standing import (
+    HARM_MARKER,
     MATCHES_MAX,
+    NO_REPLY,
     PROTECTION,
     REFUSALS,
     ActionBlocked,
@@ -40,10 +45,12 @@ from domain.protection.standing import (
     Excluded,
     Exclusion,
     ExclusionEnded,
+    Grounds,
     Lifted,
     LiftRequested,
     MatchDismissed,
     MatchesShutOut,
+    Pause,
     PlayerExcluded,
     PlayerTimedOut,
     PlayRefused,
@@ -55,6 +62,7 @@ from domain.protection.standing import (
     Source,
     Stop,
     TimedOut,
+    TimeOutDismissed,
     evolve,
     exclusion_of,
     fold,
@@ -64,7 +72,9 @@ from domain.protection.standing import (
 )
 
 __all__ = [
+    "HARM_MARKER",
     "MATCHES_MAX",
+    "NO_REPLY",
     "PROTECTION",
     "REFUSALS",
     "ActionBlocked",
@@ -76,12 +86,14 @@ __all__ = [
     "Excluded",
     "Exclusion",
     "ExclusionEnded",
+    "Grounds",
     "LiftRefused",
     "LiftRequested",
     "Lifted",
     "MatchDismissed",
     "MatchesShutOut",
     "NotExcluded",
+    "Pause",
     "PlayRefused",
     "PlayerExcluded",
     "PlayerTimedOut",
@@ -93,7 +105,9 @@ __all__ = [
     "Source",
     "Stop",
     "TermNotOffered",
+    "TimeOutDismissed",
     "TimedOut",
+    "TooManyReasons",
     "allow",
     "dismiss_match",
     "end",

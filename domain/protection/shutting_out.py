@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from operator import attrgetter
 
 import msgspec
 
@@ -10,10 +11,13 @@ from domain.errors import Conflict, RuleRefused
 from domain.kernel import Intervention, PlayerId
 from domain.players import Player
 from domain.protection.standing import (
+    REASONS_MAX,
     ActionBlocked,
     ActionUnblocked,
     Excluded,
+    Exclusion,
     ExclusionEnded,
+    Grounds,
     Lifted,
     LiftRequested,
     MatchDismissed,
@@ -22,7 +26,9 @@ from domain.protection.standing import (
     Source,
     Stop,
     TimedOut,
+    TimeOutDismissed,
     evolve,
+    is_automatic,
 )
 from policies import protection as policy
 from policies.protection import NotOffered, Term
@@ -43,10 +49,17 @@ class NotExcluded(Conflict):
 
 
 class LiftRefused(RuleRefused):
-    """Facts: why (ends_by_itself, too_early, permanent, register), until."""
+    """Facts: why (ends_by_itself, too_early, permanent, register, not_researched), until."""
 
     code = "lift_refused"
     title = "The exclusion does not end because somebody asks for it"
+
+
+class TooManyReasons(Conflict):
+    """Facts: reasons."""
+
+    code = "too_many_reasons"
+    title = f"One thing is stopped for at most {REASONS_MAX} reasons at once"
 
 
 class EndNotDue(Conflict):
@@ -63,7 +76,7 @@ def time_out(
     wanted: Term,
     source: Source,
     at: datetime,
-    intervention: Intervention | None = None,
+    intervention: Grounds | None = None,
 ) -> list[ProtectionEvent]:
     """A pause, at once. One that ends no later than another that runs records nothing. Raises NotFound, TermNotOffered."""
     player.require()
@@ -85,12 +98,16 @@ def pause(
     *,
     source: Source,
     of: PlayerId | None = None,
-    intervention: Intervention | None = None,
+    intervention: Grounds | None = None,
 ) -> list[ProtectionEvent]:
-    """A time-out as long as what was granted."""
-    if granted.until is None or (state.timed_out_until is not None and state.timed_out_until >= granted.until):
+    """A time-out as long as what was granted. One of the account's own does not rely on one of another account's, which a person
+    may dismiss.
+    """
+    until = granted.until
+    relied_on = [each for each in state.pauses if source is Source.MATCHED or each.source is not Source.MATCHED]
+    if until is None or any(each.until >= until for each in relied_on):
         return []
-    return [TimedOut(until=granted.until, source=source, rule=granted.rule, of=of, intervention=intervention)]
+    return [TimedOut(until=until, source=source, rule=granted.rule, of=of, intervention=intervention)]
 
 
 def exclude(
@@ -100,10 +117,10 @@ def exclude(
     wanted: Term,
     source: Source,
     at: datetime,
-    intervention: Intervention | None = None,
+    intervention: Grounds | None = None,
 ) -> list[ProtectionEvent]:
     """Shut the player out, at once. What already runs from the same source only becomes longer, and a lift that was asked for
-    is forgotten. Raises NotFound, TermNotOffered.
+    is forgotten. Only a player's own can be asked to end before its term. Raises NotFound, TermNotOffered.
     """
     player.require()
     granted = policy.exclusion(wanted, player.jurisdiction, at)
@@ -114,7 +131,7 @@ def exclude(
         jurisdiction=player.jurisdiction,
         term=str(wanted),
         until=granted.until,
-        not_before=granted.not_before,
+        not_before=granted.not_before if source is Source.PLAYER else granted.until or granted.not_before,
         on_request=granted.on_request,
         rule=granted.rule,
         intervention=intervention,
@@ -150,30 +167,41 @@ def exclude_matched(
         for event in _longer(state, excluded, at):
             made.append(event)
             state = evolve(state, event, at)
-    ends = theirs.timed_out_until
-    if ends is not None and at < ends:
+    ends = max((each.until for each in theirs.pauses if each.source is not Source.MATCHED), default=at)
+    if at < ends:
         made += pause(state, policy.Granted(ends, ends, on_request=False, rule="", verified=True), source=Source.MATCHED, of=of)  # fmt: skip
     return made
 
 
 def _longer(state: Protection, excluded: Excluded, at: datetime) -> list[ProtectionEvent]:
-    """The exclusion, or what it and the one that runs come to together; nothing if that is what runs."""
+    """The exclusion, or what it and the one that runs come to together; nothing if that is what runs. The end may be asked for
+    once that holds of each of them.
+    """
     runs = state.of(excluded.source)
     if runs is None or runs.is_over(at):
         return [excluded]
-    lasts = runs if _is_later(runs.not_before, excluded.not_before) else excluded
+    until = max(runs.until, excluded.until) if runs.until and excluded.until else None
+    on_request = runs.on_request or excluded.on_request
+    by = attrgetter("not_before" if until is None or on_request else "until")
+    lasts = runs if _is_later(by(runs), by(excluded)) else excluded
+    firmest = runs if _is_later(runs.not_before, excluded.not_before) else excluded
     together = msgspec.structs.replace(
         excluded,
         term=lasts.term,
         jurisdiction=lasts.jurisdiction,
         rule=lasts.rule,
-        until=lasts.until if runs.until and excluded.until else None,
-        not_before=lasts.not_before,
-        on_request=runs.on_request or excluded.on_request,
+        until=until,
+        not_before=firmest.not_before,
+        on_request=on_request,
     )
     same = ("term", "jurisdiction", "until", "not_before", "on_request", "register")
     changes = runs.lifts_at is not None or any(getattr(together, name) != getattr(runs, name) for name in same)
     return [together] if changes else []
+
+
+def _may_end_early(it: Exclusion | Excluded) -> bool:
+    """Whether it ends by itself, but its end may be asked for before."""
+    return not it.on_request and it.until is not None and it.not_before is not None and it.not_before < it.until
 
 
 def _is_later(one: datetime | None, other: datetime | None) -> bool:
@@ -188,7 +216,8 @@ def _not_offered(refused: NotOffered) -> TermNotOffered:
 def lift(
     state: Protection, *, source: Source, at: datetime, intervention: Intervention | None = None
 ) -> list[ProtectionEvent]:
-    """Ask for the end of an exclusion that ends on request only, once its time is over. Asking again records nothing.
+    """Ask for the end of an exclusion that ends on request only, or may be ended so, once its time is over. Asking again records
+    nothing.
 
     Raises NotExcluded, LiftRefused (why, until).
     """
@@ -197,7 +226,7 @@ def lift(
         raise NotExcluded(source=source)
     if runs.register:
         raise LiftRefused(why="register", until=None)
-    if not runs.on_request:
+    if not runs.on_request and not _may_end_early(runs):
         raise LiftRefused(why="ends_by_itself", until=runs.until)
     if runs.not_before is None:
         raise LiftRefused(why="permanent", until=None)
@@ -210,15 +239,26 @@ def lift(
     over = policy.lifted_at(policy.term(runs.term), runs.jurisdiction, at)
     if over.until is None:
         raise LiftRefused(why="permanent", until=None)
+    if not runs.on_request and runs.until is not None and over.until >= runs.until:
+        raise LiftRefused(why="ends_by_itself", until=runs.until)
     return [LiftRequested(source=source, effective_at=over.until, rule=over.rule, intervention=intervention)]
 
 
-def dismiss_match(state: Protection, *, at: datetime, intervention: Intervention | None) -> list[ProtectionEvent]:
-    """The account is another person's than the one with which it was matched. Raises NotExcluded."""
-    runs = state.of(Source.MATCHED)
-    if runs is None or runs.is_over(at):
+def dismiss_match(
+    state: Protection, *, at: datetime, intervention: Intervention | None, of: PlayerId | None = None
+) -> list[ProtectionEvent]:
+    """The account is another person's than `of`, with which it was matched: the exclusion and the time-out that were taken over
+    from there are over. Without `of`: than the one whose exclusion it has, or else whose time-out. Raises NotExcluded.
+    """
+    excluded = [each for each in state.running(at) if each.source is Source.MATCHED]
+    paused = [each for each in state.pauses if each.source is Source.MATCHED and at < each.until]
+    whose = [other for other in (*[each.of for each in excluded], *[each.of for each in paused]) if of in {None, other}]
+    if not whose:
         raise NotExcluded(source=Source.MATCHED)
-    return [MatchDismissed(intervention, runs.of)]
+    return [
+        *[MatchDismissed(intervention, each.of) for each in excluded if each.of == whose[0]],
+        *[TimeOutDismissed(intervention, each.of) for each in paused if each.of == whose[0]],
+    ]
 
 
 def end(state: Protection, *, at: datetime) -> list[ProtectionEvent]:
@@ -235,18 +275,26 @@ def end(state: Protection, *, at: datetime) -> list[ProtectionEvent]:
 
 
 def stop(
-    state: Protection, player: Player, *, action: Stop, reason: str, intervention: Intervention | None
+    state: Protection, player: Player, *, action: Stop, reason: str, intervention: Grounds | None
 ) -> list[ProtectionEvent]:
-    """Stop one thing for the player. Asking again for the same reason records nothing. Raises NotFound."""
+    """Stop one thing for the player. Asking again for the same reason records nothing. Raises NotFound, TooManyReasons."""
     player.require()
-    if state.stopped.get(action) == reason:
+    reasons = state.stopped.get(action, ())
+    if reason in reasons:
         return []
+    by_itself = intervention is None and is_automatic(reason)
+    if not by_itself and len(reasons) >= REASONS_MAX:
+        raise TooManyReasons(reasons=reasons)
     return [ActionBlocked(action=action, reason=reason, intervention=intervention)]
 
 
 def allow(
-    state: Protection, player: Player, *, action: Stop, intervention: Intervention | None
+    state: Protection, player: Player, *, action: Stop, reason: str, intervention: Intervention | None
 ) -> list[ProtectionEvent]:
-    """What the house has stopped is possible again; what excludes the player goes on. Raises NotFound."""
+    """What the house has stopped for this reason is possible again, unless it is stopped for another; what excludes the player
+    goes on. Raises NotFound.
+    """
     player.require()
-    return [ActionUnblocked(action=action, intervention=intervention)] if action in state.stopped else []
+    if reason not in state.stopped.get(action, ()):
+        return []
+    return [ActionUnblocked(action=action, reason=reason, intervention=intervention)]

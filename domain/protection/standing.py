@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
 from domain.errors import Conflict, Rejected
-from domain.kernel import STREAMS_CACHED, Aggregate, Event, Intervention, PlayerId, Stream, parse_id
+from domain.kernel import STREAMS_CACHED, Aggregate, Event, Intervention, PlayerId, Remark, Stream, parse_id
 from domain.players import Verdict
 from policies import protection as policy
 from policies.protection import Moment, Silence
@@ -19,6 +20,18 @@ MATCHES_MAX = 20
 """How many other accounts an event names."""
 DISMISSED_MAX = 50
 """Of how many other accounts it is remembered that they are somebody else's."""
+
+HARM_MARKER: Final = "harm_marker"
+NO_REPLY: Final = "no_reply"
+AUTOMATIC: Final = frozenset({HARM_MARKER, NO_REPLY})
+"""Reasons, as they stand in the events, for which something is stopped by itself: there is always room for them."""
+REASONS_MAX = 10
+"""For how many reasons one thing is stopped at once, before people are refused a further one."""
+
+
+def is_automatic(reason: str) -> bool:
+    """One of these, or the id of the notice that has stopped something for a time."""
+    return reason in AUTOMATIC or reason.startswith("notice_")
 
 
 class Stop(StrEnum):
@@ -52,6 +65,15 @@ class Said(StrEnum):
 # Events: the tags and fields are the storage format.
 
 
+class Grounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Why a person protects a player. `kind`: a word of policies.interventions; `reason`: their own words, left out where there is
+    no key to seal them under: the player is protected all the same.
+    """
+
+    kind: str
+    reason: Remark | None = None
+
+
 class TimedOut(Event, frozen=True, kw_only=True, tag="protection.timed_out"):
     """The player does not gamble until then. `rule`: what allows so long; `of`: the other account with which this one was matched."""
 
@@ -59,7 +81,7 @@ class TimedOut(Event, frozen=True, kw_only=True, tag="protection.timed_out"):
     source: Source
     rule: str = ""
     of: PlayerId | None = None
-    intervention: Intervention | None = None
+    intervention: Grounds | None = None
 
 
 class Excluded(Event, frozen=True, kw_only=True, tag="protection.excluded"):
@@ -78,11 +100,11 @@ class Excluded(Event, frozen=True, kw_only=True, tag="protection.excluded"):
     rule: str = ""
     register: str = ""
     of: PlayerId | None = None
-    intervention: Intervention | None = None
+    intervention: Grounds | None = None
 
 
 class LiftRequested(Event, frozen=True, kw_only=True, tag="protection.lift_requested"):
-    """Somebody has asked for the end of an exclusion that ends on request only; it is over at `effective_at`, as `rule` says."""
+    """Somebody has asked for the end of an exclusion that may be asked for; it is over at `effective_at`, as `rule` says."""
 
     source: Source
     effective_at: datetime
@@ -111,6 +133,13 @@ class MatchDismissed(Event, frozen=True, tag="protection.match_dismissed"):
     of: PlayerId | None = None
 
 
+class TimeOutDismissed(Event, frozen=True, tag="protection.time_out_dismissed"):
+    """A person has found that the account is another person's than `of`, which has the time-out."""
+
+    intervention: Intervention | None = None
+    of: PlayerId | None = None
+
+
 class MatchesShutOut(Event, frozen=True, tag="protection.matches_shut_out"):
     """The same person's other accounts, as far as found, have been shut out like this one. `players`: which."""
 
@@ -122,13 +151,14 @@ class ActionBlocked(Event, frozen=True, kw_only=True, tag="protection.action_blo
 
     action: Stop
     reason: str
-    intervention: Intervention | None = None
+    intervention: Grounds | None = None
 
 
 class ActionUnblocked(Event, frozen=True, kw_only=True, tag="protection.action_unblocked"):
-    """What the house had stopped for the player is possible again."""
+    """What the house had stopped for the player is no longer stopped for this reason; if that was the last one, it is possible."""
 
     action: Stop
+    reason: str
     intervention: Intervention | None = None
 
 
@@ -161,6 +191,7 @@ ProtectionEvent = (
     | Lifted
     | ExclusionEnded
     | MatchDismissed
+    | TimeOutDismissed
     | MatchesShutOut
     | ActionBlocked
     | ActionUnblocked
@@ -226,6 +257,14 @@ class Exclusion(msgspec.Struct, frozen=True):
         return self.ends_at is not None and at >= self.ends_at
 
 
+class Pause(msgspec.Struct, frozen=True):
+    """A time-out. `of`: the account with which this one was matched."""
+
+    source: Source
+    until: datetime
+    of: PlayerId | None = None
+
+
 class Asked(msgspec.Struct, frozen=True):
     """What a register said last. `clear_at`: when it last said that the player is not in it; `silent_since`: no answer since.
     `excluded`: it has said that the player is in it, and not the contrary since.
@@ -240,15 +279,15 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Protection(msgspec.Struct, frozen=True):
-    """`exclusions`: one a source at most. `timed_out_until`: of the time-out that ends last. `stopped`: the house's reason, by
+    """`exclusions`: one a source at most. `pauses`: of each source the time-out that ends last. `stopped`: the house's reasons, by
     what it has stopped. `registers`: by name. `quiet_until`: marketing is silent after an exclusion. `shut_outs`: how many of
     this account's own there have been, each of which also concerns the person's other accounts. `dismissed`: accounts of which
     a person has found that they are somebody else's, the newest last.
     """
 
     exclusions: tuple[Exclusion, ...] = ()
-    timed_out_until: datetime | None = None
-    stopped: Mapping[Stop, str] = {}
+    pauses: tuple[Pause, ...] = ()
+    stopped: Mapping[Stop, tuple[str, ...]] = {}
     registers: Mapping[str, Asked] = {}
     quiet_until: datetime | None = None
     shut_outs: int = 0
@@ -256,6 +295,11 @@ class Protection(msgspec.Struct, frozen=True):
 
     def of(self, source: Source) -> Exclusion | None:
         return next((each for each in self.exclusions if each.source is source), None)
+
+    @property
+    def timed_out_until(self) -> datetime | None:
+        """The end of the time-out that ends last."""
+        return max((each.until for each in self.pauses), default=None)
 
     def running(self, at: datetime) -> tuple[Exclusion, ...]:
         return tuple(each for each in self.exclusions if not each.is_over(at))
@@ -312,12 +356,14 @@ class Protection(msgspec.Struct, frozen=True):
         return Verdict(allowed=True)
 
 
-def evolve(state: Protection, event: ProtectionEvent, at: datetime) -> Protection:  # noqa: PLR0911 — one case an event
+def evolve(state: Protection, event: ProtectionEvent, at: datetime) -> Protection:  # noqa: C901, PLR0911 — one case an event
     change = msgspec.structs.replace
     match event:
-        case TimedOut(until=until, source=source):
+        case TimedOut(until=until, source=source, of=of):
             own = state.shut_outs + (source is not Source.MATCHED)
-            return change(state, timed_out_until=_later(state.timed_out_until, until), shut_outs=own)
+            runs = next((each for each in state.pauses if each.source is source), None)
+            lasts = runs if runs and runs.until > until else Pause(source, until, of)
+            return change(state, pauses=(*_pauses_without(state, source), lasts), shut_outs=own)
         case Excluded(source=source):
             own = state.shut_outs + (source is not Source.MATCHED)
             return change(state, exclusions=(*_without(state, source), exclusion_of(event)), shut_outs=own)
@@ -328,12 +374,16 @@ def evolve(state: Protection, event: ProtectionEvent, at: datetime) -> Protectio
             quiet = _later(state.quiet_until, quiet_until) if quiet_until else state.quiet_until
             return change(state, exclusions=_without(state, source), quiet_until=quiet)
         case MatchDismissed(of=of):
-            dismissed = state.dismissed if of is None else (*state.dismissed, of)[-DISMISSED_MAX:]
-            return change(state, exclusions=_without(state, Source.MATCHED), dismissed=dismissed)
+            return change(state, exclusions=_without(state, Source.MATCHED), dismissed=_dismissed(state, of))
+        case TimeOutDismissed(of=of):
+            return change(state, pauses=_pauses_without(state, Source.MATCHED), dismissed=_dismissed(state, of))
         case ActionBlocked(action=action, reason=reason):
-            return change(state, stopped={**state.stopped, action: reason})
-        case ActionUnblocked(action=action):
-            return change(state, stopped={each: why for each, why in state.stopped.items() if each is not action})
+            reasons = tuple(dict.fromkeys((*state.stopped.get(action, ()), reason)))
+            return change(state, stopped={**state.stopped, action: reasons})
+        case ActionUnblocked(action=action, reason=reason):
+            left = tuple(each for each in state.stopped.get(action, ()) if each != reason)
+            remains = {each: why for each, why in state.stopped.items() if each is not action}
+            return change(state, stopped={**remains, action: left} if left else remains)
         case RegisterAsked():
             known = state.registers.get(event.register)
             others = {name: change(each, holds=False) for name, each in state.registers.items()}  # not asked any more
@@ -344,6 +394,15 @@ def evolve(state: Protection, event: ProtectionEvent, at: datetime) -> Protectio
 
 def _without(state: Protection, source: Source) -> tuple[Exclusion, ...]:
     return tuple(each for each in state.exclusions if each.source is not source)
+
+
+def _pauses_without(state: Protection, source: Source) -> tuple[Pause, ...]:
+    return tuple(each for each in state.pauses if each.source is not source)
+
+
+def _dismissed(state: Protection, of: PlayerId | None) -> tuple[PlayerId, ...]:
+    known = [each for each in state.dismissed if each != of]
+    return (*known, *([] if of is None else [of]))[-DISMISSED_MAX:]
 
 
 def exclusion_of(event: Excluded) -> Exclusion:
@@ -384,6 +443,7 @@ PROTECTION = Aggregate(
         Lifted,
         ExclusionEnded,
         MatchDismissed,
+        TimeOutDismissed,
         MatchesShutOut,
         ActionBlocked,
         ActionUnblocked,

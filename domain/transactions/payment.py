@@ -137,6 +137,18 @@ class WithdrawalSent(Event, frozen=True, tag="transaction.withdrawal_sent"):
     reference: str
 
 
+class PayoutHeld(Event, frozen=True, tag="transaction.payout_held"):
+    """The withdrawal may be paid, but nobody is asked to for now. `reason`: a word, the code of the refusal that the player would
+    meet. It goes on by itself; sending it, or any end, ends that, too.
+    """
+
+    reason: str
+
+
+class PayoutResumed(Event, frozen=True, tag="transaction.payout_resumed"):
+    """Nothing holds any more what was sent: its provider is asked."""
+
+
 class WithdrawalSettled(Event, frozen=True, tag="transaction.withdrawal_settled"):
     """The player was paid; the money has left the wallet by the same command."""
 
@@ -205,6 +217,8 @@ TransactionEvent = (
     | WithdrawalHeld
     | WithdrawalApproved
     | WithdrawalSent
+    | PayoutHeld
+    | PayoutResumed
     | WithdrawalSettled
     | WithdrawalRejected
     | WithdrawalCancelled
@@ -271,7 +285,7 @@ class Transaction(msgspec.Struct, frozen=True):
 
     `reference`: the provider's, of the authorisation or the payout; `dispute`: that of the last dispute, `won`: those of
     disputes that were won; `refunds`: by reference; `expires_at`: of a withdrawal; `came_back`: so its provider says.
-    `day`: with which a deposit's request counts against limits.
+    `day`: with which a deposit's request counts against limits. `held`: why nobody is asked to pay a withdrawal out, a word.
     """
 
     status: Status = Status.UNKNOWN
@@ -290,6 +304,7 @@ class Transaction(msgspec.Struct, frozen=True):
     refunds: dict[str, int] = {}
     came_back: bool = False
     day: date | None = None
+    held: str = ""
 
     @property
     def left(self) -> int:
@@ -297,7 +312,7 @@ class Transaction(msgspec.Struct, frozen=True):
         return self.settled - self.refunded - self.lost
 
 
-def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> Transaction:  # noqa: C901 — one case an event
+def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> Transaction:  # noqa: C901, PLR0912 — one case an event
     match event:
         case DepositRequested():
             counted = day_of(event.day, event.utc_offset, at + NEXT) if event.day else None
@@ -308,6 +323,10 @@ def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> T
             )  # fmt: skip
         case Intervened() | ProviderRefused() | InstrumentShared():
             return transaction
+        case PayoutHeld(reason):
+            return msgspec.structs.replace(transaction, held=reason)
+        case PayoutResumed():
+            return msgspec.structs.replace(transaction, held="")
     learnt: dict[str, Any] = {}
     match event:
         case DepositSettled() | WithdrawalSettled():
@@ -327,14 +346,14 @@ def evolve(transaction: Transaction, event: TransactionEvent, at: datetime) -> T
             learnt["refunds"] = {**transaction.refunds, reference: money.amount}
         case WithdrawalReturned(_, by_provider):
             learnt["came_back"] = transaction.came_back or by_provider
-    return msgspec.structs.replace(transaction, status=STATUS_AFTER[type(event)], **learnt)
+    return msgspec.structs.replace(transaction, status=STATUS_AFTER[type(event)], held="", **learnt)
 
 
 TRANSACTIONS = Aggregate(
     "transaction",
     initial=Transaction(),
     evolve=evolve,
-    events=[*STATUS_AFTER, Intervened, ProviderRefused, InstrumentShared],
+    events=[*STATUS_AFTER, PayoutHeld, PayoutResumed, Intervened, ProviderRefused, InstrumentShared],
 )
 
 

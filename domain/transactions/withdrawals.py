@@ -5,6 +5,7 @@ Invariants:
     - the money is reserved from the request until the end: it leaves when the provider has paid, or is cash again;
     - a closed KYC gate holds a withdrawal, and never refuses it;
     - once it is sent, only the provider or a person ends it: no timer and no player;
+    - whoever may not be paid, as of now, holds their payout, also behind its approval, and ends nothing;
     - money that a provider has paid is booked, even if we have given the payout up before: then the player may owe it;
     - what the provider says has come back is not booked as paid any more, in whatever order it says so.
 """
@@ -13,16 +14,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from domain.errors import Conflict, CurrencyMismatch, TransactionClosed
+from domain.errors import Conflict, CurrencyMismatch, Rejected, TransactionClosed
 from domain.kernel import Money, TransactionId
 from domain.kyc import Kyc
 from domain.limits import LimitsEvent, WithdrawalCounted, WithdrawalUncounted
 from domain.players import Player
+from domain.protection import Protection, Stop
 from domain.transactions.payment import (
     AmountDiffers,
     Kind,
     NotDue,
     NotSettled,
+    PayoutHeld,
+    PayoutResumed,
     Status,
     Transaction,
     TransactionEvent,
@@ -128,6 +132,35 @@ def approve_withdrawal(
     deposited = wallet.deposited.get(transaction.money.currency, 0)
     kyc.require(player, gates.Action.WITHDRAW, deposited=deposited, at=at)
     return [WithdrawalApproved()]
+
+
+def require_payable(player: Player, protected: Protection, at: datetime) -> None:
+    """That the player may be paid now. Who is merely excluded may be: their money is theirs.
+
+    Raises NotFound, UnderReview, PlayerBlocked, ActionIsBlocked.
+    """
+    player.require_payable()
+    protected.require(Stop.WITHDRAW, at)
+
+
+def held_by(player: Player, protected: Protection, at: datetime) -> str:
+    """Why the player may not be paid now: the code of the refusal; empty if they may. Raises NotFound."""
+    player.require()
+    try:
+        require_payable(player, protected, at)
+    except Rejected as refused:
+        return refused.code
+    return ""
+
+
+def hold_payout(transaction: Transaction, *, why: str) -> list[TransactionEvent]:
+    """Nobody is asked to pay for now; or, without `why`, nothing holds it any more. What is known, and what has ended, records
+    nothing. Raises NotFound, WrongKind.
+    """
+    refuse_other(transaction, Kind.WITHDRAWAL)
+    if transaction.status not in {Status.APPROVED, Status.SENT} or why == transaction.held:
+        return []
+    return [PayoutHeld(why)] if why else [PayoutResumed()]
 
 
 def send_withdrawal(transaction: Transaction, *, reference: str) -> list[TransactionEvent]:

@@ -61,6 +61,7 @@ async def test_a_players_limits_stand_side_by_side_with_what_is_used_of_each(cli
     assert (time["limit"], time["limit_seconds"], time["remaining_seconds"]) == (None, 3_600, 3_600)
     [waits] = found["raises"]
     assert (waits["limit"]["amount"], waits["needs"]) == (700_00, ["test", "no_risk_behaviour"])
+    assert waits["source"] == "player"
 
 
 async def test_what_is_not_applied_and_what_was_not_read_is_said_of_each_rule(client: Client) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from app import cli
 
@@ -23,9 +25,18 @@ ENVIRONMENT = {
     "COUNTROOM_TOKENS": "/nowhere",
 }
 UNKNOWN = '[{"name": "acme", "secret": "s", "colour": "red"}]'
+SECRET = "0123456789abcdef" * 2
+ONE_KEY = '[{"name": "acme", "secret": "s"}, {"name": "reel", "games": {"signature": "hmac", "secrets": ["s"]}}]'
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked")  # by main(), as it is outside of tests
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A service logs to its own output, which is closed by the time that other tests log."""
+    yield
+    structlog.reset_defaults()
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str]:
@@ -47,6 +58,11 @@ def test_a_service_that_cannot_read_its_providers_says_so_and_ends(
     file.write_text(UNKNOWN)
     code, said = run(monkeypatch, capsys, "serve", *roles)
     assert (code, said) == (2, f"countroom: {file}: Object contains unknown field `colour` - at `$[0]`\n")
+    (tmp_path / "s").write_text(SECRET)
+    file.write_text(ONE_KEY)
+    code, said = run(monkeypatch, capsys, "serve", *roles)
+    assert (code, said) == (2, f"countroom: {file}: reel has a key of acme - at `$[1]`\n")
+    assert SECRET not in said
 
 
 def test_a_data_folder_with_unreadable_providers_starts_nothing(

@@ -13,7 +13,7 @@ from domain.errors import Rejected
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "domain").rglob("*.py"))
-SHARED = {"__init__", "catalog", "eligibility", "errors", "findings", "ijson", "kernel", "windows"}
+SHARED = {"__init__", "catalog", "eligibility", "errors", "findings", "ijson", "kernel", "tallies", "windows"}
 AGGREGATE_MODULES = [
     path
     for path in sorted((ROOT / "domain").iterdir())

@@ -200,7 +200,8 @@ class House:
         command = read_body(msgspec.json.Decoder(endpoint.body), raw)
         self.known[actor] = context.principal
         asked = (path, raw.decode() or "{}", self.known.get, self.kyc_providers)
-        edge = Edge(context, self.vault, list(OWNED), "eu", *asked, asked=self.asked, unasked=self.unasked)  # type: ignore[arg-type]
+        more: dict[str, Any] = {"asked": self.asked, "unasked": self.unasked, "secret": SECRET}
+        edge = Edge(context, self.vault, list(OWNED), "eu", *asked, **more)  # type: ignore[arg-type]
         plan = endpoint.handler(*arguments, command, edge)
         if seen is None:
             return plan

@@ -11,17 +11,17 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from commands.games import bet_id
 from commands.plan import Receipt
 from domain import wallets
-from domain.bets import BetUnknown
 from domain.errors import InvalidAmount, KeyReused, Rejected
-from domain.kernel import Event, PlayerId
+from domain.kernel import EPOCH, Event, PlayerId
 from domain.wallets import (
     BONUS,
     CASH,
@@ -30,6 +30,7 @@ from domain.wallets import (
     BonusForfeited,
     GameRefused,
     InsufficientFunds,
+    Played,
     RolledBack,
     RoundClosed,
     Staked,
@@ -38,7 +39,8 @@ from domain.wallets import (
     Won,
 )
 from policies.limits import Period
-from tests.commands.gaming import EUR, Games
+from policies.play import is_stuck
+from tests.commands.gaming import EUR, STUDIO, Games
 from tests.commands.house import CODEC, House
 
 references = st.sampled_from(["t1", "t2", "t3"])
@@ -48,10 +50,25 @@ Call = tuple[str, str, dict[str, Any]]
 """(verb, player, what is said beside)."""
 
 
+class InRound(NamedTuple):
+    """All that was ever heard of a round."""
+
+    stakes: int = 0
+    returned: int = 0
+    backs: int = 0
+    bets: int = 0
+    is_told: bool = False
+    heard_at: datetime = EPOCH
+
+    @property
+    def is_open(self) -> bool:
+        return not self.is_told and (self.stakes > self.returned or (self.bets > 0 and self.stakes == self.backs == 0))
+
+
 class Recount:
     """What a player's events come to, counted by hand."""
 
-    def __init__(self, events: Sequence[tuple[Event, datetime]]) -> None:
+    def __init__(self, events: Sequence[tuple[Event, datetime]]) -> None:  # noqa: C901, PLR0912 — one case an event
         self.accounts: dict[str, int] = defaultdict(int)
         self.bets: dict[str, Staked] = {}
         self.day_of: dict[str, date] = {}  # in UTC, as where these players live
@@ -61,7 +78,10 @@ class Recount:
         )  # bets of whose bonus a part went to the house in their own era, or came back in another
         self.wagered: list[tuple[date, int]] = []
         self.lost: list[tuple[date, int]] = []
-        era = 0
+        self.lost_in: dict[str, int] = {}  # by session
+        self.rounds: dict[str, InRound] = defaultdict(InRound)
+        self.voided_early: list[RolledBack] = []  # of rounds that were not stuck
+        era, void = 0, ""
         for event, at in events:
             if isinstance(event, BonusForfeited):
                 era += 1
@@ -74,12 +94,36 @@ class Recount:
                     self.bets[event.reference] = event
                     day = self.day_of[event.reference] = max(event.day, at.date())
                     self.wagered.append((day, event.money.amount))
-                    self.lost.append((day, sum(m.money.amount for m in event.movements if m.source == CASH)))
+                    cash = sum(m.money.amount for m in event.movements if m.source == CASH)
+                    self.lost.append((day, cash))
+                    session = event.played.session
+                    self.lost_in[session] = self.lost_in.get(session, 0) + cash
+                    self._hear(event.played, at, stakes=event.money.amount, bets=1)
                 case Won():
                     day = max(event.day, at.date())
-                    self.lost.append((day, -sum(m.money.amount for m in event.movements if m.target == CASH)))
+                    cash = sum(m.money.amount for m in event.movements if m.target == CASH)
+                    self.lost.append((day, -cash))
+                    if session := event.played.session:
+                        self.lost_in[session] = self.lost_in.get(session, 0) - cash
+                    if event.played.round:
+                        self._hear(event.played, at, is_told=True)
+                case RoundClosed():
+                    self._hear(event.played, at, is_told=True)
                 case RolledBack():
                     self._roll_back(event, era)
+                    if event.void and event.reference != void:
+                        void, found = event.reference, self.rounds[event.played.round]
+                        if not found.is_open or not is_stuck(found.heard_at, at):
+                            self.voided_early.append(event)
+                    if event.staked_at is not None:
+                        self._hear(event.played, None if event.void else at, returned=event.money.amount, backs=1)
+
+    def _hear(self, played: Played, at: datetime | None, *, is_told: bool = False, **more: int) -> None:
+        found = self.rounds[played.round]
+        sums = {name: getattr(found, name) + amount for name, amount in more.items()}
+        self.rounds[played.round] = found._replace(
+            is_told=found.is_told or is_told, heard_at=at or found.heard_at, **sums
+        )
 
     def _roll_back(self, event: RolledBack, era: int) -> None:
         for each in event.movements:
@@ -88,6 +132,7 @@ class Recount:
             self.wagered.append((self.day_of[event.bet], -each.money.amount))
             if each.target == CASH:
                 self.lost.append((self.day_of[event.bet], -each.money.amount))
+                self.lost_in[staked.played.session] -= each.money.amount
             elif (each.target == BONUS) != (staked.bonus_era == era):
                 self.foreign.add(event.bet)
 
@@ -105,6 +150,8 @@ class Seamless(RuleBasedStateMachine):
         self.recounted: tuple[int, list[tuple[str, Recount, Wallet]]] = (0, [])
         self.first: dict[tuple[str, str], tuple[Call, object]] = {}
         self.whole: set[tuple[str, str]] = set()
+        self.asked: dict[tuple[str, str], int] = {}
+        self.parts: dict[tuple[str, str], int] = defaultdict(int)
 
     def run(self, what: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(what)
@@ -135,9 +182,10 @@ class Seamless(RuleBasedStateMachine):
         reference=references,
         amount=amounts,
         kind=st.sampled_from(["win", "win", "bonus_win", "free_win"]),
+        of=st.sampled_from([{"session": "session_0"}, {"session": ""}, {"session": "", "round": "", "bet": "t1"}]),
     )
-    def win(self, reference: str, amount: int, kind: str) -> Call:
-        return self.say((kind, self.players[0], {"reference": reference, "amount": amount, "session": "session_0"}))
+    def win(self, reference: str, amount: int, kind: str, of: dict[str, str]) -> Call:
+        return self.say((kind, self.players[0], {"reference": reference, "amount": amount, **of}))
 
     @rule(target=calls, reference=references, bet=references, amount=parts, who=st.sampled_from([0, 0, 0, 1]))
     def roll_back(self, reference: str, bet: str, amount: int | None, who: int) -> Call:
@@ -158,7 +206,7 @@ class Seamless(RuleBasedStateMachine):
         try:
             receipt: Receipt = self.run(self.games.ask(verb, player, by=by, **said))
             answer: object = receipt.answer
-        except (BetUnknown, KeyReused):
+        except KeyReused:
             return call
         except InvalidAmount as error:
             if not isinstance(error, InsufficientFunds):  # to be sent again
@@ -167,14 +215,36 @@ class Seamless(RuleBasedStateMachine):
         except Rejected as error:
             answer = (type(error), error.facts)
         else:
-            if verb == "rollback" and "amount" not in said:
-                self.whole.add((player, said.get("bet", said["reference"])))
+            if not receipt.repeated:
+                self.count(verb, player, said)
         before, told = self.first.setdefault((verb, said["reference"]), (call, answer))
         if before == call:
             assert told == answer, f"{call} was answered otherwise before"
         return call
 
+    def count(self, verb: str, player: str, said: dict[str, Any]) -> None:
+        """What has an effect."""
+        bet = (player, said.get("bet", said["reference"]))
+        match verb:
+            case "bet":
+                self.asked[bet] = said["amount"]
+            case "rollback" if "amount" in said:
+                self.parts[bet] += said["amount"]
+            case "rollback":
+                self.whole.add(bet)
+
     # What else may happen
+
+    @rule(bets=st.sets(references, min_size=1), round_=st.integers(1, 2))
+    def void(self, bets: set[str], round_: int) -> None:
+        body = {"provider": STUDIO, "game": "book", "round": f"r{round_}", "bets": sorted(bets)}
+        path = f"/v1/players/{self.players[0]}/rounds/void"
+        self.house.now = self.games.now
+        try:
+            receipt = self.run(self.house.process.post(path, body, actor="service:test", roles=["supervisor"]))
+        except Rejected:
+            return
+        self.whole |= {(self.players[0], each.bet) for each in receipt.answer.bets}
 
     @rule(account=st.sampled_from([CASH, BONUS]), amount=st.sampled_from([1, 30]))
     def give(self, account: str, amount: int) -> None:
@@ -197,13 +267,13 @@ class Seamless(RuleBasedStateMachine):
 
     # The laws
 
-    def read(self, player: str) -> list[tuple[Any, datetime]]:
-        """The events of a player's wallet, and when they were recorded."""
+    def read(self, player: str) -> list[tuple[Any, datetime, str]]:
+        """The events of a player's wallet, when they were recorded, and the ids of their commands."""
         entries = self.house.log._streams.get(wallets.stream(PlayerId(player)).name, [])
-        return [(read.event, read.at) for read in map(CODEC.decode, entries)]
+        return [(read.event, read.at, read.body.command.id) for read in map(CODEC.decode, entries)]
 
     def events(self, player: str) -> list[Event]:
-        return [event for event, _ in self.read(player)]
+        return [event for event, _, _ in self.read(player)]
 
     def recounts(self) -> list[tuple[str, Recount, Wallet]]:
         """Of each player what the events come to, counted by hand, and as the wallet has it."""
@@ -215,9 +285,9 @@ class Seamless(RuleBasedStateMachine):
     def recount(self, player: str) -> tuple[str, Recount, Wallet]:
         state = wallets.WALLETS.initial
         read = self.read(player)
-        for event, at in read:
+        for event, at, _ in read:
             state = wallets.WALLETS.evolve(state, event, at)
-        return player, Recount(read), state
+        return player, Recount([(event, at) for event, at, _ in read]), state
 
     @invariant()
     def books_balance_and_no_account_is_overdrawn(self) -> None:
@@ -249,11 +319,43 @@ class Seamless(RuleBasedStateMachine):
                     assert back == bet.money.amount
 
     @invariant()
+    def of_a_bet_is_taken_what_no_part_has_given_back_before_or_after_it(self) -> None:
+        for player, recount, _ in self.recounts():
+            for reference, bet in recount.bets.items():
+                if (player, reference) in self.asked and (player, reference) not in self.whole:
+                    left = bet.money.amount - sum(recount.returned[reference].values())
+                    assert left == max(0, self.asked[player, reference] - self.parts[player, reference])
+
+    @invariant()
+    def open_rounds_and_the_losses_of_sessions_are_known_exactly(self) -> None:
+        for _, recount, wallet in self.recounts():
+            known = {each.name.rpartition("\n")[2]: (each.staked, each.heard_at) for each in wallet.rounds.open}
+            open_ = {name: each for name, each in recount.rounds.items() if each.is_open}
+            assert known == {name: (each.stakes - each.returned, each.heard_at) for name, each in open_.items()}
+            assert all(wallet.lost_in(session) == lost for session, lost in recount.lost_in.items())
+
+    @invariant()
+    def only_stuck_rounds_are_voided(self) -> None:
+        for _, recount, _ in self.recounts():
+            assert not recount.voided_early
+
+    @invariant()
+    def a_win_without_a_session_is_of_that_of_its_round(self) -> None:
+        for player in self.players:
+            sessions: dict[str, str] = {}
+            for event in self.events(player):
+                match event:
+                    case Staked(played=played):
+                        sessions[played.round] = played.session
+                    case Won(played=played) if played.round:
+                        assert played.session == sessions.get(played.round, played.session)
+
+    @invariant()
     def a_reference_has_one_effect(self) -> None:
         seen = set()
         for player in self.players:
-            for event in self.events(player):
-                key = _call_of(event)
+            for event, _, command in self.read(player):
+                key = _call_of(event, command)
                 assert key is None or key not in seen, f"{key} stands twice"
                 seen.add(key)
 
@@ -280,9 +382,13 @@ def _window(period: Period, day: date) -> tuple[int, ...]:
     return (day.toordinal(),)
 
 
-def _call_of(event: Event) -> tuple[str, str] | None:
+def _call_of(event: Event, command: str) -> tuple[str, str] | None:  # noqa: PLR0911 — one case an event
     """Which call of the provider an event answers."""
     match event:
+        case RolledBack(void=True):
+            return None
+        case RolledBack(reference=reference) if command == bet_id(STUDIO, reference).hex():
+            return ("bet", reference)
         case Staked(reference=reference) | StakeRefused(reference=reference):
             return ("bet", reference)
         case Won(reference=reference, kind=kind):
@@ -299,13 +405,13 @@ def _call_of(event: Event) -> tuple[str, str] | None:
 class Repeated(Seamless):
     """Bets that are taken, refused and repeated."""
 
-    give = forfeit = wait = win = close = roll_back = None  # type: ignore[assignment]
+    give = forfeit = wait = win = close = roll_back = void = None  # type: ignore[assignment]
 
 
 class _One(Seamless):
     """One player, whose bets cash and bonus fund together."""
 
-    give = wait = win = close = bet = roll_back = say_again = forfeit = arrive = None  # type: ignore[assignment]
+    give = wait = win = close = bet = roll_back = say_again = forfeit = arrive = void = None  # type: ignore[assignment]
 
     @initialize()
     def arrive_with_both(self) -> None:
@@ -343,3 +449,20 @@ class Counted(_One):
         self.say((verb, self.players[0], {"reference": reference, "session": "session_0", **said}))
         if hours:
             Seamless.wait(self, hours)
+
+
+class Stuck(_One):
+    """One round, of which something is heard, and which is voided."""
+
+    @rule(
+        verb=st.sampled_from(["bet", "win", "rollback", "close"]),
+        reference=references,
+        amount=st.sampled_from([0, 40]),
+        hours=st.sampled_from([0, 5]),
+    )
+    def say_and_void(self, verb: str, reference: str, amount: int, hours: int) -> None:
+        more = {"bet": {"amount": amount, "session": "session_0"}, "win": {"amount": amount, "session": ""}}
+        self.say((verb, self.players[0], {"reference": reference, **more.get(verb, {})}))
+        if hours:
+            Seamless.wait(self, hours)
+        Seamless.void(self, {reference}, 1)

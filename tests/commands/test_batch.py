@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
-from commands.batch import DependencyFailed
-from commands.plan import Receipt
+from commands import batch
+from commands.batch import Batch, BatchItem, DependencyFailed
+from commands.plan import Plan, Receipt
 from domain.errors import Invalid, InvalidAmount, KeyReused, LimitExceeded, NotFound, PlayerBlocked
 from domain.kernel import Money
 from domain.transactions import DepositFailed, DepositRequested, DepositSettled
@@ -198,3 +200,31 @@ async def test_a_key_that_stands_twice_is_one_command_or_a_mistake(house: House)
     assert isinstance(other, KeyReused)
     registrations = await house.process.post_batch(("r", "/v1/players", REGISTER), ("r", "/v1/players", REGISTER))
     assert len({made(receipt) for receipt in registrations if isinstance(receipt, Receipt)}) == 1
+
+
+async def test_whoever_is_to_be_asked_hears_of_an_item_once_its_path_is_known_and_before_it_is_described(
+    house: House,
+) -> None:
+    paths = [
+        "/v1/players",
+        "/v1/players",
+        "/v1/players/$0/deposits",
+        "/v1/transactions/$2/fail",
+        "/v1/players/$9/block",
+    ]
+    bodies: list[object] = [REGISTER, REGISTER, deposit_of(1), FAIL, {"reason": "x"}]
+    items = [BatchItem(str(n), path, msgspec.Raw(msgspec.json.encode(bodies[n]))) for n, path in enumerate(paths)]
+    happened: list[tuple[str, int]] = []
+
+    def plan(place: int, path: str) -> Plan:
+        happened.append(("described", place))
+        return house.plan(path, bytes(items[place].body), key=items[place].key)
+
+    async def ask(known: Mapping[int, str]) -> None:
+        assert not any("$" in path for path in known.values())
+        happened.extend(("asked", place) for place in known)
+
+    await batch.run(Batch(items), plan=plan, decide=house.process.decider.run, made=made, ask=ask)
+    assert happened == [
+        ("described", 0), ("described", 1), ("asked", 2), ("described", 2), ("asked", 3), ("described", 3),
+    ]  # fmt: skip

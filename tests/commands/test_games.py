@@ -10,9 +10,8 @@ import pytest
 
 from access.policy import Principal
 from commands import games
-from commands.games import GameAnswer
-from domain import play, players, wallets
-from domain.bets import BetElsewhere, BetUnknown, Claimed
+from domain import play, wallets
+from domain.bets import TooManyRounds
 from domain.errors import (
     CurrencyMismatch,
     Forbidden,
@@ -29,12 +28,11 @@ from domain.kernel import AMOUNT_MAX, Event, Money, PlayerId
 from domain.limits import LimitSet
 from domain.players import Blocked
 from domain.protection import ActionBlocked, ActionIsBlocked
+from domain.tallies import ROUNDS_MAX, TALLIED_MAX
 from domain.wallets import (
     Direction,
-    GameRefused,
     InsufficientFunds,
     Played,
-    RolledBack,
     RoundClosed,
     Staked,
     StakeRefused,
@@ -234,6 +232,80 @@ async def test_what_is_staked_in_one_round_counts_together(at_play: Games) -> No
     await at_play.ask("bet", player, reference="b4", amount=60)
 
 
+async def test_the_stakes_of_a_round_are_known_however_many_others_are_open(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=1_000)
+    await at_play.record(player, limited("stake", 100, "spin"))
+    for n in range(ROUNDS_MAX):
+        await at_play.ask("bet", player, reference=f"b{n}", amount=1, round=f"r{n}")
+    with pytest.raises(LimitExceeded):
+        await at_play.ask("bet", player, reference="more", amount=100, round="r0")
+    for _ in range(2):
+        with pytest.raises(TooManyRounds):
+            await at_play.ask("bet", player, reference="another", amount=1, round="another")
+    refused = last(house)
+    assert isinstance(refused, StakeRefused)
+    assert (refused.code, refused.facts) == ("too_many_rounds", {"most": ROUNDS_MAX})
+    await at_play.ask("win", player, reference="w0", amount=0, round="r0")
+    await at_play.ask("bet", player, reference="again", amount=1, round="another")
+
+
+async def test_the_loss_of_a_session_is_known_however_many_others_come_and_go(at_play: Games) -> None:
+    """It stays open, and nothing is staked in it meanwhile."""
+    player = await at_play.player(cash=1_000)
+    await at_play.record(player, [*at_play.opened("limited", loss=Money(100, "EUR"))])
+    await at_play.ask("bet", player, reference="first", amount=60, session="limited")
+    for n in range(3 * TALLIED_MAX):
+        await at_play.record(player, at_play.opened(f"short_{n}"))
+        bet = {"amount": 1, "session": f"short_{n}", "round": f"s{n}"}
+        await at_play.ask("bet", player, reference=f"s{n}", **bet)
+        await at_play.ask("close", player, reference=f"s{n}", round=f"s{n}")
+        await at_play.record(player, ended(f"short_{n}"))
+    with pytest.raises(LimitExceeded) as refused:
+        await at_play.ask("bet", player, reference="second", amount=41, session="limited")
+    assert (refused.value.facts["period"], refused.value.facts["used"]["amount"]) == ("session", 60)
+    await at_play.ask("bet", player, reference="third", amount=40, session="limited")
+    assert len((await at_play.wallet(player)).sessions) <= TALLIED_MAX
+
+
+@pytest.mark.parametrize("named", [{"round": "r1"}, {"round": "", "bet": "b1"}], ids=["its round", "its bet"])
+async def test_a_win_that_names_no_session_makes_the_loss_of_its_own_smaller(
+    house: House, at_play: Games, named: dict[str, str]
+) -> None:
+    player = await at_play.player(cash=1_000)
+    await at_play.ask("bet", player, reference="b1", amount=60)
+    receipt = await at_play.ask("win", player, reference="w1", amount=50, session="", **named)
+    event = last(house)
+    assert isinstance(event, Won)
+    assert event.played.session == "session_1"
+    assert (await at_play.wallet(player)).lost_in("session_1") == 10
+    again = await at_play.ask("win", player, reference="w1", amount=50, session="", **named)
+    assert (again.answer, again.repeated) == (receipt.answer, True)
+
+
+async def test_a_win_of_a_bet_that_is_not_here_or_another_players_is_paid(at_play: Games) -> None:
+    player, other = await at_play.player(cash=100), await at_play.player(cash=100, session="session_2")
+    await at_play.ask("bet", other, reference="b1", amount=60, session="session_2", round="r2")
+    for n, bet in enumerate(("b1", "none")):
+        await at_play.ask("win", player, reference=f"w{n}", amount=5, session="", round="r9", bet=bet)
+    assert await at_play.balance(player) == (110, 0)
+
+
+async def test_a_balance_is_told_to_whom_the_player_plays_at_and_to_nobody_else(house: House, at_play: Games) -> None:
+    player = await at_play.player(cash=100)
+    assert balance((await at_play.ask("balance", player)).answer) == (100, 0)
+    entries = len(house.log.entries)
+    for said in ({"provider": "other"}, {"session": "session_2"}):
+        with pytest.raises(play.SessionClosed):
+            await at_play.ask("balance", player, **said)
+    with pytest.raises(Invalid) as refused:
+        await at_play.ask("balance", player, session="")
+    assert refused.value.facts == {"pointer": "/session"}
+    at_play.now += timedelta(days=4_000)
+    with pytest.raises(play.SessionClosed):
+        await at_play.ask("balance", player)
+    assert len(house.log.entries) == entries
+
+
 async def test_what_was_used_beyond_exact_integers_is_told_as_the_greatest(house: House, at_play: Games) -> None:
     player = await at_play.player(cash=AMOUNT_MAX)
     for place in range(2):
@@ -323,130 +395,6 @@ async def test_only_game_providers_may(at_play: Games) -> None:
         await at_play.deciders[0].decide(msgspec.structs.replace(plan, context=stranger))
 
 
-# A bet is rolled back
-
-
-async def test_a_rollback_gives_back_to_the_accounts_that_have_paid(house: House, at_play: Games) -> None:
-    player = await at_play.player(cash=100, bonus=50)
-    await at_play.ask("bet", player, reference="b1", amount=120)
-    receipt = await at_play.ask("rollback", player, reference="rb1", bet="b1")
-    assert receipt.answer == GameAnswer(games.GameBalance(100, 50, "EUR"), returned=120)
-    assert house.log.events("bet") == [Claimed()]
-
-
-async def test_parts_are_given_back_last_paid_first_and_never_more_than_the_stake(house: House, at_play: Games) -> None:
-    player = await at_play.player(cash=100, bonus=50)
-    await at_play.ask("bet", player, reference="b1", amount=120)
-    left = [
-        balance((await at_play.ask("rollback", player, reference=f"rb{place}", bet="b1", amount=50)).answer)
-        for place in range(3)
-    ]
-    assert left == [(30, 50), (80, 50), (100, 50)]
-    again = await at_play.ask("rollback", player, reference="rb9", bet="b1")
-    assert again.answer == GameAnswer(games.GameBalance(100, 50, "EUR"))
-    parts = [(each.part, each.total) for each in house.log.events("wallet") if isinstance(each, RolledBack)]
-    assert parts == [(1, 50), (2, 100), (3, 120), (0, 120)]
-
-
-async def test_a_bet_may_be_rolled_back_in_any_number_of_parts(at_play: Games) -> None:
-    player = await at_play.player(cash=20)
-    await at_play.ask("bet", player, reference="b1", amount=20)
-    for place in range(20):
-        receipt = await at_play.ask("rollback", player, reference=f"rb{place}", bet="b1", amount=1)
-        assert balance(receipt.answer) == (place + 1, 0)
-    assert (await at_play.ask("rollback", player, reference="rb", bet="b1", amount=1)).answer == GameAnswer(
-        games.GameBalance(20, 0, "EUR")
-    )
-
-
-async def test_a_rollback_that_comes_first_makes_the_bet_void_for_ever(house: House, at_play: Games) -> None:
-    player = await at_play.player(cash=100)
-    receipt = await at_play.ask("rollback", player, reference="b1")
-    assert (balance(receipt.answer), receipt.repeated) == ((100, 0), False)
-    assert [type(each) for each in house.log.events()[-2:]] == [RolledBack, Claimed]
-    entries = len(house.log.entries)
-    for _ in range(2):
-        late = await at_play.ask("bet", player, reference="b1", amount=10)
-        assert (late.answer, late.repeated) == (GameAnswer(games.GameBalance(100, 0, "EUR"), void=True), True)
-    assert len(house.log.entries) == entries
-    assert (await at_play.ask("rollback", player, reference="b1")).repeated
-    assert (await at_play.ask("rollback", player, reference="rb2", bet="b1")).answer == receipt.answer
-    assert await at_play.balance(player) == (100, 0)
-
-
-async def test_a_late_bet_of_somebody_else_is_not_told_about_the_first_ones_money(at_play: Games) -> None:
-    player, other = await at_play.player(cash=100), await at_play.player(cash=50)
-    await at_play.ask("rollback", player, reference="b1")
-    with pytest.raises(KeyReused):
-        await at_play.ask("bet", other, reference="b1", amount=10)
-    assert await at_play.balance(other) == (50, 0)
-
-
-async def test_a_part_of_a_bet_that_is_not_here_waits_for_it(house: House, at_play: Games) -> None:
-    player = await at_play.player(cash=100)
-    entries = len(house.log.entries)
-    part = {"reference": "rb1", "bet": "b1", "amount": 4}
-    with pytest.raises(BetUnknown):
-        await at_play.ask("rollback", player, **part)
-    assert len(house.log.entries) == entries
-    await at_play.ask("bet", player, reference="b1", amount=10)
-    assert balance((await at_play.ask("rollback", player, **part)).answer) == (94, 0)
-
-
-async def test_a_bet_that_was_refused_has_nothing_to_give_back_and_stays_refused(at_play: Games) -> None:
-    player = await at_play.player(cash=5)
-    with pytest.raises(InsufficientFunds):
-        await at_play.ask("bet", player, reference="b1", amount=10)
-    assert balance((await at_play.ask("rollback", player, reference="b1")).answer) == (5, 0)
-    await at_play.give(player, "cash", 100)
-    with pytest.raises(InsufficientFunds):
-        await at_play.ask("bet", player, reference="b1", amount=10)
-
-
-async def test_a_bonus_that_was_forfeited_meanwhile_goes_to_the_house(house: House, at_play: Games) -> None:
-    player = await at_play.player(cash=100, bonus=50)
-    await at_play.ask("bet", player, reference="b1", amount=120)
-    await at_play.record(player, lambda wallet, **_: wallets.forfeit_bonus(wallet, currency="EUR", transaction="x"))
-    assert await at_play.balance(player) == (0, 0)
-    await at_play.give(player, "bonus", 7)  # of another era, and none of that bet's
-    assert balance((await at_play.ask("rollback", player, reference="b1")).answer) == (100, 7)
-    event = house.log.events("wallet")[-1]
-    assert isinstance(event, RolledBack)
-    assert [(each.target, each.money.amount) for each in event.movements] == [("house:bonus", 20), ("cash", 100)]
-
-
-async def test_nobody_rolls_back_the_bet_of_another_player(house: House, at_play: Games) -> None:
-    player, other = await at_play.player(cash=100), await at_play.player(cash=100)
-    await at_play.ask("bet", player, reference="b1", amount=10)
-    for _ in range(2):
-        with pytest.raises(BetElsewhere):
-            await at_play.ask("rollback", other, reference="rb1", bet="b1")
-    assert [type(each) for each in house.log.events("wallet")].count(GameRefused) == 1
-    assert (await at_play.balance(player), await at_play.balance(other)) == ((90, 0), (100, 0))
-
-
-async def test_another_provider_finds_no_bet_but_its_own(at_play: Games) -> None:
-    player = await at_play.player(cash=100)
-    await at_play.ask("bet", player, reference="b1", amount=10)
-    await at_play.ask("rollback", player, reference="b1", provider="other")
-    assert await at_play.balance(player) == (90, 0)
-    assert (await at_play.ask("bet", player, reference="b1", amount=10)).repeated
-
-
-async def test_what_is_won_in_another_currency_is_recorded_as_refused(house: House, at_play: Games) -> None:
-    player = await at_play.player(cash=100)
-    with pytest.raises(CurrencyMismatch):
-        await at_play.ask("win", player, reference="w1", amount=10, currency="USD")
-    assert isinstance(last(house), GameRefused)
-
-
-async def test_a_player_who_is_blocked_gets_a_stake_back(at_play: Games) -> None:
-    player = await at_play.player(cash=100)
-    await at_play.ask("bet", player, reference="b1", amount=10)
-    await at_play.record(player, lambda player, **_: players.block(player, reason="fraud"))
-    assert balance((await at_play.ask("rollback", player, reference="b1")).answer) == (100, 0)
-
-
 # The state does not grow
 
 
@@ -457,6 +405,7 @@ async def test_a_wallet_is_as_large_after_a_thousand_bets_as_after_a_hundred_and
     sizes = []
     for place in range(1100):
         await at_play.ask("bet", player, reference=f"b{place}", amount=1, round=f"round_{place}")
+        await at_play.ask("close", player, reference=f"c{place}", round=f"round_{place}")
         if place in (100, 1099):
             name = wallets.stream(PlayerId(player)).name
             sizes.append(len(msgspec.json.encode(house.process.decider._states[name].state)))

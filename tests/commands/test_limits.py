@@ -12,18 +12,29 @@ from typing import Any
 import pytest
 
 from access.policy import Principal
+from commands.edge import InterventionMissing
 from commands.limits import Outcome
 from domain import limits
 from domain.errors import Forbidden, LimitExceeded, LimitRequired, PlayerBlocked, UnderReview
-from domain.kernel import Money
-from domain.limits import DepositRefused, HeadroomConsumed, NoRaise, RaiseTooEarly, RaiseUnseen
+from domain.kernel import Intervention, Money, Sealed
+from domain.limits import (
+    DepositRefused,
+    HeadroomConsumed,
+    NoRaise,
+    NotByHouse,
+    RaiseNotThePlayers,
+    RaiseRequested,
+    RaiseTooEarly,
+    RaiseUnseen,
+    Source,
+)
 from domain.windows import day_of
 from eventstore.log import Command
 from eventstore.log import Outcome as Appended
 from eventstore.postgres import PostgresLog, PostgresStreams
 from eventstore.writer import Unavailable
 from policies.limits import local_day
-from tests.commands.house import CODEC, House, MemoryVault, Process, deposit_of, euros
+from tests.commands.house import CODEC, NOON, House, MemoryVault, Process, deposit_of, euros
 from tests.ledger import Ledger
 
 DAILY: dict[str, object] = {"kind": "deposit", "period": "day"}
@@ -31,6 +42,12 @@ DAILY: dict[str, object] = {"kind": "deposit", "period": "day"}
 
 async def set_(house: House, player: str, verb: str = "", **body: object) -> Any:
     return (await house.process.post(f"/v1/players/{player}/limits{verb}", {**DAILY, **body})).answer
+
+
+def at(house: House, moment: datetime) -> None:
+    """All clocks are right."""
+    house.now = moment
+    house.log.clock.now = int(moment.timestamp() * 1_000_000)
 
 
 async def test_a_raise_is_asked_for_confirmed_and_holds(house: House) -> None:
@@ -41,7 +58,7 @@ async def test_a_raise_is_asked_for_confirmed_and_holds(house: House) -> None:
     assert (await set_(house, player, limit=euros(300))).outcome is Outcome.UNCHANGED
     with pytest.raises(RaiseTooEarly):
         await set_(house, player, "/confirm")
-    house.now = asked.effective_at
+    at(house, asked.effective_at + timedelta(seconds=1))
     assert (await set_(house, player, "/confirm")).outcome is Outcome.IN_FORCE
     await house.deposit(player, 300)
     assert (await set_(house, player, limit=euros(200))).outcome is Outcome.IN_FORCE
@@ -63,7 +80,7 @@ async def test_what_the_house_must_see_first_is_attested_by_those_who_may(house:
     player = await house.player(country="NL", birth_date="1980-01-01")
     monthly = {"kind": "deposit", "period": "month"}
     asked = await set_(house, player, **monthly, limit=euros(500_00))
-    house.now = asked.effective_at
+    at(house, asked.effective_at + timedelta(seconds=1))
     with pytest.raises(RaiseUnseen):
         await set_(house, player, "/confirm", **monthly)
     path = f"/v1/players/{player}/limits/attest"
@@ -71,6 +88,29 @@ async def test_what_the_house_must_see_first_is_attested_by_those_who_may(house:
         await house.process.post(path, {**monthly, "need": "contact"}, roles=["operator"])
     await house.process.post(path, {**monthly, "need": "contact"})
     assert (await set_(house, player, "/confirm", **monthly)).outcome is Outcome.IN_FORCE
+
+
+async def test_who_asks_for_a_raise_stands_in_the_log_and_why_the_house_does_is_sealed(house: House) -> None:
+    player = await house.player()
+    await set_(house, player, limit=euros(100))
+    with pytest.raises(InterventionMissing):
+        await set_(house, player, limit=euros(300), source="operator")
+    why = {"kind": "complaint", "reason": "she has shown her payslip"}
+    assert (await set_(house, player, limit=euros(300), source="operator", intervention=why)).outcome is Outcome.WAITING
+    with pytest.raises(NotByHouse):
+        await set_(house, player, limit=euros(50), source="operator", intervention=why)
+    [asked] = [event for event in house.log.events("limits") if isinstance(event, RaiseRequested)]
+    assert asked.source is Source.OPERATOR
+    assert asked.intervention is not None
+    assert isinstance(asked.intervention.reason, Sealed)
+    [opened] = [event for event in house.opened("limits") if isinstance(event, RaiseRequested)]
+    assert opened.intervention == Intervention("complaint", "she has shown her payslip")
+    ontario = await house.player(country="CA", jurisdiction="CA-ON", currency="CAD", birth_date="1980-01-01")
+    dollars = {"limit": {"amount": 100, "currency": "CAD"}}
+    await set_(house, ontario, **dollars)
+    with pytest.raises(RaiseNotThePlayers):
+        await set_(house, ontario, source="operator", intervention=why)
+    assert (await set_(house, ontario)).outcome is Outcome.WAITING
 
 
 async def test_the_house_limits_a_player_beside_the_players_own_limit(house: House) -> None:
@@ -150,7 +190,106 @@ async def test_a_refusal_that_is_recorded_is_the_answer_for_ever(house: House) -
     assert [event.tag for event in house.log.events("limits")] == ["limits.limit_set", "limits.deposit_refused"]
 
 
+# Moves
+
+
+async def moves(house: House, player: str, jurisdiction: str) -> None:
+    where = {"address_country": jurisdiction[:2], "jurisdiction": jurisdiction}
+    await house.process.post(f"/v1/players/{player}/profile", where)
+
+
+async def raise_(house: House, player: str, amount: int, *needs: str) -> None:
+    asked = await set_(house, player, limit=euros(amount))
+    assert asked.needs == needs
+    for need in needs:
+        await set_(house, player, "/attest", need=need)
+    at(house, asked.effective_at + timedelta(seconds=1))
+    await set_(house, player, "/confirm")
+
+
+async def refused(house: House, player: str, amount: int) -> object:
+    with pytest.raises(LimitExceeded) as found:
+        await house.deposit(player, amount)
+    return found.value.facts["rule"]
+
+
+async def test_the_presets_of_the_law_are_those_of_where_the_player_lives_now(house: House) -> None:
+    """Her own limit was raised where the law presets none: in Spain that lifts nothing, and back home it holds again."""
+    player = await house.player(birth_date="1980-01-01")
+    await set_(house, player, limit=euros(100_00))
+    await raise_(house, player, 5_000_00)
+    await moves(house, player, "ES")
+    known = {"level": "identity", "method": "document", "age_verified": True}
+    await house.process.post(f"/v1/players/{player}/kyc/approve", known, actor="payments:acme")
+    assert await refused(house, player, 600_01) == "deposit_limit.default_day"
+    await house.deposit(player, 600_00)
+    await raise_(house, player, 700_00, "test", "no_risk_behaviour")
+    at(house, house.now + timedelta(days=1))
+    assert await refused(house, player, 700_01) == "player.deposit.day"
+    await house.deposit(player, 700_00)
+    at(house, house.now + timedelta(days=9))
+    assert await refused(house, player, 700_01) == "player.deposit.day"
+    await moves(house, player, "NL")
+    assert await refused(house, player, 350_01) == "deposit_limit.contact_threshold_month"
+    await moves(house, player, "AT")
+    assert await refused(house, player, 700_01) == "player.deposit.day"
+    await house.deposit(player, 700_00)
+
+
+async def test_a_raise_that_was_asked_for_elsewhere_meets_the_law_of_here(house: House) -> None:
+    player = await house.player(birth_date="1980-01-01")
+    await set_(house, player, limit=euros(100_00))
+    asked = await set_(house, player, limit=euros(5_000_00))
+    await moves(house, player, "ES")
+    at(house, asked.effective_at + timedelta(seconds=1))
+    with pytest.raises(RaiseUnseen) as unseen:
+        await set_(house, player, "/confirm")
+    assert unseen.value.facts == {"needs": ["test", "no_risk_behaviour"]}
+    await moves(house, player, "NL")
+    with pytest.raises(RaiseTooEarly):
+        await set_(house, player, "/confirm")
+
+
 # Clocks that are stepped
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=1)])
+async def test_a_process_whose_clock_is_ahead_of_the_logs_confirms_no_raise_early(
+    house: House, ahead: timedelta
+) -> None:
+    """It holds the time to have come; the log says otherwise, and whoever asked hears that, also when they ask again."""
+    player = await house.player()
+    await set_(house, player, limit=euros(100))
+    asked = await set_(house, player, limit=euros(300))
+    at(house, asked.effective_at - timedelta(minutes=30))
+    house.now += ahead
+    for process in (house.process, house.another_process()):
+        with pytest.raises(RaiseTooEarly) as early:
+            await process.post(f"/v1/players/{player}/limits/confirm", DAILY, key="k")
+        assert early.value.facts == {"effective_at": asked.effective_at}
+        with pytest.raises(LimitExceeded):
+            await process.post(f"/v1/players/{player}/deposits", deposit_of(101))
+    at(house, asked.effective_at + timedelta(seconds=1))
+    assert (await set_(house, player, "/confirm")).outcome is Outcome.IN_FORCE
+    await house.deposit(player, 300)
+
+
+@pytest.mark.parametrize("behind", [timedelta(hours=1), timedelta(days=1)])
+async def test_a_raise_that_a_lagging_process_was_asked_for_waits_from_when_the_log_has_it(
+    house: House, behind: timedelta
+) -> None:
+    at(house, NOON + timedelta(days=3))
+    player = await house.player()
+    await set_(house, player, limit=euros(100))
+    noted = house.now
+    house.now -= behind
+    asked = await set_(house, player, limit=euros(300))
+    at(house, noted + timedelta(hours=23))
+    assert asked.effective_at <= noted + timedelta(hours=24, minutes=1)
+    with pytest.raises(RaiseTooEarly):
+        await set_(house, player, "/confirm")
+    at(house, noted + timedelta(hours=24, minutes=1))
+    assert (await set_(house, player, "/confirm")).outcome is Outcome.IN_FORCE
 
 
 @pytest.mark.parametrize("of_log", [timedelta(hours=1), timedelta(days=1), timedelta(hours=-1), timedelta(days=-1)])

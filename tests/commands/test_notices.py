@@ -24,6 +24,7 @@ from domain.findings import Finding
 from domain.kernel import PlayerId, Sealed
 from domain.notices import NotYetReleased
 from domain.protection import ActionBlocked, ActionUnblocked, Stop
+from domain.protection.standing import REASONS_MAX
 from domain.suppressions import NotSuppressible, Scope, Withheld
 from policies.findings import Kind, Severity, Step
 from tests.commands.house import OWNED, House, made
@@ -113,7 +114,7 @@ async def test_what_is_stopped_already_stays_so_for_its_own_reason(house: House)
     state = protection.PROTECTION.initial
     for event in house.log.events("protection"):
         state = protection.evolve(state, event, house.now)  # type: ignore[arg-type]
-    assert state.stopped[Stop.DEPOSIT] == "affordability"
+    assert state.stopped[Stop.DEPOSIT] == ("affordability",)
 
 
 async def test_deposits_that_were_stopped_for_a_month_are_possible_after_it(house: House) -> None:
@@ -127,6 +128,52 @@ async def test_deposits_that_were_stopped_for_a_month_are_possible_after_it(hous
     assert [type(event) for event in house.log.events("protection")] == [ActionBlocked, ActionUnblocked]
 
 
+def still_stopped(house: House) -> tuple[str, ...]:
+    """For what reasons deposits are."""
+    state = protection.PROTECTION.initial
+    for event in house.log.events("protection"):
+        state = protection.evolve(state, event, house.now)  # type: ignore[arg-type]
+    return state.stopped.get(Stop.DEPOSIT, ())
+
+
+async def test_the_end_of_a_notice_ends_nothing_that_another_one_has_stopped(house: House) -> None:
+    """The next month's comes before the timer of this month's has fired."""
+    player = await house.player(country="NL", birth_date=BORN)
+    november = await notice_of(house, player, BLOCK)
+    house.now += timedelta(days=40)
+    later = await notice_of(house, player, msgspec.structs.replace(BLOCK, cause="e-2"))
+    assert still_stopped(house) == (november, later)
+    for key in ("timer", "timer, late", "timer, once more"):
+        await house.process.decider.decide(raising.release(november, Nothing(), reacting(house, key)))
+        assert still_stopped(house) == (later,)
+    with pytest.raises(NotYetReleased):
+        await house.process.decider.decide(raising.release(later, Nothing(), reacting(house, "early")))
+    house.now += timedelta(days=40)
+    await house.process.decider.decide(raising.release(later, Nothing(), reacting(house, "later")))
+    assert still_stopped(house) == ()
+
+
+async def test_the_end_of_a_notice_ends_nothing_that_people_have_stopped_by_the_same_word(house: House) -> None:
+    player = await house.player(country="NL", birth_date=BORN)
+    notice = await notice_of(house, player, BLOCK)
+    why = {"kind": "correction", "reason": "asked for"}
+    stop = {"action": "deposit", "reason": "harm_marker", "intervention": why}
+    await house.process.post(f"/v1/players/{player}/blocks", stop)
+    house.now += timedelta(days=40)
+    await house.process.decider.decide(raising.release(notice, Nothing(), reacting(house, "timer")))
+    assert still_stopped(house) == ("harm_marker",)
+
+
+async def test_there_is_always_room_for_what_a_notice_stops(house: House) -> None:
+    player = await house.player(country="NL", birth_date=BORN)
+    why = {"kind": "correction", "reason": "asked for"}
+    for number in range(REASONS_MAX):
+        stop = {"action": "deposit", "reason": f"reason-{number}", "intervention": why}
+        await house.process.post(f"/v1/players/{player}/blocks", stop)
+    notice = await notice_of(house, player, BLOCK)
+    assert still_stopped(house)[-1] == notice
+
+
 async def test_a_player_who_cannot_be_reached_is_suspended_where_the_law_says_so(house: House) -> None:
     player = await house.player(country="ES", birth_date=BORN)
     await raised(house, player, MARKER)
@@ -136,7 +183,7 @@ async def test_a_player_who_cannot_be_reached_is_suspended_where_the_law_says_so
         await house.process.decider.decide(contacting.lapse(id_, Nothing(), reacting(house, "early")))
     house.now += timedelta(hours=73)
     await house.process.decider.decide(contacting.lapse(id_, Nothing(), reacting(house, "late")))
-    assert stopped(house) == [Stop.BONUS, Stop.MARKETING, Stop.DEPOSIT, Stop.BET]
+    assert stopped(house) == [Stop.BONUS, Stop.MARKETING, Stop.DEPOSIT, Stop.BET, Stop.BONUS, Stop.MARKETING]
     assert house.log.events("contact")[-1] == contacts.Unanswered()
 
 

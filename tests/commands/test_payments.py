@@ -17,10 +17,11 @@ from commands.payouts import Paid
 from commands.plan import Context, Plan, Receipt
 from commands.transactions import MoreThanAsked, Payment
 from domain.approvals import SamePerson
-from domain.errors import Forbidden, GateClosed, TransactionClosed
+from domain.errors import Forbidden, GateClosed, PlayerBlocked, TransactionClosed, UnderReview
 from domain.kernel import Money, Sealed, TransactionId
 from domain.payouts import PayoutAccepted, PayoutDeclined, PayoutDisputed, UnderWay
 from domain.payouts import Status as PayoutStatus
+from domain.protection import ActionIsBlocked
 from domain.transactions import SentAlready, Status, WithdrawalHeld, WithdrawalRequested
 from domain.wallets import Credited
 from tests.commands.house import House, deposit_of, euros, made
@@ -224,6 +225,34 @@ async def test_a_cashier_sends_what_they_pay_by_hand(house: House) -> None:
     assert sent.answer == Payment(payment, Status.SENT)
 
 
+async def test_nobody_gives_back_alone_what_a_person_has_sent(house: House) -> None:
+    """Who was told to pay it may do so yet: the player would have it twice."""
+    payment = (await withdraw(house, await rich(house), 4_000)).transaction
+    body = {"reference": "bank-7", "intervention": WHY}
+    await house.process.post(f"/v1/transactions/{payment}/send", body, actor="cashier:ines", roles=["cashier"])
+    give_up = {"reason": "the bank says no", "intervention": WHY}
+    asked = await house.process.post(f"/v1/transactions/{payment}/return", give_up, actor="cashier:ines")
+    assert isinstance(asked.answer, AwaitingApproval)
+    await agree(house, asked)
+    assert house.log.events("wallet")[-1].tag == "wallet.released"
+
+
+@pytest.mark.parametrize(("reason", "refusal"), [("fraud", PlayerBlocked), ("aml", UnderReview), ("", ActionIsBlocked)])
+async def test_nobody_sends_by_hand_what_its_player_may_not_be_paid(
+    house: House, reason: str, refusal: type[Exception]
+) -> None:
+    player = await rich(house)
+    payment = (await withdraw(house, player, 4_000)).transaction
+    if reason:
+        await house.process.post(f"/v1/players/{player}/block", {"reason": reason})
+    else:
+        stop = {"action": "withdraw", "reason": "doubts", "intervention": WHY}
+        await house.process.post(f"/v1/players/{player}/blocks", stop)
+    body = {"reference": "bank-7", "intervention": WHY}
+    with pytest.raises(refusal):
+        await house.process.post(f"/v1/transactions/{payment}/send", body, actor="cashier:ines", roles=["cashier"])
+
+
 # What a provider is asked to pay
 
 
@@ -250,8 +279,13 @@ async def test_nobody_returns_by_hand_what_a_provider_is_being_asked_to_pay(hous
         await house.process.post(f"/v1/transactions/{payment}/return", give_up, actor="cashier:ines")
     await reacts(house, lambda edge: payouts.accept(payment, "paid-1", edge))
     assert PayoutAccepted("paid-1") in house.log.events("payout")
-    returned = await house.process.post(f"/v1/transactions/{payment}/return", give_up, actor="cashier:ines")
-    assert returned.answer == Payment(payment, Status.RETURNED, balance=Money(9_000, "EUR"))
+    asked = await house.process.post(f"/v1/transactions/{payment}/return", give_up, actor="cashier:ines")
+    assert isinstance(asked.answer, AwaitingApproval), "the provider may pay it yet"
+    with pytest.raises(SamePerson):
+        await agree(house, asked, actor="cashier:ines")
+    assert house.log.events("wallet")[-1].tag == "wallet.reserved"
+    await agree(house, asked)
+    assert house.log.events("wallet")[-1].tag == "wallet.released"
 
 
 async def test_what_is_paid_after_it_was_given_up_is_booked_all_the_same(house: House) -> None:

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
-from commands.edge import InterventionMissing
-from commands.plan import Receipt
+from access.policy import service
+from commands.edge import Edge, InterventionMissing
+from commands.matches import shut_out_match
+from commands.plan import Context, Receipt
 from commands.players import PlayerRegistered
+from commands.sealing import KeyNotHeld
 from domain import logins, protection
 from domain.errors import Forbidden
 from domain.kernel import PlayerId
@@ -16,6 +19,7 @@ from domain.protection import (
     ActionIsBlocked,
     Answer,
     Excluded,
+    Grounds,
     LiftRefused,
     PlayerExcluded,
     PlayerTimedOut,
@@ -29,7 +33,9 @@ from domain.protection import (
     TimedOut,
 )
 from policies.protection import Moment, Silence
+from policies.rules import RULES
 from tests.commands.house import CODEC, House, deposit_of, made
+from tests.ledger import OWNED
 
 WHY = {"kind": "complaint", "reason": "Ada called, and cried"}
 SECRETS = (b"Ada", b"ada@example.org", b"cried", b"+43 1 99")
@@ -112,7 +118,7 @@ async def test_the_way_to_ones_money_stays_open(house: House) -> None:
         await house.process.post(f"/v1/players/{player}/withdrawals", body)
     with pytest.raises(ActionIsBlocked):
         await house.process.post(f"/v1/transactions/{waiting}/approve", {"intervention": WHY})
-    await protect(house, player, "unblocks", {"action": "withdraw", "intervention": WHY})
+    await protect(house, player, "unblocks", {"action": "withdraw", "reason": "fraud", "intervention": WHY})
     assert made(await house.process.post(f"/v1/players/{player}/withdrawals", body))
 
 
@@ -194,13 +200,149 @@ async def test_the_house_stops_one_thing_says_why_and_allows_it_again(house: Hou
     with pytest.raises(ActionIsBlocked) as refused:
         await act()
     assert refused.value.facts == {"action": action}
+    allowed = {"action": action, "reason": "harm", "intervention": WHY}
     with pytest.raises(Forbidden):
-        await protect(house, player, "unblocks", {"action": action, "intervention": WHY}, roles=("support",))
-    await protect(house, player, "unblocks", {"action": action, "intervention": WHY})
+        await protect(house, player, "unblocks", allowed, roles=("support",))
+    await protect(house, player, "unblocks", {**allowed, "reason": "another"})
+    with pytest.raises(ActionIsBlocked):
+        await act()
+    await protect(house, player, "unblocks", allowed)
     await act()
 
 
+async def test_a_block_for_one_reason_outlasts_that_for_another(house: House) -> None:
+    player = await house.player()
+    for reason in ("harm", "fraud"):
+        await protect(house, player, "blocks", {"action": "deposit", "reason": reason, "intervention": WHY})
+    await protect(house, player, "unblocks", {"action": "deposit", "reason": "harm", "intervention": WHY})
+    with pytest.raises(ActionIsBlocked):
+        await house.process.post(f"/v1/players/{player}/deposits", deposit_of(100))
+    await protect(house, player, "unblocks", {"action": "deposit", "reason": "fraud", "intervention": WHY})
+    assert await house.deposit(player, 100)
+
+
+# Without the player's key
+
+
+PROTECTIVE = [
+    ("time-out", {"term": "24_hours", "source": "operator"}),
+    ("exclude", {"term": "6_months", "source": "operator"}),
+    ("exclude", {"term": "6_months"}),
+    ("blocks", {"action": "deposit", "reason": "harm"}),
+]
+
+
+@pytest.mark.parametrize(("what", "body"), PROTECTIVE)
+async def test_what_protects_a_player_is_recorded_without_its_reason_where_their_key_is_not_held(
+    house: House, what: str, body: dict[str, str]
+) -> None:
+    player = await house.player()
+    house.vault.kept.clear()
+    done = await protect(house, player, what, {**body, "intervention": WHY}, key="once")
+    with pytest.raises((PlayerExcluded, PlayerTimedOut, ActionIsBlocked)):
+        await house.process.post(f"/v1/players/{player}/deposits", deposit_of(100))
+    (event, _refused) = house.log.events("protection")
+    assert event.intervention == Grounds(WHY["kind"])  # type: ignore[attr-defined]
+    assert done.answer.reason_kept is False  # type: ignore[attr-defined]
+    house.now += timedelta(days=1)
+    again = await house.another_process().decider.decide(
+        house.plan(f"/v1/players/{player}/{what}", {**body, "intervention": WHY}, key="once")
+    )
+    assert (again.answer, again.repeated) == (done.answer, True)
+    assert not any(b"cried" in entry.body for entry in house.log.entries)
+
+
+@pytest.mark.parametrize(("what", "body"), PROTECTIVE)
+async def test_with_the_key_the_reason_is_kept_and_sealed(house: House, what: str, body: dict[str, str]) -> None:
+    player = await house.player()
+    done = await protect(house, player, what, {**body, "intervention": WHY})
+    assert done.answer.reason_kept is True  # type: ignore[attr-defined]
+    (event,) = house.opened("protection")
+    assert event.intervention == Grounds(WHY["kind"], WHY["reason"])  # type: ignore[attr-defined]
+    assert not any(b"cried" in entry.body for entry in house.log.entries)
+
+
+async def test_a_player_who_asks_for_it_themselves_gives_no_reason(house: House) -> None:
+    receipt = await protect(house, await house.player(), "exclude", {"term": "6_months"})
+    assert receipt.answer.reason_kept is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("what", "body"), [("unblocks", {"action": "deposit", "reason": "harm"}), ("exclusion/dismiss-match", {})]
+)
+async def test_what_protects_a_player_less_is_refused_where_its_reason_could_not_be_kept(
+    house: House, what: str, body: dict[str, str]
+) -> None:
+    other, player = await house.player(), await house.player()
+    await protect(house, player, "blocks", {"action": "deposit", "reason": "harm", "intervention": WHY})
+    await protect(house, other, "exclude", {"term": "6_months"})
+    await house.process.decider.decide(shut_out_match(PlayerId(player), PlayerId(other), reacting(house)))
+    house.vault.kept.clear()
+    count = len(house.log.entries)
+    with pytest.raises(KeyNotHeld):
+        await protect(house, player, what, {**body, "intervention": WHY})
+    assert len(house.log.entries) == count
+
+
+def reacting(house: House) -> Edge:
+    context = Context(service("reaction:protection", "reaction"), house.now, b"m" * 16, fingerprint=None)
+    return Edge(context, house.vault, list(OWNED), "eu")  # type: ignore[arg-type]
+
+
 # Registers
+
+
+async def rich(house: House, country: str) -> str:
+    player = await house.player(country=country, birth_date="1980-01-01")
+    known = {"level": "identity", "method": "passport", "age_verified": True, "intervention": WHY}
+    await house.process.post(f"/v1/players/{player}/kyc/approve", known)
+    deposit = await house.deposit(player, 5_000)
+    await house.process.post(f"/v1/transactions/{deposit}/settle")
+    return player
+
+
+async def withdraw(house: House, player: str, **more: Any) -> Receipt:
+    body = {"amount": {"amount": 1_000, "currency": "EUR"}, "provider": "acme", "instrument": "ES91 2100"}
+    return await house.process.post(f"/v1/players/{player}/withdrawals", body, **more)
+
+
+def paying() -> str:
+    """A jurisdiction whose register is asked before prizes are paid."""
+    rows = (rule for rule in RULES.all if rule.name == "self_exclusion.register_checked_at")
+    return next(rule.jurisdiction for rule in rows if "prize_payment" in rule.value)  # type: ignore[operator]
+
+
+async def test_who_is_paid_is_asked_about_where_the_law_says_so_and_gets_their_money_in_any_case(house: House) -> None:
+    player = await rich(house, paying())
+    await log_in(house, player)
+    for said in (Said.CLEAR, Said.EXCLUDED):
+        house.unasked, house.asked = Silence.NOT_ASKED, told("RGIAJ", said, Moment.PRIZE_PAYMENT)
+        assert made(await withdraw(house, player, key=said.value)).startswith("transaction_")
+        asked = [each for each in house.log.events("protection") if isinstance(each, RegisterAsked)]
+        assert asked[-1] == RegisterAsked(register="RGIAJ", moment=Moment.PRIZE_PAYMENT, answer=said)
+    assert isinstance(house.log.events()[-1], logins.Ended), "by the same command"
+    with pytest.raises(PlayerExcluded):
+        await house.process.post(f"/v1/players/{player}/deposits", deposit_of(100))
+    count = len(house.log.entries)
+    again = await withdraw(house, player, key=Said.EXCLUDED.value)
+    assert (again.repeated, len(house.log.entries)) == (True, count)
+
+
+async def test_a_register_that_is_silent_when_a_prize_is_paid_stands_in_the_log_and_holds_no_money(
+    house: House,
+) -> None:
+    player = await rich(house, paying())
+    house.unasked, house.asked = Silence.NOT_ASKED, ()
+    assert made(await withdraw(house, player))
+    (asked,) = (each for each in house.log.events("protection") if isinstance(each, RegisterAsked))
+    assert (asked.moment, asked.silence) == (Moment.PRIZE_PAYMENT, Silence.NOT_ASKED)
+
+
+async def test_elsewhere_nobody_is_asked_about_for_being_paid(house: House) -> None:
+    player = await rich(house, "PT")
+    house.unasked = Silence.NOT_ASKED
+    assert made(await withdraw(house, player))
+    assert not house.log.events("protection")
 
 
 async def test_a_log_in_records_what_the_register_said_of_it(house: House) -> None:
@@ -314,7 +456,7 @@ async def test_nothing_of_who_they_are_or_of_what_was_said_stands_in_the_clear(h
     await protect(house, player, "time-out", {"term": "24_hours", "source": "operator", "intervention": WHY})
     await protect(house, player, "blocks", {"action": "bonus", "reason": "harm", "intervention": WHY})
     await protect(house, player, "exclude", {"term": "6_months", "source": "operator", "intervention": WHY})
-    await protect(house, player, "unblocks", {"action": "bonus", "intervention": WHY})
+    await protect(house, player, "unblocks", {"action": "bonus", "reason": "harm", "intervention": WHY})
     stored = b"\n".join(entry.body for entry in house.log.entries)
     for secret in SECRETS:
         assert secret not in stored
@@ -323,3 +465,18 @@ async def test_nothing_of_who_they_are_or_of_what_was_said_stands_in_the_clear(h
     assert [type(each) for each in house.log.events("protection") if isinstance(each, TimedOut | Excluded)] == [
         TimedOut, Excluded
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("behind", [timedelta(hours=1), timedelta(days=1)])
+async def test_a_time_out_is_as_long_though_the_clock_was_set_back_since_anything_was_recorded(
+    house: House, behind: timedelta
+) -> None:
+    player = await house.player()
+    house.now += timedelta(days=3)
+    house.log.clock.now += 3 * 86_400_000_000
+    began = house.now
+    await house.player()  # somebody else: the log has a time
+    house.now -= behind
+    await protect(house, player, "time-out", {"term": "24_hours"})
+    (paused,) = (each for each in house.log.events("protection") if isinstance(each, TimedOut))
+    assert paused.until >= began + timedelta(hours=24, seconds=-1)

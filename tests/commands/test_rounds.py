@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from commands.rounds import BETS_MAX, Returned, RoundVoided
 from domain.errors import Forbidden, Invalid, NotFound
 from domain.kernel import Money
 from domain.rounds import BetNotOfRound, RoundNotStuck, Voided
+from domain.tallies import TALLIED_MAX
 from domain.wallets import KINDS, RolledBack, postings
 from policies.play import HOUSE_ROUND_STUCK_AFTER
 from tests.commands.gaming import STUDIO, WHERE, Games
@@ -145,9 +147,12 @@ async def test_the_order_of_void_rollback_win_and_close_does_not_matter(house: H
         }
         player = await somebody(house, at_play)
         await at_play.ask("bet", player, reference=bet, amount=100)
-        for act in order:
+        for place, act in enumerate(order):
             if act == "void":
-                await void(house, player, bet)
+                before = set(order[:place])
+                is_over = before & {"win", "close"} and "rollback" not in before
+                with pytest.raises(RoundNotStuck) if is_over else nullcontext():
+                    await void(house, player, bet)
             else:
                 await at_play.ask("rollback" if act == "part" else act, player, **told[act])
         assert await at_play.balance(player) == (1_050, 0), order
@@ -205,6 +210,89 @@ async def test_a_round_that_may_only_be_slow_is_left_alone(house: House, at_play
         await void(house, player, "b1")
     later(house, timedelta(seconds=2))
     assert (await voided(house, player, "b1")).returned.amount == 100
+
+
+async def test_a_round_of_which_its_provider_has_said_something_lately_is_left_alone(
+    house: House, at_play: Games
+) -> None:
+    """Be the bets that are named as old as they may."""
+    player = await somebody(house, at_play)
+    await at_play.ask("bet", player, reference="b1", amount=100)
+    for verb, said in (
+        ("bet", {"reference": "b2", "amount": 10}),
+        ("rollback", {"reference": "x1", "bet": "b2", "amount": 4, "currency": "EUR"}),
+    ):
+        later(house)
+        house.log.clock.now = int(house.now.timestamp()) * 1_000_000
+        await at_play.ask(verb, player, **said)
+        with pytest.raises(RoundNotStuck) as refused:
+            await void(house, player, "b1")
+        stuck_at = refused.value.facts["stuck_at"]
+        assert timedelta() < stuck_at - house.now <= HOUSE_ROUND_STUCK_AFTER
+    house.now = stuck_at + timedelta(milliseconds=1)
+    assert (await voided(house, player, "b1", "b2")).returned == Money(106, "EUR")
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"), [("close", {}), ("win", {"amount": 0}), ("win", {"amount": 50}), ("bonus_win", {"amount": 5})]
+)
+async def test_a_round_that_is_over_is_not_voided(
+    house: House, at_play: Games, verb: str, said: dict[str, Any]
+) -> None:
+    player = await somebody(house, at_play)
+    await at_play.ask("bet", player, reference="b1", amount=100)
+    await at_play.ask(verb, player, reference="over", **said)
+    later(house)
+    with pytest.raises(RoundNotStuck) as refused:
+        await void(house, player, "b1")
+    assert refused.value.facts == {"stuck_at": None}
+    for n in range(2 * TALLIED_MAX):  # until the wallet has forgotten it
+        await at_play.ask("bet", player, reference=f"b2{n}", amount=1, round=f"r2{n}")
+        await at_play.ask("close", player, reference=f"c2{n}", round=f"r2{n}")
+    with pytest.raises(RoundNotStuck):
+        await void(house, player, "b1")
+    assert returned_of(house, "b1") == 0
+
+
+async def test_a_free_round_is_voided_and_is_over_then(house: House, at_play: Games) -> None:
+    player = await somebody(house, at_play)
+    await at_play.ask("bet", player, reference="free", amount=0)
+    later(house)
+    answer = await voided(house, player, "free")
+    assert answer.void
+    assert (answer.returned, answer.bets) == (Money(0, "EUR"), [Returned("free", 0)])
+    assert (await at_play.wallet(player)).rounds.open == ()
+    [told] = [event for event in house.log.events("round") if isinstance(event, Voided)]
+    assert told.bets == ("free",)
+    with pytest.raises(RoundNotStuck):
+        await void(house, player, "free")
+    assert (await at_play.ask("rollback", player, reference="free")).answer.returned == 0  # type: ignore[attr-defined]
+
+
+async def test_free_bets_and_others_of_a_round_are_voided_together(house: House, at_play: Games) -> None:
+    player = await somebody(house, at_play)
+    for bet, amount in (("free", 0), ("b1", 100), ("free2", 0), ("b2", 40)):
+        await at_play.ask("bet", player, reference=bet, amount=amount)
+    later(house)
+    answer = await voided(house, player, "free", "b1", "free2", "b2")
+    assert [each.amount for each in answer.bets] == [0, 100, 0, 40]
+    assert (returned_of(house, "b1"), returned_of(house, "b2")) == (100, 40)
+    late = [(await at_play.ask("rollback", player, reference=bet)).answer for bet in ("b1", "b2", "free")]
+    assert [each.returned for each in late] == [0, 0, 0]  # type: ignore[attr-defined]
+    assert in_balance(house)
+
+
+async def test_a_round_of_many_bets_is_voided_by_several_commands_one_after_the_other(
+    house: House, at_play: Games
+) -> None:
+    """That a person has given something back is no news of its provider's."""
+    player = await somebody(house, at_play)
+    for n in range(BETS_MAX + 1):
+        await at_play.ask("bet", player, reference=f"b{n}", amount=1)
+    later(house)
+    house.log.clock.now = int(house.now.timestamp()) * 1_000_000
+    assert (await voided(house, player, *(f"b{n}" for n in range(BETS_MAX)))).returned.amount == BETS_MAX
+    assert (await voided(house, player, f"b{BETS_MAX}")).returned.amount == 1
 
 
 # Four eyes

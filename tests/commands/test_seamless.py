@@ -16,15 +16,15 @@ from hypothesis.stateful import run_state_machine_as_test
 from commands import games
 from commands.decider import Decider
 from commands.plan import Receipt
-from domain import bets, wallets
-from domain.bets import BetUnknown
+from domain import bets, rounds, wallets
 from domain.kernel import PlayerId
+from domain.tallies import Rounds
 from domain.wallets import WALLETS, Accounts, RolledBack, Staked, Wallet
 from eventstore.writer import Writer
 from policies.limits import Period
 from tests.commands.gaming import EUR, Games
 from tests.commands.house import CODEC, House, MemoryVault
-from tests.commands.seamless import Counted, Repeated, Seamless, TakenBack
+from tests.commands.seamless import Counted, Repeated, Seamless, Stuck, TakenBack
 from tests.ledger import Ledger
 
 
@@ -126,6 +126,22 @@ def lose_bonus_money(patch: Patch) -> None:
     patch.setattr(WALLETS, "evolve", evolve)
 
 
+def forget_what_came_early(patch: Patch) -> None:
+    patch.setattr(Wallet, "early_of", lambda *_: 0)
+
+
+def void_at_once(patch: Patch) -> None:
+    patch.setattr(rounds, "require_stuck", lambda *_: None)
+
+
+def lose_the_session(patch: Patch) -> None:
+    patch.setattr(bets, "in_session", lambda played, _session: played)
+
+
+def close_no_round(patch: Patch) -> None:
+    patch.setattr(Rounds, "told", lambda self, *_: self)
+
+
 @pytest.mark.parametrize(
     ("plant", "machine", "law"),
     [
@@ -139,6 +155,10 @@ def lose_bonus_money(patch: Patch) -> None:
         (claim_nothing, TakenBack, "rolled_back_whole"),
         (never_take_back, Counted, "naive_recount"),
         (lose_bonus_money, Counted, "naive_recount"),
+        (forget_what_came_early, TakenBack, "of_a_bet_is_taken"),
+        (void_at_once, Stuck, "only_stuck_rounds"),
+        (lose_the_session, Stuck, "a_win_without_a_session"),
+        (close_no_round, Stuck, "open_rounds"),
     ],
 )
 def test_a_planted_fault_breaks_a_law(
@@ -179,20 +199,17 @@ OTHER = ("bet", {"reference": "b2", "amount": 60})
 async def test_every_order_of_five_messages_said_twice_leads_to_the_same_books(
     house: House, said: Sequence[tuple[str, dict[str, Any]]]
 ) -> None:
-    """A part is refused until its bet is there, and said again."""
     games = Games.of(house)
     books = set()
     for number, order in enumerate(itertools.permutations(said)):
         player = await games.player(1000)
         for verb, words in (*order, *reversed(order), *order):
             named = {name: f"{word}.{number}" if isinstance(word, str) else word for name, word in words.items()}
-            try:
-                await games.ask(verb, player, **named)
-            except BetUnknown:
-                assert named["amount"]
+            await games.ask(verb, player, **named)
         state: Wallet = house.process.decider._states[wallets.stream(PlayerId(player)).name].state
         used = [usage.within(p, day=usage.day, at=games.now) for usage in (state.wagered, state.lost) for p in Period]
-        books.add((state.balance(EUR), state.staked_in(wallets.Played("studio", "book", "r1")), *used))
+        [found] = [*state.rounds.open, *state.rounds.over]
+        books.add((state.balance(EUR), found.staked, found.is_open, state.lost_in("session_1"), *used))
     assert len(books) == 1
 
 

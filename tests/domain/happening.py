@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -38,7 +39,7 @@ from domain.transactions import (
 from domain.wallets import BONUS, CASH, RECEIVABLE, RESERVED, WALLETS, Direction, Moved
 from policies import gates
 from policies.spending import Order
-from tests.domain.history import NOON
+from tests.domain.history import NOON, paid
 
 CURRENCIES = ("EUR", "USD", "JPY")
 AGGREGATES: dict[str, Aggregate[Any]] = {a.name: a for a in (PLAYERS, KYC, LIMITS, WALLETS, TRANSACTIONS, PAYOUTS)}
@@ -372,9 +373,7 @@ class Happening(RuleBasedStateMachine):
         money = Money(amount, self.currency_of[player])
         self.decide(
             [self.of("wallet", player)],
-            lambda wallet: wallets.spend(
-                wallet, code=f"bet {order}", target="house:ggr", money=money, transaction="round_1", order=order
-            ),
+            lambda wallet: paid(wallet, money, order, code=f"bet {order}"),
         )
 
     @rule(player=people, amount=amounts)
@@ -404,9 +403,13 @@ class Happening(RuleBasedStateMachine):
         moved = [event for event, _ in self.streams[self.of("wallet", player)] if isinstance(event, Moved)]
         bets = [event for event in moved if event.movements[0].code.startswith("bet")]
         if bets:
+            movements = tuple(
+                msgspec.structs.replace(each, code="rollback", source=each.target, target=each.source)
+                for each in bets[-1].movements
+            )
+            currency = self.currency_of[player]
             self.decide(
-                [self.of("wallet", player)],
-                lambda wallet: wallets.reverse(wallet, bets[-1].movements, code="rollback", transaction="round_1"),
+                [self.of("wallet", player)], lambda wallet: [Moved(movements, wallet.booked(movements, currency))]
             )
 
     @rule(hours=st.integers(1, 30))

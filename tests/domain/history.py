@@ -9,6 +9,8 @@ from typing import TypeVar
 from domain.kernel import Aggregate, Event, Money, PlayerId, TransactionId, suffix, uuid7
 from domain.limits import Kind, LimitSet, Period
 from domain.players import DataKey, Registered
+from domain.wallets import Moved, Movement, Wallet
+from policies.spending import Order
 
 S = TypeVar("S")
 
@@ -30,6 +32,13 @@ A_MONTH = LimitSet(kind=Kind.DEPOSIT, period=Period.MONTH, money=Money(10**9, EU
 def euros(amount: int) -> Money:
     """In cents."""
     return Money(amount, EUR)
+
+
+def paid(wallet: Wallet, money: Money, order: Order = Order.CASH_FIRST, *, code: str = "bet") -> list[Moved]:
+    """Money that went to the house, in this order of accounts. Raises InvalidAmount."""
+    parts = wallet.paying(money, order)
+    movements = tuple(Movement(code, account, "house:ggr", part, "round_1") for account, part in parts)
+    return [Moved(movements, wallet.booked(movements, money.currency))]
 
 
 def fold(aggregate: Aggregate[S], events: Iterable[Event], *, at: datetime = NOON, state: S | None = None) -> S:

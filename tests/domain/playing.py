@@ -10,10 +10,12 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from domain import play
+from domain.kernel import EPOCH
 from domain.limits import Limits
 from domain.limits.state import Limit
 from domain.play import Kind, Play, PlayEvent, SessionLaunched
 from domain.players import Player, Status
+from domain.wallets import Accounts
 from policies.limits import Kind as Limited
 from policies.limits import Period, Source, zone
 
@@ -21,6 +23,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 AUSTRIAN = Player(Status.ACTIVE, "AT", "EUR", jurisdiction="AT", registered_at=NOON)
 FREE = Limits()
 UTC_ZONE = ZoneInfo("UTC")
+HOLDS = Accounts(cash=70, bonus=5)
 
 
 def player(jurisdiction: str, **more: Any) -> Player:
@@ -32,16 +35,24 @@ def at_most(seconds: int, period: Period = Period.DAY) -> Limits:
 
 
 class Story:
-    """What happens to one player, decided and folded."""
+    """What happens to one player, decided and folded. `now`: by the log's clock, of which the deciding process's is `ahead`."""
+
+    ahead = timedelta(0)
 
     def __init__(self, who: Player = AUSTRIAN, limits: Limits = FREE, at: datetime = NOON) -> None:
         self.who, self.limits, self.now = who, limits, at
         self.state = Play()
+        self.recorded = EPOCH
         self.events: list[PlayEvent] = []
+
+    @property
+    def at(self) -> datetime:
+        """Of a decision: the later of its process's time and the newest entry."""
+        return max(self.now + self.ahead, self.recorded)
 
     def fold(self, events: Sequence[PlayEvent]) -> Sequence[PlayEvent]:
         for event in events:
-            self.state = play.evolve(self.state, event, self.now)
+            self.state, self.recorded = play.evolve(self.state, event, self.now), self.now
             self.events.append(event)
         return events
 
@@ -52,27 +63,27 @@ class Story:
         launched = SessionLaunched(
             session=name, provider=provider, game="g", kind=Kind.SLOT, token_hash=f"hash of {name}", ends_at=self.now, **more
         )  # fmt: skip
-        return self.fold(play.launch(self.state, self.who, self.limits, launched=launched, at=self.now))
+        return self.fold(play.launch(self.state, self.who, self.limits, launched=launched, at=self.at))
 
     def open(self, name: str = "one", provider: str = "reel", token_hash: str = "") -> Sequence[PlayEvent]:
         shown = token_hash or f"hash of {name}"
         return self.fold(
             play.open_(
-                self.state, self.who, self.limits, session=name, provider=provider, token_hash=shown, at=self.now
+                self.state, self.who, self.limits, session=name, provider=provider, token_hash=shown, holds=HOLDS, at=self.at
             )
-        )
+        )  # fmt: skip
 
     def end(self, name: str = "one", provider: str | None = None) -> Sequence[PlayEvent]:
-        return self.fold(play.end(self.state, self.who, session=name, provider=provider, reason="closed", at=self.now))
+        return self.fold(play.end(self.state, self.who, session=name, provider=provider, reason="closed", at=self.at))
 
     def expire(self) -> Sequence[PlayEvent]:
-        return self.fold(play.expire(self.state, self.who, self.limits, at=self.now))
+        return self.fold(play.expire(self.state, self.who, self.limits, at=self.at))
 
     def check(self, name: str = "one") -> Sequence[PlayEvent]:
-        return self.fold(play.check(self.state, self.who, session=name, provider=None, at=self.now))
+        return self.fold(play.check(self.state, self.who, session=name, provider=None, at=self.at))
 
     def bet(self, name: str = "one", provider: str = "reel", **more: Any) -> None:
-        play.require_bet(self.state, self.who, self.limits, session=name, provider=provider, at=self.now, **more)
+        play.require_bet(self.state, self.who, self.limits, session=name, provider=provider, at=self.at, **more)
 
     def play(self, name: str = "one", **duration: float) -> None:
         self.launch(name)

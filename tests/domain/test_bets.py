@@ -10,14 +10,14 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from domain import bets, wallets
-from domain.bets import BETS, BetUnknown, Claimed
-from domain.kernel import Money
+from domain.bets import BETS, Claimed, TooManyRounds
+from domain.kernel import AMOUNT_MAX, Money
 from domain.limits import LIMITS, Limits
 from domain.players import PLAYERS, Player
+from domain.tallies import ROUNDS_MAX, TALLIED_MAX
 from domain.wallets import (
     BONUS,
     CASH,
-    TALLIED_MAX,
     WALLETS,
     Accounts,
     BonusForfeited,
@@ -25,6 +25,7 @@ from domain.wallets import (
     Movement,
     Played,
     RolledBack,
+    RoundClosed,
     Staked,
     StakeRefused,
     Wallet,
@@ -145,34 +146,105 @@ def test_a_day_that_goes_back_counts_with_the_newest() -> None:
     assert stake(wallet, 10).day == date(2026, 11, 23)
 
 
-def test_a_wallet_remembers_the_newest_rounds_and_sessions_only() -> None:
+def closed(place: int) -> RoundClosed:
+    return RoundClosed(played=in_round(place), reference=f"c{place}", currency=EUR, accounts=Accounts())
+
+
+def in_round(place: int, session: str = "session_1") -> Played:
+    return Played("studio", "book", f"r{place}", session)
+
+
+def test_of_rounds_that_are_over_only_the_newest_are_remembered() -> None:
     wallet = given(WALLETS, holding(100, 0))
     for place in range(TALLIED_MAX + 5):
-        played = Played("studio", "book", f"r{place}", f"session_{place}")
-        wallet = fold(WALLETS, [stake(wallet, 1, played=played)], state=wallet)
-    assert len(wallet.rounds) == len(wallet.sessions) == TALLIED_MAX
-    assert wallet.staked_in(Played("studio", "book", "r0")) == 0
-    assert wallet.staked_in(Played("studio", "book", f"r{TALLIED_MAX + 4}")) == 1
-    assert wallet.staked_in(Played("studio", "another", f"r{TALLIED_MAX + 4}")) == 0
+        wallet = fold(WALLETS, [stake(wallet, 1, played=in_round(place)), closed(place)], state=wallet)
+    assert (len(wallet.rounds.open), len(wallet.rounds.over)) == (0, TALLIED_MAX)
+    assert wallet.round(in_round(0)) is None
+    found = wallet.round(in_round(TALLIED_MAX + 4))
+    assert found is not None
+    assert (found.staked, found.is_open) == (1, False)
+    assert wallet.round(Played("studio", "another", f"r{TALLIED_MAX + 4}")) is None
+
+
+def test_an_open_round_is_not_forgotten_and_whoever_has_too_many_begins_no_other() -> None:
+    wallet = given(WALLETS, holding(1_000, 0))
+    for place in range(ROUNDS_MAX):
+        wallet = fold(WALLETS, [stake(wallet, 1, played=in_round(place))], state=wallet)
+    assert stake(wallet, 1, played=in_round(0)).money == euros(1), "a round that has begun goes on"
+    with pytest.raises(TooManyRounds):
+        stake(wallet, 1, played=in_round(ROUNDS_MAX))
+    wallet = fold(WALLETS, [closed(7)], state=wallet)
+    wallet = fold(WALLETS, [stake(wallet, 1, played=in_round(ROUNDS_MAX))], state=wallet)
+    with pytest.raises(TooManyRounds):
+        stake(wallet, 1, played=in_round(ROUNDS_MAX + 1))
+    assert {each.name for each in wallet.rounds.open} == {
+        f"studio\nbook\nr{place}" for place in range(ROUNDS_MAX + 1) if place != 7
+    }
+
+
+def test_an_outcome_that_overtakes_its_bet_is_that_of_the_round() -> None:
+    wallet = given(WALLETS, holding(100, 0))
+    wallet = fold(WALLETS, [won(wallet, 0), stake(wallet, 60)], state=wallet)
+    assert wallet.rounds.open == ()
+    found = wallet.round(PLAYED)
+    assert found is not None
+    assert (found.staked, found.is_open) == (60, False)
+
+
+def test_a_win_without_a_session_is_of_the_session_of_its_round() -> None:
+    wallet = given(WALLETS, holding(100, 0))
+    wallet = fold(WALLETS, [stake(wallet, 60)], state=wallet)
+    event = won(wallet, 50, played=in_round(1, session=""))
+    assert event.played == PLAYED
+    assert fold(WALLETS, [event], state=wallet).lost_in("session_1") == 10
+    assert won(wallet, 50, played=in_round(2, session="")).played.session == ""
+    assert won(wallet, 50, played=in_round(1, session="session_2")).played.session == "session_2"
+
+
+def take_back(
+    wallet: Wallet, bet: str = "b1", *, before: StakeRefused | None = None, amount: int | None = None
+) -> list[RolledBack | Claimed]:
+    return bets.roll_back_nothing(wallet, PERSON, played=PLAYED, reference="rb", bet=bet, before=before, amount=amount)
 
 
 def test_who_takes_back_what_moved_nothing_moves_nothing() -> None:
     wallet = given(WALLETS, holding(100, 0))
-
-    def take_back(before: StakeRefused | None, amount: int | None = None) -> list[RolledBack | Claimed]:
-        return bets.roll_back_nothing(
-            wallet, PERSON, played=PLAYED, reference="rb", bet="b1", before=before, amount=amount
-        )
-
     refused = StakeRefused(
         played=PLAYED, reference="b1", money=euros(1), currency=EUR, accounts=Accounts(), code="insufficient_funds"
     )
-    (event,) = take_back(refused, 5)
+    (event,) = take_back(wallet, before=refused, amount=5)
     assert isinstance(event, RolledBack)
     assert (event.part, event.money, event.movements, event.accounts) == (0, Money(0, EUR), (), wallet.balance(EUR))
-    assert take_back(None)[1:] == [Claimed()]
-    with pytest.raises(BetUnknown):
-        take_back(None, 5)
+    assert event.ahead == 0
+    assert take_back(wallet)[1:] == [Claimed()]
+
+
+def test_parts_that_come_before_their_bet_wait_for_it_until_it_comes_or_all_of_it_is_taken_back() -> None:
+    wallet = given(WALLETS, holding(100, 0))
+    for amount, together in ((30, 30), (25, 55)):
+        (event,) = take_back(wallet, amount=amount)
+        assert isinstance(event, RolledBack)
+        wallet = fold(WALLETS, [event], state=wallet)
+        assert wallet.early_of(PLAYED, "b1") == together
+    arrived = msgspec.structs.replace(stake(wallet, 5), ahead=55)
+    refused = StakeRefused(
+        played=PLAYED, reference="b1", money=euros(60), currency=EUR, accounts=Accounts(), code="insufficient_funds"
+    )
+    for settles in ([arrived], [refused], take_back(wallet)[:1]):
+        assert fold(WALLETS, settles, state=wallet).early == ()
+
+
+def test_of_bets_that_never_come_only_a_few_are_waited_for_and_more_of_them_are_void() -> None:
+    wallet = given(WALLETS, holding(100, 0))
+    for place in range(TALLIED_MAX):
+        wallet = fold(WALLETS, take_back(wallet, f"b{place}", amount=5), state=wallet)
+    assert len(wallet.early) == TALLIED_MAX
+    event, claimed = take_back(wallet, "one more", amount=5)
+    assert isinstance(event, RolledBack)
+    assert (event.ahead, claimed) == (0, Claimed())
+    (more,) = take_back(wallet, "b3", amount=7)
+    assert fold(WALLETS, [more], state=wallet).early_of(PLAYED, "b3") == 12
+    assert take_back(wallet, "b3", amount=AMOUNT_MAX)[1:] == [Claimed()], "nobody bets more than that"
 
 
 def test_the_stream_of_claims_counts_them_and_keeps_no_more() -> None:

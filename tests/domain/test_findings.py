@@ -138,6 +138,23 @@ def test_a_legal_marker_stands_on_its_row_and_nowhere_else(
     assert found(name, *happened, player=registered("MT", currency, born)) == []
 
 
+@pytest.mark.parametrize("period", [Period.DAY, Period.WEEK, Period.MONTH, Period.DAYS_30])
+def test_in_sweden_each_raise_of_a_deposit_limit_needs_one_contact(period: Period) -> None:
+    """Whether or not a month's is above the threshold; elsewhere a raise alone needs none, and no other kind does."""
+    rules = [of("high_month_limit"), of("raised_limit")]
+
+    def contacts(*happened: Happened, country: str = "SE", currency: str = "SEK") -> list[Finding]:
+        return findings(rules, seen(happened, NOON), registered(country, currency))
+
+    for crowns in (100, 1_000_000, 1_000_001, None):
+        [finding] = contacts((HOUR, raise_requested(crowns, period=period, currency="SEK")))
+        assert finding.facts["source"] == "deposit_limit.contact_threshold_month"
+    assert contacts((HOUR, limit_set(100, period=period))) == []
+    assert contacts((HOUR, raise_requested(100, LimitKind.LOSS, period, currency="SEK"))) == []
+    for country in ("NL", "GB", "MT"):
+        assert contacts((HOUR, raise_requested(100, period=period)), country=country, currency="EUR") == []
+
+
 def test_an_unverified_row_is_applied_and_says_so() -> None:
     [finding] = found("financial_vulnerability", (HOUR, deposit(15_000, "GBP")), player=registered("GB", "GBP"))
     assert finding.facts["verified"] is False

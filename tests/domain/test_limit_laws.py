@@ -20,7 +20,7 @@ from domain.errors import Rejected
 from domain.kernel import Event, Money, TransactionId
 from domain.kyc import KYC, Approved
 from domain.limits import LIMITS, HeadroomConsumed, Kind, Limits, LimitSet, Period, RaiseConfirmed, Source
-from domain.players import PLAYERS, DataKey, ProfileRecorded, Registered
+from domain.players import PLAYERS, DataKey, Player, ProfileRecorded, Registered
 from domain.transactions import TRANSACTIONS, DepositRequested
 from domain.transactions.deposits import fail_deposit, request_deposit
 from domain.wallets import WALLETS
@@ -62,11 +62,12 @@ class Limiting(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.recorded = NOON
+        self.ahead = timedelta(0)
         self.state: Limits = LIMITS.initial
         self.paid: dict[str, Paid] = {}
         self.open: dict[str, Any] = {}
         self.in_force: dict[tuple[Kind, Period, Source], int] = {}
-        self.asked_at: dict[tuple[Kind, Period], tuple[datetime, int | None]] = {}
+        self.asked_at: dict[tuple[Kind, Period], tuple[datetime, int | None, str]] = {}
         self.broken: list[str] = []
         self.count = 0
 
@@ -80,8 +81,8 @@ class Limiting(RuleBasedStateMachine):
 
     @property
     def at(self) -> datetime:
-        """As the decider makes it: the later of now and the newest entry."""
-        return max(self.now, self.recorded)
+        """As the decider makes it: the later of now, by a clock that is `ahead` of the log's, and the newest entry."""
+        return max(self.now + self.ahead, self.recorded)
 
     def decide(self, decision: Callable[[], Sequence[Event]]) -> Sequence[Event]:
         try:
@@ -113,7 +114,7 @@ class Limiting(RuleBasedStateMachine):
             self.in_force[kind, period, Source.PLAYER] = most
             self.asked_at.pop((kind, period), None)
         elif events:
-            self.asked_at[kind, period] = (at, most)
+            self.asked_at[kind, period] = (self.recorded, most, self.jurisdiction)
 
     def own_or_preset(self, kind: Kind, period: Period) -> int | None:
         presets = [most for of, over, most in PRESET.get(self.jurisdiction, ()) if (of, over) == (kind, period)]
@@ -134,15 +135,15 @@ class Limiting(RuleBasedStateMachine):
                         self.state, self.player, kind=kind, period=period, need=need, at=self.at
                     )
                 )
-        at = self.at
-        events = self.decide(lambda: limits.confirm_raise(self.state, self.player, kind=kind, period=period, at=at))
-        if events:
-            assert isinstance(events[0], RaiseConfirmed)
-            self.confirmed(kind, period, at, attested)
+        at, before = self.at, self.state.raises
+        self.decide(lambda: limits.confirm_raise(self.state, self.player, kind=kind, period=period, at=at))
+        if self.state.raises != before:
+            self.confirmed(kind, period, self.recorded, attested)
 
     def confirmed(self, kind: Kind, period: Period, at: datetime, attested: bool) -> None:
-        since, most = self.asked_at.pop((kind, period))
-        if at - since < LEAST[self.jurisdiction]:
+        """`at`: as the log has recorded it, which is what counts."""
+        since, most, there = self.asked_at.pop((kind, period))
+        if at - since < max(LEAST[there], LEAST[self.jurisdiction]):
             self.broken.append("raised early")
         waits = self.jurisdiction in {"SE", "US-PA"}
         if waits and period in policy.CALENDAR and self.window(period, at) == self.window(period, since):
@@ -279,6 +280,15 @@ class Raising(Limiting):
     def somebody_comes(self, jurisdiction: str) -> None:
         Limiting.somebody_registers(self, jurisdiction)
 
+    @rule(jurisdiction=st.sampled_from(["AT", "NL", "ES", "SE", "US-PA"]))
+    def she_moves(self, jurisdiction: str) -> None:
+        Limiting.somebody_registers(self, jurisdiction)
+
+    @rule(ahead=st.sampled_from([HOURS(0), HOURS(1), HOURS(-1), DAYS(1), DAYS(-1)]))
+    def another_process_answers(self, ahead: timedelta) -> None:
+        """Whose clock is wrong; the log's is not."""
+        self.ahead = ahead
+
     @rule(period=st.sampled_from([Period.DAY, Period.MONTH]), most=st.sampled_from([100_00, 400_00, 900_00]))
     def limit(self, period: Period, most: int) -> None:
         Limiting.set_limit(self, Kind.DEPOSIT, period, most)
@@ -291,6 +301,10 @@ def check(machine: type[Limiting] = Limiting, **options: Any) -> None:
 
 def test_nobody_exceeds_a_limit_and_none_rises_early_whatever_is_asked_for() -> None:
     check(max_examples=120)
+
+
+def test_no_clock_of_a_process_and_no_move_makes_a_raise_wait_for_less() -> None:
+    check(Raising, max_examples=60)
 
 
 def refuse_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -318,6 +332,19 @@ def raise_in_the_running_period(patch: pytest.MonkeyPatch) -> None:
 def raise_unseen(patch: pytest.MonkeyPatch) -> None:
     right = policy.to_raise
     patch.setattr(policy, "to_raise", lambda *of, **more: right(*of, **more)._replace(needs=()))
+
+
+def believe_every_clock(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RaiseConfirmed, "holds", lambda *_: True)
+
+
+def count_from_the_asking_clock(patch: pytest.MonkeyPatch) -> None:
+    right = limits.due
+
+    def mistaken(state: Limits, player: Player, wanted: limits.Raise, at: datetime) -> limits.Terms:
+        return right(state, player, msgspec.structs.replace(wanted, asked_at=wanted.asked_at - DAYS(60)), at)
+
+    patch.setattr("domain.limits.terms.due", mistaken)
 
 
 def let_an_asked_raise_hold(patch: pytest.MonkeyPatch) -> None:
@@ -356,6 +383,8 @@ def forget_the_law(patch: pytest.MonkeyPatch) -> None:
         (Raising, raise_at_once),
         (Raising, raise_in_the_running_period),
         (Raising, raise_unseen),
+        (Raising, believe_every_clock),
+        (Raising, count_from_the_asking_clock),
         (Raising, let_an_asked_raise_hold),
     ],
 )

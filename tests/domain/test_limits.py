@@ -179,10 +179,12 @@ def test_a_raise_holds_once_it_was_asked_for_again_and_not_before() -> None:
         confirm(state, asked.effective_at - timedelta(microseconds=1))
     assert refused.value.facts == {"effective_at": asked.effective_at}
     confirmed = confirm(state, asked.effective_at)
-    assert confirmed == [RaiseConfirmed(kind=Kind.DEPOSIT, period=DAY, money=euros(200))]
+    assert confirmed == [
+        RaiseConfirmed(kind=Kind.DEPOSIT, period=DAY, effective_at=asked.effective_at, money=euros(200))
+    ]
     raised = fold(LIMITS, confirmed, at=asked.effective_at, state=state)
     raised.refuse_deposit(euros(200), player=ANNA, at=asked.effective_at)
-    assert (raised.raises, raised.raised_at) == ((), asked.effective_at)
+    assert (raised.raises, raised.raised_at) == ((), {})  # the law of AT presets nothing that this would be above
 
 
 def test_asking_for_the_same_raise_again_neither_helps_nor_begins_anew() -> None:
@@ -210,7 +212,7 @@ def test_to_have_no_limit_is_a_raise_too() -> None:
     [asked] = set_(before, None)
     assert (asked.money, asked.seconds) == (None, None)
     state = fold(LIMITS, [asked], state=before)
-    after = fold(LIMITS, confirm(state, asked.effective_at), state=state)
+    after = fold(LIMITS, confirm(state, asked.effective_at), at=asked.effective_at, state=state)
     assert after.given == ()
     assert set_(given(LIMITS), None) == []
 
@@ -251,7 +253,9 @@ def test_in_the_netherlands_nobody_deposits_much_before_somebody_has_spoken_with
 
 
 def test_net_deposits_are_blocked_in_the_netherlands_until_the_month_is_over() -> None:
-    month = RaiseConfirmed(kind=Kind.DEPOSIT, period=MONTH, money=euros(10**6))  # somebody has spoken with her
+    month = RaiseConfirmed(  # somebody has spoken with her
+        kind=Kind.DEPOSIT, period=MONTH, effective_at=NOON, money=euros(10**6), above="NL"
+    )
     anna = player("NL")
     assert refuse(given(LIMITS, month, consumed(690_00)), 10_01, anna) == {
         "rule": "net_deposit.block_threshold", "verified": True, "kind": "net_deposit", "period": "month", "source": "system",

@@ -19,13 +19,15 @@ from domain.play import (
     SessionClosed,
     SessionEnded,
     SessionLimitNeeded,
+    SessionOpened,
     SessionProlonged,
+    SessionResumed,
     TokenRefused,
 )
 from domain.players import Status
 from policies import play as policy
 from policies.limits import Period
-from tests.domain.playing import NOON, UTC_ZONE, Story, at_most, player
+from tests.domain.playing import FREE, HOLDS, NOON, UTC_ZONE, Story, at_most, player
 
 
 def given(**more: Any) -> Story:
@@ -59,8 +61,14 @@ def test_a_token_that_nobody_has_shown_in_time_opens_nothing() -> None:
     assert (ended, story.state.sessions) == (SessionEnded(session="one", reason="expired"), {})
 
 
-def test_a_token_that_is_shown_again_records_nothing() -> None:
-    assert given().open() == []
+def test_a_token_that_is_shown_again_changes_nothing_and_says_what_the_provider_was_told() -> None:
+    story = given()
+    before, [opened] = story.state, [event for event in story.events if isinstance(event, SessionOpened)]
+    [resumed] = story.open()
+    assert isinstance(resumed, SessionResumed)
+    assert (story.state, resumed.due_at) == (before, opened.due_at)
+    for event in (opened, resumed):
+        assert (event.accounts, event.currency, event.jurisdiction) == (HOLDS, "EUR", "AT")
 
 
 def test_what_has_ended_is_not_opened_again() -> None:
@@ -257,6 +265,58 @@ def test_a_clock_that_is_set_gives_no_time_back(step: timedelta) -> None:
     if step < timedelta(days=1):
         story.launch("two")
         assert story.open("two")[-1].due_at == story.now + timedelta(minutes=10)
+
+
+CLOCKS = (timedelta(0), timedelta(hours=1), timedelta(hours=-1), timedelta(days=1), timedelta(days=-1))
+"""By how much the clock of one process is ahead of the log's."""
+
+
+@pytest.mark.parametrize("ahead", CLOCKS, ids=str)
+def test_no_clock_that_is_wrong_in_a_process_makes_a_session_longer(ahead: timedelta) -> None:
+    """By the player's own maximum, by a limit of time, or by the house's longest."""
+    for seconds, limits in ((600, FREE), (0, at_most(600)), (0, FREE)):
+        story = Story(limits=limits)
+        story.ahead = ahead
+        story.launch(seconds=seconds)
+        try:
+            story.open()
+        except TokenRefused:  # to a clock that lags by a day its own token is too old
+            assert ahead < timedelta(0)
+            continue
+        story.ahead = timedelta(0)
+        longest = timedelta(seconds=600) if seconds or limits is not FREE else policy.HOUSE_SESSION_LIVES
+        assert story.state.sessions["one"].ends_at <= NOON + longest
+        story.wait(seconds=longest.total_seconds())
+        with pytest.raises(SessionClosed):
+            story.bet()
+
+
+@pytest.mark.parametrize("ahead", CLOCKS, ids=str)
+def test_no_clock_that_is_wrong_in_a_process_leaves_play_uncounted(ahead: timedelta) -> None:
+    story = given(limits=at_most(3_600))
+    story.wait(minutes=30)
+    story.ahead = ahead
+    [ended] = story.end()
+    assert isinstance(ended, SessionEnded)
+    assert story.used() >= 1_800
+    if ahead <= timedelta(0):
+        assert story.used() == 1_800
+        story.ahead = timedelta(0)
+        story.play("two", minutes=29, seconds=59)
+        story.bet("two")
+        story.wait(seconds=1)
+        with pytest.raises(SessionClosed):
+            story.bet("two")
+
+
+def test_play_that_a_lagging_clock_has_not_seen_counts_on_the_local_day_of_the_recording() -> None:
+    """In Berlin it is past midnight by the log, and not yet by the process that ends the session."""
+    story = given(who=player("DE"), at=datetime(2026, 11, 22, 22, 30, tzinfo=UTC))
+    story.wait(hours=1)
+    story.ahead = timedelta(hours=-1)
+    [ended] = story.end()
+    assert ended == SessionEnded(session="one", reason="closed", utc_offset=60)
+    assert (story.state.time.day, story.state.time.of_day) == (date(2026, 11, 23), 3_600)
 
 
 # What the player lets a session cost

@@ -12,7 +12,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from domain import play
+from domain import play, windows
 from domain.errors import Rejected
 from domain.play import (
     SESSIONS_MAX,
@@ -174,7 +174,7 @@ def _counts_each(play_: Play, event: SessionEnded, at: datetime) -> Play:
         ("_next", lambda _sessions, also=None: also),
         ("_overdue", lambda *_arguments: []),
         ("_require_time", lambda *_arguments: None),
-        ("_seconds", lambda span: span // timedelta(minutes=1) * 60),
+        ("by_day", lambda *span: tuple((day, seconds // 60 * 60) for day, seconds in windows.by_day(*span))),
     ],
 )
 def test_a_planted_fault_breaks_a_law(monkeypatch: pytest.MonkeyPatch, name: str, fault: Any) -> None:

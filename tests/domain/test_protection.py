@@ -8,16 +8,16 @@ import pytest
 from domain import protection
 from domain.errors import NotFound, Rejected
 from domain.kernel import Intervention, PlayerId
-from domain.players import PLAYERS, Player, ProfileRecorded, Verdict
+from domain.players import PLAYERS, Player, ProfileRecorded
 from domain.protection import (
     PROTECTION,
     ActionBlocked,
     ActionIsBlocked,
     ActionUnblocked,
-    Answer,
     EndNotDue,
     Excluded,
     ExclusionEnded,
+    Grounds,
     Lifted,
     LiftRefused,
     LiftRequested,
@@ -26,17 +26,18 @@ from domain.protection import (
     PlayerExcluded,
     PlayerTimedOut,
     Protection,
-    RegisterAsked,
     RegisterUnanswered,
-    Said,
     Source,
     Stop,
     TermNotOffered,
     TimedOut,
+    TimeOutDismissed,
+    TooManyReasons,
 )
+from domain.protection.standing import REASONS_MAX
 from policies import gates
 from policies import protection as policy
-from policies.protection import Moment, Silence, term
+from policies.protection import term
 from policies.rules import RULES
 from tests.domain.history import NOON, PLAYER, REGISTERED, given
 
@@ -156,7 +157,7 @@ def test_the_ends_of_all_that_shuts_out_count() -> None:
     state = excluded("GB", "6_months")
     own = policy.term("6_months").after(NOON)  # type: ignore[union-attr]
     longer = given(PROTECTION, TimedOut(until=own + DAY, source=Source.PLAYER))
-    both = Protection(state.exclusions, longer.timed_out_until)
+    both = Protection(state.exclusions, longer.pauses)
     assert both.refusal(Stop.BET, NOON).facts == {"until": own + DAY}  # type: ignore[union-attr]
     assert isinstance(both.refusal(Stop.BET, own), PlayerTimedOut)
 
@@ -210,6 +211,71 @@ def test_where_it_ends_on_request_only_it_goes_on_until_somebody_asks_and_the_de
     assert [type(each) for each in protection.end(waiting, at=over + delay.value)] == [Lifted]  # type: ignore[operator]
 
 
+def lifts_definite() -> tuple[str, timedelta]:
+    """A jurisdiction that has a delay of lifting a definite exclusion, and how long that is."""
+    row = next(rule for rule in RULES.all if rule.name == "self_exclusion.lift_delay_definite")
+    assert isinstance(row.value, timedelta)
+    return row.jurisdiction, row.value
+
+
+def test_where_a_row_delays_the_lift_of_a_definite_exclusion_it_may_be_lifted_once_the_least_is_over() -> None:
+    where, delay = lifts_definite()
+    state = excluded(where, "2_years")
+    least, over = policy.HOUSE_EXCLUSION_MINIMUM.after(NOON), policy.term("2_years").after(NOON)  # type: ignore[union-attr]
+    with pytest.raises(LiftRefused) as early:
+        protection.lift(state, source=Source.PLAYER, at=least - HOUR)
+    assert early.value.facts == {"why": "too_early", "until": least}
+    (asked,) = protection.lift(state, source=Source.PLAYER, at=least, intervention=WHY)
+    assert asked == LiftRequested(
+        source=Source.PLAYER, effective_at=least + delay, rule="self_exclusion.lift_delay_definite", intervention=WHY
+    )
+    waiting = protection.fold(state, [asked], least)
+    assert closed(waiting, least + delay - HOUR)
+    assert closed(waiting, least + delay) == {}
+    assert closed(state, over - HOUR), "nobody has asked"
+    assert closed(state, over) == {}
+    with pytest.raises(LiftRefused) as late:
+        protection.lift(state, source=Source.PLAYER, at=over - delay)
+    assert late.value.facts == {"why": "ends_by_itself", "until": over}, "a lift makes nothing longer"
+
+
+def test_only_a_players_own_exclusion_and_only_of_such_a_jurisdiction_ends_before_its_term() -> None:
+    where, _ = lifts_definite()
+    over = policy.term("2_years").after(NOON)  # type: ignore[union-attr]
+    for state in (excluded(where, "2_years", source=Source.OPERATOR), moved(where, "1_year", "GB", "2_years")):
+        (runs,) = state.exclusions
+        with pytest.raises(LiftRefused) as refused:
+            protection.lift(state, source=runs.source, at=over - 40 * DAY)
+        assert refused.value.facts == {"why": "ends_by_itself", "until": over}
+
+
+def test_moving_to_where_a_lift_is_possible_leaves_what_was_there_as_it_is() -> None:
+    where, delay = lifts_definite()
+    state, first = moved("GB", "1_year", where, "2_years"), policy.term("1_year").after(NOON)  # type: ignore[union-attr]
+    with pytest.raises(LiftRefused) as refused:
+        protection.lift(state, source=Source.PLAYER, at=first - HOUR)
+    assert refused.value.facts == {"why": "too_early", "until": first}
+    (asked,) = protection.lift(state, source=Source.PLAYER, at=first)
+    assert isinstance(asked, LiftRequested)
+    assert (asked.effective_at, asked.rule) == (first + delay, "self_exclusion.lift_delay_definite")
+
+
+def moved(first: str, one: str, then: str, other: str) -> Protection:
+    """Excluded by themselves in one jurisdiction, and then in another."""
+    state = excluded(first, one)
+    more = protection.exclude(state, living(then), wanted=term(other), source=Source.PLAYER, at=NOON)
+    return protection.fold(state, more, NOON)
+
+
+def test_excluding_again_where_a_lift_is_possible_holds_for_its_own_least() -> None:
+    where, _ = lifts_definite()
+    state, at = excluded(where, "2_years"), NOON + 100 * DAY
+    (again,) = protection.exclude(state, living(where), wanted=term("6_months"), source=Source.PLAYER, at=at)
+    assert isinstance(again, Excluded)
+    assert again.until == policy.term("2_years").after(NOON)  # type: ignore[union-attr]
+    assert (again.term, again.not_before) == ("2_years", policy.HOUSE_EXCLUSION_MINIMUM.after(at))
+
+
 def test_excluding_again_forgets_the_lift_that_was_asked_for() -> None:
     where = only_on_request()
     over = policy.term("6_months").after(NOON)  # type: ignore[union-attr]
@@ -230,18 +296,50 @@ def test_a_permanent_exclusion_without_a_rule_for_its_end_has_none() -> None:
 
 
 def test_what_the_house_stops_is_closed_by_name_and_nothing_else_is() -> None:
-    (stopped,) = protection.stop(Protection(), living("GB"), action=Stop.WITHDRAW, reason="fraud", intervention=WHY)
+    grounds = Grounds("complaint", "they called")
+    (stopped,) = protection.stop(Protection(), living("GB"), action=Stop.WITHDRAW, reason="fraud", intervention=grounds)
     state = given(PROTECTION, stopped)
-    assert stopped == ActionBlocked(action=Stop.WITHDRAW, reason="fraud", intervention=WHY)
+    assert stopped == ActionBlocked(action=Stop.WITHDRAW, reason="fraud", intervention=grounds)
     assert closed(state, NOON) == {Stop.WITHDRAW: "action_blocked"}
     assert state.refusal(Stop.WITHDRAW, NOON).facts == {"action": Stop.WITHDRAW}  # type: ignore[union-attr]
-    assert protection.stop(state, living("GB"), action=Stop.WITHDRAW, reason="fraud", intervention=WHY) == []
-    (allowed,) = protection.allow(state, living("GB"), action=Stop.WITHDRAW, intervention=WHY)
-    assert allowed == ActionUnblocked(action=Stop.WITHDRAW, intervention=WHY)
-    assert (
-        protection.allow(given(PROTECTION, stopped, allowed), living("GB"), action=Stop.WITHDRAW, intervention=WHY)
-        == []
-    )
+    assert stop(state, "fraud") == []
+    assert allow(state, "harm") == []
+    (allowed,) = allow(state, "fraud")
+    assert allowed == ActionUnblocked(action=Stop.WITHDRAW, reason="fraud", intervention=WHY)
+    assert closed(given(PROTECTION, stopped, allowed), NOON) == {}
+    assert allow(given(PROTECTION, stopped, allowed), "fraud") == []
+
+
+def allow(state: Protection, reason: str) -> list[protection.ProtectionEvent]:
+    return protection.allow(state, living("GB"), action=Stop.WITHDRAW, reason=reason, intervention=WHY)
+
+
+def test_what_is_stopped_for_two_reasons_is_possible_again_after_both() -> None:
+    blocked = [ActionBlocked(action=Stop.WITHDRAW, reason=reason) for reason in ("fraud", protection.HARM_MARKER)]
+    for first, second in (("fraud", protection.HARM_MARKER), (protection.HARM_MARKER, "fraud")):
+        state = given(PROTECTION, *blocked)
+        state = protection.fold(state, allow(state, first), NOON)
+        assert state.stopped == {Stop.WITHDRAW: (second,)}
+        assert closed(state, NOON) == {Stop.WITHDRAW: "action_blocked"}
+        assert closed(protection.fold(state, allow(state, second), NOON), NOON) == {}
+
+
+def test_reasons_are_bounded_and_a_marker_of_harm_always_finds_room() -> None:
+    state = Protection()
+    for number in range(REASONS_MAX):
+        state = protection.fold(state, stop(state, f"reason-{number}"), NOON)
+    assert stop(state, "reason-0") == []
+    with pytest.raises(TooManyReasons):
+        stop(state, "one more")
+    for reason in (protection.HARM_MARKER, protection.NO_REPLY):
+        state = protection.fold(state, stop(state, reason), NOON)
+    assert len(state.stopped[Stop.WITHDRAW]) == REASONS_MAX + 2
+    with pytest.raises(TooManyReasons):
+        stop(state, "one more")
+
+
+def stop(state: Protection, reason: str) -> list[protection.ProtectionEvent]:
+    return protection.stop(state, living("GB"), action=Stop.WITHDRAW, reason=reason, intervention=None)
 
 
 def test_allowing_what_was_stopped_does_not_end_an_exclusion() -> None:
@@ -249,7 +347,8 @@ def test_allowing_what_was_stopped_does_not_end_an_exclusion() -> None:
     state = protection.fold(
         state, protection.stop(state, living("GB"), action=Stop.BET, reason="x", intervention=None), NOON
     )
-    state = protection.fold(state, protection.allow(state, living("GB"), action=Stop.BET, intervention=None), NOON)
+    allowed = protection.allow(state, living("GB"), action=Stop.BET, reason="x", intervention=None)
+    state = protection.fold(state, allowed, NOON)
     assert isinstance(state.refusal(Stop.BET, NOON), PlayerExcluded)
 
 
@@ -312,149 +411,45 @@ def test_who_was_dismissed_is_not_matched_again_and_another_still_is() -> None:
     assert protection.exclude_matched(dismissed, living("GB"), of=further, theirs=theirs, at=NOON)
 
 
+def test_a_time_out_that_was_taken_over_can_be_dismissed_and_ones_own_goes_on() -> None:
+    theirs = given(PROTECTION, TimedOut(until=NOON + 9 * DAY, source=Source.PLAYER))
+    (taken,) = protection.exclude_matched(Protection(), living("GB"), of=OTHER, theirs=theirs, at=NOON)
+    matched = given(PROTECTION, taken)
+    assert protection.dismiss_match(matched, at=NOON, intervention=WHY) == [TimeOutDismissed(WHY, OTHER)]
+    dismissed = given(PROTECTION, taken, TimeOutDismissed(WHY, OTHER))
+    assert not closed(dismissed, NOON)
+    assert protection.exclude_matched(dismissed, living("GB"), of=OTHER, theirs=theirs, at=NOON) == []
+    own = protection.time_out(matched, living("GB"), wanted=term("24_hours"), source=Source.PLAYER, at=NOON)
+    state = given(PROTECTION, taken, *own, TimeOutDismissed(WHY, OTHER))
+    assert state.refusal(Stop.BET, NOON).facts == {"until": NOON + DAY}  # type: ignore[union-attr]
+    with pytest.raises(NotExcluded):
+        protection.dismiss_match(state, at=NOON, intervention=WHY)
+    with pytest.raises(NotExcluded):
+        protection.dismiss_match(matched, at=NOON + 9 * DAY, intervention=WHY)
+
+
+def test_of_two_accounts_with_which_one_was_matched_one_is_dismissed_and_the_other_counts() -> None:
+    further = PlayerId("player_01m81j18g0e1pa2yb5e8r30c1b")
+    until = NOON + 181 * DAY
+    both = given(
+        PROTECTION,
+        Excluded(source=Source.MATCHED, jurisdiction="GB", term="6_months", until=until, of=OTHER),
+        TimedOut(until=NOON + DAY, source=Source.MATCHED, of=further),
+    )
+    assert protection.dismiss_match(both, at=NOON, intervention=WHY) == [MatchDismissed(WHY, OTHER)]
+    assert protection.dismiss_match(both, of=further, at=NOON, intervention=WHY) == [TimeOutDismissed(WHY, further)]
+    state = protection.fold(both, [TimeOutDismissed(WHY, further)], NOON)
+    assert state.refusal(Stop.BET, NOON).facts == {"until": until}  # type: ignore[union-attr]
+    with pytest.raises(NotExcluded):
+        protection.dismiss_match(state, of=further, at=NOON, intervention=WHY)
+
+
+def test_a_time_out_that_was_taken_over_goes_no_further() -> None:
+    matched = given(PROTECTION, TimedOut(until=NOON + DAY, source=Source.MATCHED, of=OTHER))
+    assert protection.exclude_matched(Protection(), living("GB"), of=PLAYER, theirs=matched, at=NOON) == []
+
+
 def test_own_shut_outs_are_counted_and_taken_over_ones_are_not() -> None:
     matched = Excluded(source=Source.MATCHED, jurisdiction="GB", until=NOON + DAY, of=OTHER)
     own = TimedOut(until=NOON + DAY, source=Source.PLAYER)
     assert given(PROTECTION, matched, own, matched).shut_outs == 1
-
-
-# Registers
-
-CLEAR = Answer("CRUKS", Moment.LOGIN, Said.CLEAR)
-IN_IT = Answer("CRUKS", Moment.LOGIN, Said.EXCLUDED)
-DOWN = Answer("CRUKS", Moment.LOGIN, Said.UNANSWERED, silence=Silence.DOWN)
-
-
-def hear(state: Protection, *answers: Answer, at: datetime = NOON) -> Protection:
-    for answer in answers:
-        state = protection.fold(state, protection.hear(state, "NL", answer, at=at), at)
-    return state
-
-
-def test_a_clear_lets_the_player_in_and_each_one_is_recorded() -> None:
-    state = hear(Protection(), CLEAR)
-    assert closed(state, NOON) == {}
-    assert protection.hear(state, "NL", CLEAR, at=NOON) == [
-        RegisterAsked(register="CRUKS", moment=Moment.LOGIN, answer=Said.CLEAR)
-    ]
-
-
-def test_who_is_in_the_register_is_excluded_until_it_says_otherwise_whatever_its_date() -> None:
-    until = NOON + 200 * DAY
-    state = hear(Protection(), IN_IT._replace(until=until))
-    assert set(closed(state, until + DAY)) == {*GAMBLING, Stop.REGISTER}
-    assert protection.end(state, at=until + DAY) == []
-    assert len(protection.hear(state, "NL", IN_IT._replace(until=until), at=NOON)) == 1
-    assert closed(hear(state, CLEAR, at=until), until) == {}
-    with pytest.raises(LiftRefused) as refused:
-        protection.lift(state, source=Source.REGISTER, at=until)
-    assert refused.value.facts["why"] == "register"
-
-
-def test_what_one_register_says_does_not_end_what_another_has_said() -> None:
-    state = hear(hear(Protection(), IN_IT), Answer("OASIS", Moment.LOGIN, Said.CLEAR))
-    assert closed(state, NOON)
-
-
-def test_a_silence_and_a_move_do_not_make_a_register_forget_what_it_has_said() -> None:
-    """It was silent last, and the register of the new home knows nobody."""
-    state = hear(Protection(), IN_IT, DOWN, Answer("ROFUS", Moment.LOGIN, Said.CLEAR))
-    assert state.of(Source.REGISTER)
-    assert hear(state, CLEAR).of(Source.REGISTER) is None
-
-
-def test_a_register_that_is_not_asked_any_more_holds_up_nobody() -> None:
-    state = hear(Protection(), DOWN)
-    assert closed(state, NOON)
-    assert not closed(hear(state, Answer("GAMSTOP", Moment.LOGIN, Said.CLEAR)), NOON)
-
-
-def test_what_was_taken_over_from_a_register_ends_when_it_says_clear_of_this_account_too() -> None:
-    state = protection.fold(
-        Protection(),
-        protection.exclude_matched(Protection(), living("NL"), of=OTHER, theirs=hear(Protection(), IN_IT), at=NOON),
-        NOON,
-    )
-    assert closed(state, NOON)
-    assert not closed(hear(state, CLEAR), NOON)
-
-
-def test_where_the_wait_for_an_end_is_the_players_alone_the_houses_exclusion_is_not_lifted_by_it() -> None:
-    state = excluded("DE", "3_months", source=Source.OPERATOR)
-    with pytest.raises(LiftRefused) as refused:
-        protection.lift(state, source=Source.OPERATOR, at=NOON + 200 * DAY)
-    assert refused.value.facts["why"] == "not_researched"
-
-
-def test_a_register_that_is_down_is_never_clear_and_is_asked_again() -> None:
-    (asked,) = protection.hear(Protection(), "NL", DOWN, at=NOON)
-    assert asked == RegisterAsked(
-        register="CRUKS", moment=Moment.LOGIN, answer=Said.UNANSWERED, silence=Silence.DOWN, holds=True,
-        ask_again_at=NOON + policy.HOUSE_ASK_AGAIN,
-    )  # fmt: skip
-    state = given(PROTECTION, asked)
-    for action in GAMBLING:
-        with pytest.raises(RegisterUnanswered):
-            state.require(action, NOON)
-    state.require(Stop.WITHDRAW, NOON)
-    (again,) = protection.hear(state, "NL", DOWN, at=NOON + 2 * HOUR)
-    assert again.ask_again_at == NOON + 4 * HOUR  # type: ignore[union-attr]
-    assert closed(hear(state, CLEAR), NOON) == {}
-
-
-def test_a_clear_of_today_still_counts_while_the_register_is_down() -> None:
-    state = hear(Protection(), CLEAR)
-    at = NOON + policy.HOUSE_CLEAR_COUNTS
-    assert closed(hear(state, DOWN, at=at), at) == {}
-    assert closed(hear(state, DOWN, at=at + HOUR), at + HOUR)
-
-
-@pytest.mark.parametrize("silence", [Silence.NOT_CONFIGURED, Silence.NOT_RESEARCHED])
-def test_a_register_of_which_the_house_was_told_nothing_is_recorded_once_and_holds_up_nobody(silence: Silence) -> None:
-    answer = Answer("CRUKS", Moment.LOGIN, Said.UNANSWERED, silence=silence)
-    state = hear(Protection(), answer)
-    assert state.registers["CRUKS"].answer is Said.UNANSWERED
-    assert closed(state, NOON) == {}
-    assert protection.hear(state, "NL", answer, at=NOON + DAY) == []
-
-
-def test_being_down_does_not_let_in_who_is_in_the_register() -> None:
-    state = hear(Protection(), IN_IT, DOWN)
-    assert isinstance(state.refusal(Stop.LOGIN, NOON), PlayerExcluded)
-
-
-# Marketing
-
-
-def test_marketing_is_silent_while_somebody_is_shut_out() -> None:
-    assert Protection().may_contact("AT", NOON) == Verdict(allowed=True)
-    for state, reason in (
-        (excluded("AT", "6_months"), "excluded"),
-        (given(PROTECTION, TimedOut(until=NOON + DAY, source=Source.PLAYER)), "timed_out"),
-        (given(PROTECTION, ActionBlocked(action=Stop.MARKETING, reason="harm")), "stopped"),
-    ):
-        assert state.may_contact("AT", NOON) == Verdict(allowed=False, reason=reason)
-
-
-def test_marketing_stays_silent_after_an_exclusion_for_the_time_of_its_row() -> None:
-    rule = next(r for r in RULES.all if r.name == "marketing.after_exclusion" and isinstance(r.value, timedelta))
-    where, over = rule.jurisdiction, policy.term("6_months").after(NOON)  # type: ignore[union-attr]
-    state = excluded(where, "6_months")
-    ended = protection.fold(state, protection.end(state, at=over), over)
-    for each in (state, ended):
-        assert each.may_contact("AT", over + rule.value - HOUR) == Verdict(allowed=False, reason="excluded_lately")  # type: ignore[operator]
-        assert each.may_contact("AT", over + rule.value) == Verdict(allowed=True)  # type: ignore[operator]
-
-
-def test_where_there_is_a_register_marketing_waits_for_a_clear_that_is_new_enough() -> None:
-    rule = next(r for r in RULES.all if r.name == "marketing.register_check_within")
-    register = RULES.of(rule.jurisdiction, NOON)["self_exclusion.register"].value
-    silent = Verdict(allowed=False, reason="register_not_asked")
-    assert Protection().may_contact(rule.jurisdiction, NOON) == silent
-    state = hear(Protection(), Answer(str(register), Moment.MARKETING, Said.CLEAR))
-    assert state.may_contact(rule.jurisdiction, NOON + rule.value) == Verdict(allowed=True)  # type: ignore[operator]
-    assert state.may_contact(rule.jurisdiction, NOON + rule.value + HOUR) == silent  # type: ignore[operator]
-    down = hear(
-        state, Answer(str(register), Moment.MARKETING, Said.UNANSWERED, silence=Silence.DOWN), at=NOON + 30 * HOUR
-    )
-    assert down.may_contact(rule.jurisdiction, NOON + 30 * HOUR) == silent

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from domain.errors import Rejected
 from domain.kernel import Event
 from domain.protection import (
     ActionIsBlocked,
+    ActionUnblocked,
     Answer,
     Excluded,
     LiftRequested,
@@ -48,7 +50,8 @@ class Life(RuleBasedStateMachine):
         self.holds: dict[Source, datetime] = {}  # until when each source shuts out at least, as far as is settled
         self.pauses = NOON
         self.in_register = False
-        self.blocked: set[Stop] = set()
+        self.firm: dict[Source, datetime] = {}  # before when the end of each source's may not be asked for
+        self.blocked: set[tuple[Stop, str]] = set()
 
     def decide(self, decision: Callable[[], list[Any]]) -> list[Event]:
         try:
@@ -77,10 +80,15 @@ class Life(RuleBasedStateMachine):
           source=st.sampled_from([Source.PLAYER, Source.OPERATOR]))  # fmt: skip
     def exclude(self, word: str, source: Source) -> None:
         granted = policy.exclusion(term(word), self.player.jurisdiction, self.at)
+        runs = self.state.of(source)
+        if runs is None or runs.is_over(self.at):
+            self.firm.pop(source, None)
         self.decide(lambda: protection.exclude(self.state, self.player, wanted=term(word), source=source, at=self.at))
         if isinstance(granted, policy.Granted):
             ends = datetime.max.replace(tzinfo=NOON.tzinfo) if granted.on_request else granted.until or NOON
             self.holds[source] = max(self.holds.get(source, NOON), ends)
+            firm = granted.not_before if source is Source.PLAYER else granted.until or granted.not_before
+            self.firm[source] = max(self.firm.get(source, NOON), firm or datetime.max.replace(tzinfo=NOON.tzinfo))
 
     @rule(word=st.sampled_from(["24_hours", "36_hours", "1_week", "1_month", "6_weeks"]))
     def pause(self, word: str) -> None:
@@ -94,7 +102,8 @@ class Life(RuleBasedStateMachine):
     def lift(self, source: Source) -> None:
         for made in self.decide(lambda: protection.lift(self.state, source=source, at=self.at)):
             assert isinstance(made, LiftRequested)
-            assert made.effective_at > self.at
+            assert made.effective_at > self.at >= self.firm.get(source, NOON)
+            assert made.effective_at <= self.holds[source], "a lift makes nothing longer"
             self.holds[source] = made.effective_at
 
     @rule()
@@ -107,14 +116,18 @@ class Life(RuleBasedStateMachine):
         self.decide(lambda: protection.hear(self.state, self.player.jurisdiction, answer, at=self.at))
         self.in_register = said is Said.EXCLUDED
 
-    @rule(action=st.sampled_from([Stop.DEPOSIT, Stop.WITHDRAW]), on=st.booleans())
-    def house(self, action: Stop, on: bool) -> None:
+    @rule(action=st.sampled_from([Stop.DEPOSIT, Stop.WITHDRAW]), reason=st.sampled_from(["x", "y"]), on=st.booleans())
+    def house(self, action: Stop, reason: str, on: bool) -> None:
         if on:
-            self.decide(lambda: protection.stop(self.state, self.player, action=action, reason="x", intervention=None))
-            self.blocked.add(action)
+            self.decide(
+                lambda: protection.stop(self.state, self.player, action=action, reason=reason, intervention=None)
+            )
+            self.blocked.add((action, reason))
         else:
-            self.decide(lambda: protection.allow(self.state, self.player, action=action, intervention=None))
-            self.blocked.discard(action)
+            self.decide(
+                lambda: protection.allow(self.state, self.player, action=action, reason=reason, intervention=None)
+            )
+            self.blocked.discard((action, reason))
 
     @rule()
     @precondition(lambda self: self.state.exclusions)
@@ -135,6 +148,7 @@ class Life(RuleBasedStateMachine):
                 until,
                 self.state,
             )
+        blocked = {action for action, _ in self.blocked}
         shut = self.in_register or any(until > self.at for until in self.holds.values())
         for action in GAMBLING:
             refused = self.state.refusal(action, self.at)
@@ -142,11 +156,11 @@ class Life(RuleBasedStateMachine):
                 assert isinstance(refused, PlayerExcluded), (self.at, self.holds, self.state)
             elif self.pauses > self.at:
                 assert isinstance(refused, PlayerTimedOut)
-            elif action in self.blocked:
+            elif action in blocked:
                 assert isinstance(refused, ActionIsBlocked)
             else:
                 assert refused is None, (self.at, self.holds, self.state)
-        assert (self.state.refusal(Stop.WITHDRAW, self.at) is not None) == (Stop.WITHDRAW in self.blocked)
+        assert (self.state.refusal(Stop.WITHDRAW, self.at) is not None) == (Stop.WITHDRAW in blocked)
         if shut:
             assert not self.state.may_contact("AT", self.at).allowed
 
@@ -177,6 +191,16 @@ def _lifts_at_once(*_: Any) -> Any:
     return policy.Granted(NOON - DAY, None, False, "", True)
 
 
+def _lifts_all(state: Protection, event: Any, at: datetime) -> Protection:
+    after = _evolve(state, event, at)
+    if not isinstance(event, ActionUnblocked):
+        return after
+    return msgspec.structs.replace(after, stopped={a: why for a, why in after.stopped.items() if a is not event.action})
+
+
+_evolve = standing.evolve
+
+
 @pytest.mark.parametrize(
     ("where", "name", "bug"),
     [
@@ -186,9 +210,11 @@ def _lifts_at_once(*_: Any) -> Any:
         (standing.Protection, "running", lambda _self, _at: ()),
         (standing.Protection, "is_timed_out", lambda _self, _at: False),
         (standing.Protection, "refusal", lambda self, _action, at: PlayerExcluded() if self.running(at) else None),
+        (standing, "evolve", _lifts_all),
     ],
     ids=["a new term replaces the old", "on request ends by itself", "a lift without delay",
-         "exclusions do not count", "pauses do not count", "withdrawals are closed too"],
+         "exclusions do not count", "pauses do not count", "withdrawals are closed too",
+         "one reason lifts all"],
 )  # fmt: skip
 def test_the_machine_finds_a_planted_fault(where: Any, name: str, bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(where, name, bug)

@@ -24,7 +24,7 @@ from domain.wallets import (
 )
 from policies import spending
 from policies.spending import Order
-from tests.domain.history import DEPOSIT, EUR, USD, euros, given
+from tests.domain.history import DEPOSIT, EUR, USD, euros, given, paid
 
 
 def credited(amount: int, balance: Balance) -> Credited:
@@ -94,11 +94,7 @@ BONUS_40 = Moved((Movement("bonus", "house:bonus", BONUS, euros(40), "bonus_1"),
 
 
 def bet(amount: int, order: Order) -> Moved:
-    wallet = given(WALLETS, WITH_100, BONUS_40)
-    (event,) = wallets.spend(
-        wallet, code="bet", target="house:ggr", money=euros(amount), transaction="round_1", order=order
-    )
-    assert isinstance(event, Moved)
+    (event,) = paid(given(WALLETS, WITH_100, BONUS_40), euros(amount), order)
     return event
 
 
@@ -121,15 +117,6 @@ def test_a_spend_says_who_has_funded_it(order: Order, amount: int, funded: dict[
 def test_cash_and_bonus_together_cover_a_spend_or_it_is_refused() -> None:
     with pytest.raises(InsufficientFunds):
         bet(141, Order.CASH_FIRST)
-
-
-def test_what_is_reversed_goes_back_to_the_accounts_that_paid() -> None:
-    spent = bet(120, Order.CASH_FIRST)
-    wallet = given(WALLETS, WITH_100, BONUS_40, spent)
-    (event,) = wallets.reverse(wallet, spent.movements, code="rollback", transaction="round_1")
-    assert isinstance(event, Moved)
-    assert event.accounts == Accounts(100, 40)
-    assert sorted(wallets.postings(event)) == sorted((account, -amount) for account, amount in wallets.postings(spent))
 
 
 def test_the_order_of_spending_is_the_most_particular_ones() -> None:

@@ -14,7 +14,7 @@ from domain.wallets import CASH, Accounts, Balance, Movement, Transfer
 from policies.findings import Kind, Severity, Step, Watch
 from policies.findings import Test as Tested
 from policies.limits import Kind as LimitKind
-from policies.limits import Period
+from policies.limits import Period, Source
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 """A Sunday."""
@@ -101,10 +101,22 @@ def shared(others: int) -> Event:
 
 
 def raise_requested(
-    amount: int | None = 100_000, kind: LimitKind = LimitKind.DEPOSIT, period: Period = Period.MONTH
+    amount: int | None = 100_000,
+    kind: LimitKind = LimitKind.DEPOSIT,
+    period: Period = Period.MONTH,
+    currency: str = "EUR",
 ) -> Event:
-    money = None if amount is None else euros(amount)
-    return limits.RaiseRequested(kind=kind, period=period, money=money, effective_at=NOON, lapses_at=NOON, rule="house")
+    money = None if amount is None else Money(amount, currency)
+    return limits.RaiseRequested(
+        kind=kind,
+        period=period,
+        money=money,
+        effective_at=NOON,
+        lapses_at=NOON,
+        rule="house",
+        jurisdiction="SE",
+        source=Source.PLAYER,
+    )
 
 
 def limit_set(amount: int, kind: LimitKind = LimitKind.DEPOSIT, period: Period = Period.MONTH) -> Event:

@@ -19,6 +19,7 @@ from policies.findings import (
     Law,
     Nights,
     One,
+    Raised,
     Severity,
     Shared,
     Signal,
@@ -164,17 +165,17 @@ def test_rules_are_read_from_a_file_as_they_are_written_into_one() -> None:
 # The table of docs/reference/notices.md
 
 
-def figured(figure: House | Law) -> str:
+def figured(figure: House | Law, where: tuple[str, ...] = RULES.jurisdictions) -> str:
     if isinstance(figure, House):
         return f"{figure.major:,} (house)"
-    rows = [each for each in RULES.all if each.name in {figure.row, figure.young}]
+    rows = [each for each in RULES.all if each.name in {figure.row, figure.young} and each.jurisdiction in where]
     return "; ".join(
         f"{each.jurisdiction} `{each.name}`{'' if each.verified else ' (unverified)'}"
         for each in sorted(rows, key=lambda each: (each.jurisdiction, each.name))
     )
 
 
-def in_words(watch: Watch) -> str:  # noqa: PLR0911 — one return a kind
+def in_words(watch: Watch) -> str:  # noqa: C901, PLR0911 — one return a kind
     """What a rule tests, in words."""
     match watch.test:
         case Count(signal, span, least):
@@ -184,6 +185,8 @@ def in_words(watch: Watch) -> str:  # noqa: PLR0911 — one return a kind
             return f"{worded(signal)}{less} in {worded(span)}: {figured(least)}"
         case One(signal, least, above):
             return f"{worded(signal)}{' above' if above else ' of'} {figured(least)}"
+        case Raised(up_to, where):
+            return f"a raise in {', '.join(where)}, of a month's up to {figured(up_to, where)}"
         case Shared(players):
             return f"an instrument that {players} players have named"
         case Unplayed(span, least, percent):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given as over
 from hypothesis import strategies as st
 
-from policies import protection
+from policies import implemented, protection
 from policies.protection import Endless, Granted, Moment, NotOffered, Silence, Span, Term, Unreadable, term
 from policies.rules import RULES, Rule, load
 
@@ -116,7 +116,10 @@ def test_the_button_lasts_as_long_as_the_law_says_and_else_the_house(where: str)
 # Exclusions
 
 
-@pytest.mark.parametrize("rule", rows("self_exclusion.minimum"), ids=ids)
+OF_THE_HOUSE = [each for each in rows("self_exclusion.minimum") if each.jurisdiction not in {"ES", "PT"}]
+
+
+@pytest.mark.parametrize("rule", OF_THE_HOUSE, ids=ids)
 def test_no_exclusion_is_shorter_than_the_least_that_a_row_names(rule: Rule) -> None:
     least = ends(rule)
     short = protection.exclusion(hours(least - HOUR), rule.jurisdiction, AT)
@@ -126,6 +129,21 @@ def test_no_exclusion_is_shorter_than_the_least_that_a_row_names(rule: Rule) -> 
         granted = protection.exclusion(hours(least), rule.jurisdiction, AT)
         assert isinstance(granted, Granted)
         assert (granted.until, granted.rule) == (least, rule.name)
+
+
+@pytest.mark.parametrize("where", ["ES", "PT"])
+def test_the_least_of_a_national_register_is_none_of_the_house(where: str) -> None:
+    """«ES, PT minimum is in the national register» (rules.md): what this house offers is its own."""
+    least = protection.HOUSE_EXCLUSION_MINIMUM
+    short = protection.exclusion(hours(least.after(AT) - HOUR), where, AT)
+    assert short == NotOffered((f"at_least_{least}",), "house.exclusion_minimum", verified=True)
+    granted = protection.exclusion(least, where, AT)
+    assert isinstance(granted, Granted)
+    assert (granted.until, granted.rule) == (least.after(AT), "house.exclusion_minimum")
+    indefinite = protection.exclusion(Endless.INDEFINITE, where, AT)
+    assert isinstance(indefinite, Granted)
+    assert indefinite.not_before == least.after(AT)
+    assert implemented.applied(RULES.of(where, AT)["self_exclusion.minimum"]) is None
 
 
 @pytest.mark.parametrize("rule", rows("self_exclusion.maximum"), ids=ids)
@@ -215,7 +233,9 @@ def test_whatever_is_granted_holds_at_least_as_long_as_the_least(where: str, wan
         assert granted.until is None or granted.until >= least
         assert granted.not_before is None or granted.not_before >= least
     if isinstance(granted, Granted) and granted.until:
-        assert granted.not_before == granted.until
+        assert granted.not_before is not None
+        may_end_early = "self_exclusion.lift_delay_definite" in law
+        assert granted.not_before <= granted.until if may_end_early else granted.not_before == granted.until
 
 
 def test_a_month_that_a_short_february_makes_shorter_than_thirty_days_ends_with_these() -> None:

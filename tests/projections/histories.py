@@ -22,6 +22,7 @@ from policies.sla import Priority
 from policies.spending import Order
 from projections import catalog
 from projections.projection import Source, Standing, StateHash, Store
+from tests.domain.history import paid
 from tests.projections.books import Book
 from tests.projections.knowing import KNOWN
 from tests.projections.playing import play_on
@@ -107,6 +108,8 @@ PAYMENTS: list[Callable[[TransactionId, Transaction, Wallet, datetime], Sequence
     lambda _id, state, _wallet, _at: transactions.win_dispute(state, reference="D-1"),
     lambda id_, state, wallet, _at: transactions.lose_dispute(state, wallet, transaction_id=id_, reference="D-1"),
     lambda _id, state, _wallet, _at: transactions.send_withdrawal(state, reference="P-1"),
+    lambda _id, state, _wallet, _at: [transactions.PayoutHeld("aml")] if state.kind is Kind.WITHDRAWAL else [],
+    lambda _id, state, _wallet, _at: [transactions.PayoutResumed()] if state.held else [],
     lambda id_, state, wallet, at: transactions.settle_withdrawal(
         state, wallet, transaction_id=id_, counted_on=LocalDay(at.date(), 0)
     ),
@@ -132,10 +135,7 @@ def bet_and_close(amount: int, wallet: Wallet, currency: str) -> Sequence[Event]
 
 MOVES: list[Callable[[int, Wallet, str], Sequence[Event]]] = [
     lambda amount, wallet, currency: wallets.grant_bonus(wallet, money=Money(amount, currency), transaction="bonus_1"),
-    lambda amount, wallet, currency: wallets.spend(
-        wallet, code="bet", target="house:ggr", money=Money(amount, currency), transaction="round_1",
-        order=Order.CASH_FIRST,
-    ),
+    lambda amount, wallet, currency: paid(wallet, Money(amount, currency)),
     bet_and_close,
     lambda amount, wallet, currency: [
         wallet.charged_back(

@@ -84,7 +84,7 @@ def _roll_back(book: Book, _player: PlayerId, which: int, amount: int) -> None:
         bet.player,
         lambda wallet, _who, _at: bets.roll_back(
             wallet, bet.staked, staked_at=bet.at, last=bet.last, reference=f"x{len(book.entries)}",
-            amount=amount if amount % 2 else None,
+            amount=amount if amount % 2 else None, void=amount % 3 == 0,
         ),
     )  # fmt: skip
     for event in events:
@@ -134,7 +134,7 @@ def _session(book: Book, player: PlayerId, which: int, _amount: int) -> None:
             session=name, provider="studio", game="book", kind=play.Kind.SLOT, token_hash="0" * 64, ends_at=later
         )
     elif found.opened_at is None:
-        event = play.SessionOpened(session=name, ends_at=later)
+        event = play.SessionOpened(session=name, ends_at=later, seconds=7_200)
     elif found.ends_at < later:
         event = play.SessionProlonged(session=name, ends_at=later)
     else:

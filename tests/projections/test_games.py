@@ -20,12 +20,14 @@ from projections.memory import Tables
 from projections.projection import Events
 from projections.rounds import Rounds
 from projections.sessions import Sessions
+from projections.times import as_us
 from tests.projections.books import Book
 from tests.projections.histories import Act, acts, played
 from tests.projections.playing import LIMITED
 
 games = st.lists(st.tuples(st.just("play"), st.integers(0, 7), st.integers(1, 900)), max_size=40)
 rich: list[Act] = [("register", 0, 1), ("register", 1, 1), *[("import", n, 90_000) for n in range(8)], ("move", 0, 900)]
+_LAST_AT = Rounds.tables[0].columns.index("last_at")
 quick = settings(max_examples=60, deadline=None)
 
 
@@ -106,6 +108,28 @@ def test_a_round_has_what_was_staked_won_and_given_back_in_it(history: Any) -> N
         key for key, (stakes, _, back) in expected.items() if stakes > back and key not in over
     }
     assert not {row[1:5] for row in rows if row[-1] == "open"} & over
+
+
+@quick
+@given(history=games)
+def test_a_wallet_and_the_list_agree_on_which_rounds_are_open_and_since_when_they_are_quiet(history: Any) -> None:
+    """So that what is listed as stuck is what a void takes for it."""
+    book = played("eu", rich + history)
+    listed = {
+        (row[1], f"{row[2]}\n{row[3]}\n{row[4]}", row[_LAST_AT])
+        for row in told(book)["round"].values()
+        if row[-1] == "open"
+    }
+    states: dict[str, wallets.Wallet] = {}
+    for recorded in book.batch().events:
+        if recorded.event.tag in wallets.WALLETS.events:
+            player = "player_" + recorded.body.stream.partition("-")[2]
+            before = states.get(player, wallets.WALLETS.initial)
+            states[player] = wallets.WALLETS.evolve(before, recorded.event, recorded.at)
+    known = {
+        (player, found.name, as_us(found.heard_at)) for player, state in states.items() for found in state.rounds.open
+    }
+    assert known == listed
 
 
 @quick
@@ -209,7 +233,7 @@ def test_a_session_says_how_long_it_was_and_what_was_lost_in_it() -> None:
                 token_hash="0" * 64,
                 ends_at=ends,
             ),
-            play.SessionOpened(session="session_1", ends_at=ends),
+            play.SessionOpened(session="session_1", ends_at=ends, seconds=86_400),
         ],
     )
     opened_at = book.recorded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,61 @@ def test_payments_and_games_are_told_under_two_names(tmp_path: Path) -> None:
     assert both.games is not None
 
 
+RSA = {"signature": "rsa", "public_keys": ["spin.pem"]}
+HMAC = {"signature": "hmac", "secrets": ["secret"]}
+
+
+@pytest.mark.parametrize("said", [RSA, HMAC], ids=["rsa", "hmac"])
+def test_a_key_is_one_providers(tmp_path: Path, said: dict[str, Any]) -> None:
+    """Or what one has signed would be the other's word, too."""
+    file = written(tmp_path)
+    mine, theirs = (
+        {"name": "spin", "games": said},
+        {"name": "reel", "games": {**said, "aggregators": ["aggregator:hub"]}},
+    )
+    if said is RSA:
+        theirs["games"]["padding"] = "pss"  # type: ignore[index]
+    file.write_text(json.dumps([mine, theirs]))
+    with pytest.raises(ProvidersUnreadable) as refused:
+        load(file)
+    assert str(refused.value) == f"{file}: reel has a key of spin - at `$[1]`"
+    file.write_text(
+        json.dumps([{"name": "spin", "games": {**said, next(iter({*said} - {"signature"})): [*_keys(said)] * 2}}])
+    )
+    assert load(file)["spin"].aggregators == frozenset()
+
+
+def _keys(said: dict[str, Any]) -> list[str]:
+    found: list[str] = said.get("secrets") or said["public_keys"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (b"a" * 16, b"a" * 16, True),
+        (b"a" * 16, b"a" * 16 + b"\0", True),
+        (b"a" * 65, hashlib.sha256(b"a" * 65).digest(), True),
+        (b"a" * 64, hashlib.sha256(b"a" * 64).digest(), False),
+        (b"a" * 16, b"\0" + b"a" * 16, False),
+    ],
+)
+def test_two_secrets_have_one_name_if_they_sign_alike(one: bytes, other: bytes, same: bool) -> None:
+    assert (signing.name_of(one) == signing.name_of(other)) is same
+    assert (signing.sign(one, BODY, NOW) == signing.sign(other, BODY, NOW)) is same
+
+
+def test_the_file_says_who_speaks_for_a_provider(tmp_path: Path) -> None:
+    spin = load(written(tmp_path, games={**RSA, "aggregators": ["aggregator:hub"]}))["spin"]
+    assert spin.aggregators == {"aggregator:hub"}
+
+
 @pytest.mark.parametrize(
     "line",
     [
         {},
+        {"games": {**HMAC, "aggregators": [""]}},
+        {"games": {**HMAC, "aggregators": "aggregator:hub"}},
         {"games": {"signature": "md5", "secrets": ["secret"]}},
         {"games": {"signature": "hmac"}},
         {"games": {"signature": "hmac", "secrets": []}},

@@ -13,6 +13,7 @@ from providers.known import ProvidersUnreadable, load
 SECRET = "00" * 16
 ACME = {"name": "acme", "secret": "secret"}
 OTHER = {"name": "other", "secret": "long"}
+GAMES = {"signature": "hmac", "secrets": ["secret"]}
 
 
 def written(folder: Path, *lines: object, secret: str = SECRET) -> Path:
@@ -30,7 +31,8 @@ def test_providers_are_known_by_name_with_their_secret(tmp_path: Path) -> None:
 
 
 def test_a_provider_speaks_of_payments_unless_the_file_says_otherwise(tmp_path: Path) -> None:
-    ident = {"name": "ident", "secret": "secret", "speaks": ["kyc"]}
+    ident = {"name": "ident", "secret": "long", "speaks": ["kyc"]}
+    (tmp_path / "long").write_text(SECRET[2:] + "01")
     known = load(written(tmp_path, {"name": "acme", "secret": "secret"}, ident))
     assert (known["acme"].speaks, known["ident"].speaks) == ({"payments"}, {"kyc"})
 
@@ -58,6 +60,9 @@ def test_without_a_file_nobody_is_known() -> None:
         ([{**ACME, "url": "ftp://psp.example"}], SECRET, r"{file}: Expected `str` matching .* - at `\$\[0\].url`"),
         ([ACME, ACME], SECRET, r"{file}: acme is named twice - at `\$\[1\].name`"),
         ([{**ACME, "speaks": ["gossip"]}], SECRET, r"{file}: Invalid enum value 'gossip' - at `\$\[0\].speaks\[0\]`"),
+        ([ACME, OTHER], SECRET, r"{file}: other has a key of acme - at `\$\[1\]`"),
+        ([ACME, OTHER], f"{SECRET}00", r"{file}: other has a key of acme - at `\$\[1\]`"),
+        ([OTHER, {"name": "reel", "games": GAMES}], SECRET, r"{file}: reel has a key of other - at `\$\[1\]`"),
         ([{**ACME, "colour": "red"}], SECRET, r"{file}: Object contains unknown field `colour` - at `\$\[0\]`"),
     ],
 )
@@ -71,6 +76,7 @@ def test_what_is_wrong_is_told_in_a_sentence_with_the_file_and_the_place(
     sentence = str(refused.value)
     assert re.fullmatch(said.replace("{file}", re.escape(str(file))), sentence)
     assert "topsecret" not in sentence
+    assert SECRET not in sentence
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ async def test_sessions_with_their_time_and_loss(house: House) -> None:
             )
         ]
         if session != "session_3":
-            events.append(play.SessionOpened(session=session, ends_at=ends))
+            events.append(play.SessionOpened(session=session, ends_at=ends, seconds=86_400))
         book.record(play.stream(player), events)
     bet(book, ada, "b1", 500, session="session_1")
     book.wait(10 * MINUTE)

@@ -8,9 +8,27 @@ from datetime import timedelta
 import pytest
 
 from app.exporting.selection import Choice, read_event
-from domain import adjustments, approvals, payouts, players, tickets, transactions, wallets
-from domain.kernel import Money, PlayerId
+from domain import (
+    adjustments,
+    approvals,
+    bets,
+    contacts,
+    notices,
+    payouts,
+    play,
+    players,
+    protection,
+    rounds,
+    suppressions,
+    tickets,
+    transactions,
+    wallets,
+)
+from domain.bets import Played
+from domain.catalog import NAMING, OF_PLAYERS
+from domain.kernel import ContactId, Money, NoticeId, PlayerId
 from eventstore.record import decode_body
+from policies.findings import Kind, Severity
 from projections import catalog
 from projections.runner import Runner
 from queries import asof, events, timeline
@@ -23,13 +41,11 @@ from tests.projections.knowing import KNOWN
 from tests.queries.house import House, unexpected
 
 Place = tuple[str, int]
-EVERYTHING = {
-    "player", "kyc", "login", "limits", "wallet", "transaction", "payout", "ticket", "approval", "adjustment",
-}  # fmt: skip
+EVERYTHING = {aggregate.name for aggregate in (*OF_PLAYERS, *NAMING)}
 
 
 def lived(book: Book, player: PlayerId) -> None:
-    """Payments with a payout, what is known, log-ins, a ticket, an approval that waits and one that has run."""
+    """Something of everything that stands in a log of a player: payments, what is known, a ticket, games, a notice …"""
     for learnt in KNOWN[:5] + KNOWN[11:16] + KNOWN[-3:]:
         book.know(player, learnt)
     book.limit(player, 90_000)
@@ -40,6 +56,8 @@ def lived(book: Book, player: PlayerId) -> None:
     book.work(ticket, lambda state, at: tickets.answer(state, text="Here.", at=at))
     book.ask(player)
     adjusted(book, player)
+    has_played(book, player)
+    noticed(book, player)
     book.wait(timedelta(hours=1))
 
 
@@ -67,6 +85,31 @@ def adjusted(book: Book, player: PlayerId) -> None:
     moved = wallets.adjust(book.state(wallet), account="cash", direction=credit, money=money, transaction="a_1")
     approved = approvals.Approved(book.state(stream).hash)
     book._append_many([(stream, [approved]), (adjustments.stream(player), [made]), (wallet, moved)])
+
+
+def has_played(book: Book, player: PlayerId) -> None:
+    played = Played("acme", "book", "r-1")
+    book.record(play.stream(player), [play.CheckIntervalSet(minutes=30)])
+    book.record(bets.stream(player), [bets.Claimed()])
+    void = rounds.Voided(
+        void=rounds.VoidId("void_1"), played=played, bets=("b-1",), money=Money(100, "EUR"), operator="operator:maria"
+    )
+    book.record(rounds.stream(player), [void])
+    book.protect(player, lambda state, who, at: protection.panic(state, who, at=at))
+
+
+def noticed(book: Book, player: PlayerId) -> None:
+    """Each on its own stream alone, but for the contact, which says because of which."""
+    suffix = book._suffix(players.stream(player).partition)
+    notice, contact = NoticeId(f"notice_{suffix}"), ContactId(f"contact_{suffix}")
+    raised = notices.Raised(
+        player=player, rule="large_win", rule_version=1, kind=Kind.OPERATIONS, severity=Severity.LOW, events=("e-1",),
+        facts={"amount": 1}, due_at=book.now,
+    )  # fmt: skip
+    book.record(notices.stream(notice), [raised, notices.Acknowledged()])
+    opened = contacts.Opened(player=player, channel=contacts.Channel.ANY, due_at=book.now, reason="worried")
+    book.record(contacts.stream(contact), [opened, contacts.Attempted(contacts.Channel.PHONE)])
+    book.record(suppressions.of_player(player), [suppressions.Begun("large_win", book.now, "known")])
 
 
 def two_lives() -> tuple[Book, PlayerId, PlayerId]:

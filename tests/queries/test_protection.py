@@ -7,7 +7,7 @@ import pytest
 from domain import players, protection
 from domain.errors import NotFound
 from domain.kernel import PlayerId
-from domain.protection import Said, Source, Stop
+from domain.protection import Said, Source, Stop, TimedOut
 from policies.protection import Moment, term
 from queries import players as cards
 from queries import protection as shown
@@ -37,8 +37,23 @@ async def test_what_shuts_a_player_out_is_shown_as_the_log_has_it_by_now(house: 
         "deposit": "excluded", "free_play": "excluded", "bet": "excluded", "bonus": "excluded", "login": "excluded",
         "withdraw": "action_blocked",
     }  # fmt: skip
-    assert card.stopped == {"withdraw": "fraud"}
+    assert card.stopped == {"withdraw": ["fraud"]}
     assert [(each.register, each.answer) for each in card.registers] == [("OASIS", Said.CLEAR)]
+
+
+async def test_a_time_out_is_shown_with_the_account_from_which_it_was_taken_over(house: House) -> None:
+    book = Book("eu")
+    ada, bob = book.register(), book.register()
+    theirs = protection.fold(
+        protection.Protection(), [TimedOut(until=NOON + timedelta(days=2), source=Source.PLAYER)], NOON
+    )
+    book.protect(ada, lambda s, p, at: protection.exclude_matched(s, p, of=bob, theirs=theirs, at=at))
+    await house.project(book)
+    card = await shown.card(house.context, ada, NOON)
+    assert [(each.source, each.until, each.of) for each in card.time_outs] == [
+        (Source.MATCHED, NOON + timedelta(days=2), bob)
+    ]
+    assert (await shown.card(house.context, ada, NOON + timedelta(days=3))).time_outs == []
 
 
 async def test_nobody_is_protected_who_is_not_there(house: House) -> None:

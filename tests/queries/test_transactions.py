@@ -30,6 +30,26 @@ async def test_a_transaction_is_found_by_its_id(house: House) -> None:
     assert found.settled_at is None
 
 
+async def test_a_held_payout_shows_why_until_it_goes_on(house: House) -> None:
+    book = Book("eu")
+    player = book.register()
+    book.settle(book.request(player, 500))
+    out = book.withdraw(player, 100)
+    assert out is not None
+    book.record(payments.stream(out), [payments.WithdrawalApproved()])
+    shown = []
+    for why in ("player_blocked", "action_blocked", "action_blocked", ""):
+        book.pay(out, lambda state, *_, why=why: payments.hold_payout(state, why=why))  # type: ignore[misc]
+        await house.project(book)
+        shown.append((await transactions.get(house.context, out)).held)
+    assert shown == ["player_blocked", "action_blocked", "action_blocked", None]
+    book.pay(out, lambda state, *_: payments.hold_payout(state, why="player_blocked"))
+    book.pay(out, lambda state, *_: payments.send_withdrawal(state, reference="P-1"))
+    await house.project(book)
+    [_, found] = (await transactions.of_player(house.context, player)).items[::-1]
+    assert (found.status, found.held) == ("sent", None)
+
+
 async def test_history_shows_when_it_happened(house: House) -> None:
     book = Book("eu")
     transaction = book.imported(book.register(), 5, "2025-01-01T00:30:00+01:00")

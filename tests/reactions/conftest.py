@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.reactions.region import Region, begin_again, migrate, opened
+from tests.reactions.table import Table, laid
 from tests.stack import Servers
 
 
@@ -20,4 +21,10 @@ async def region(region_dsn: str) -> AsyncIterator[Region]:
     """Freshly opened. One database serves all tests: a new one takes as long as ten of them."""
     begin_again(region_dsn)
     async with opened(region_dsn) as made:
+        yield made
+
+
+@pytest.fixture
+async def table(region: Region) -> AsyncIterator[Table]:
+    async with laid(region) as made:
         yield made

@@ -19,7 +19,7 @@ from commands import callbacks
 from commands.callbacks import Callback
 from commands.edge import Edge
 from commands.plan import Context, Receipt
-from domain import kyc, transactions, wallets
+from domain import kyc, payouts, transactions, wallets
 from domain.kernel import Event, PlayerId, Stream, TransactionId
 from domain.wallets import Accounts
 from eventstore import postgres, schema
@@ -178,6 +178,21 @@ class Region(House):
                     held[name] += getattr(accounts, name)
         assert {name: sums[name] for name in wallets.OWN} == {name: held[name] for name in wallets.OWN}
         assert sum(sums.values()) == 0
+
+
+async def settled_down(region: Region, *providers: Any, steps: int = 4, **more: Any) -> None:
+    """What a reactor comes to if it is left alone."""
+    reaction = region.payouts(*providers, **more)
+    for _ in range(steps):
+        await region.project()
+        await reaction.step()
+        await region.wait(hours=2)
+    await region.project()
+
+
+def payout(region: Region, withdrawal: str) -> payouts.Payout:
+    found: payouts.Payout = region.state(payouts.stream(TransactionId(withdrawal)))
+    return found
 
 
 async def _unexpected(stop: Stop) -> None:

@@ -4,122 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
-import httpx2
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import FastAPI
 
-from access.tokens import Tokens, record
-from app import commanding, gaming
-from app.api import explain_errors
-from app.commanding import BODY_BYTES_MAX, Services
-from app.lane import Lane
+from app import gaming
+from app.commanding import BODY_BYTES_MAX
 from app.openapi import Schemas
-from app.starting import Start
 from domain import play, wallets
 from domain.kernel import PlayerId
 from domain.play import SessionEnded, SessionOpened
+from domain.protection import ActionIsBlocked, PlayRefused
 from domain.wallets import StakeRefused
 from providers import games, signing
-from providers.known import Known
-from tests.commands.house import CODEC, SECRET, deposit_of
-from tests.ledger import OWNED
-from tests.reactions.region import Region
-
-Said = dict[str, Any]
-
-REEL, NEW_REEL = b"reel, the old secret", b"reel, the new secret"
-SPIN, NEW_SPIN = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
-KNOWN = {
-    "reel": Known("reel", None, None, frozenset(), games.Secrets([REEL, NEW_REEL])),
-    "spin": Known("spin", None, None, frozenset(), games.PublicKeys([SPIN.public_key(), NEW_SPIN.public_key()], "pss")),
-    "old": Known("old", None, None, frozenset(), games.PublicKeys([SPIN.public_key()], "pkcs1v15")),
-    "acme": Known("acme", b"only for payments", None),
-}
-SIGNS: dict[str, Callable[[bytes, int], str]] = {
-    "reel": lambda body, at: signing.sign(REEL, body, at),
-    "spin": lambda body, at: games.sign(SPIN, "pss", body, at),
-    "old": lambda body, at: games.sign(SPIN, "pkcs1v15", body, at),
-    "acme": lambda body, at: signing.sign(b"only for payments", body, at),
-}
-LANES = {"hot": "", "ordinary": "?ordinary"}
-TOKENS = {"aggregator": "cr_aggregator", "operator": "cr_operator"}
-
-
-class Table:
-    """A player, a provider, and the door between them."""
-
-    def __init__(self, region: Region, client: httpx2.AsyncClient, counted: Counter[tuple[str, str]]) -> None:
-        self.region, self.client, self.counted = region, client, counted
-        self.player = self.session = self.token = ""
-        self._numbers = iter(range(10**6))
-
-    async def sit(self, provider: str = "reel", cash: int = 10_000, **more: Any) -> None:
-        self.player = await self.rich(cash, **more)
-        self.token = await self.launch(provider)
-        opened = await self.say("authenticate", provider, reference="hello", token=self.token)
-        assert opened.status_code == 200, opened.text
-        self.session = opened.json()["session"]
-
-    async def rich(self, cash: int, **more: Any) -> str:
-        """A player who is known and has so much cash, from long ago."""
-        post = self.region.process.post
-        player = await self.region.player(**more)
-        why = {"kind": "correction", "reason": "known for long"}
-        known = {"level": "identity", "method": "passport", "age_verified": True, "intervention": why}
-        await post(f"/v1/players/{player}/kyc/approve", known)
-        await post(f"/v1/players/{player}/deposits", deposit_of(cash, occurred="2020-01-01"))
-        return player
-
-    async def launch(self, provider: str = "reel", **more: Any) -> str:
-        body = {"provider": provider, "game": "book-of-tests", "kind": "slot", **more}
-        answer: Any = (await self.region.process.post(f"/v1/players/{self.player}/sessions", body)).answer
-        return str(answer.token)
-
-    async def say(
-        self, verb: str, provider: str = "reel", *, lane: str = "hot", signed_at: int = 0, header: str | None = None,
-        raw: bytes | None = None, **said: Any,
-    ) -> httpx2.Response:  # fmt: skip
-        body = json.dumps({"verb": verb, **said}).encode()
-        signed = SIGNS[provider](body, signed_at or int(time.time()))
-        return await self.client.post(
-            f"/v1/games/{provider}/{verb}{LANES[lane]}",
-            content=body if raw is None else raw,
-            headers={signing.HEADER: signed if header is None else header},
-        )
-
-    def bet(self, amount: int = 100, **more: Any) -> Said:
-        n = next(self._numbers)
-        return {
-            "reference": f"b{n}", "player": self.player, "session": self.session, "game": "book-of-tests",
-            "round": f"r{n}", "amount": amount, "currency": "EUR", **more,
-        }  # fmt: skip
-
-
-@pytest.fixture
-async def table(region: Region) -> AsyncIterator[Table]:
-    tokens = Tokens([record(token, f"{role}:test", [role]) for role, token in TOKENS.items()])
-    services = Services(region.process.decider, region.vault, tokens, list(OWNED), SECRET)  # type: ignore[arg-type]
-    start, app, schemas = Start(), FastAPI(), Schemas()
-    await start.record(region.process.decider, region.pool)
-    counted: Counter[tuple[str, str]] = Counter()
-    door = gaming.Door(services, start, counted.update, KNOWN)
-    routes = gaming.router(door, schemas)
-    commands = commanding.router(services, start, schemas, counted.update, door.relay)
-    app.include_router(commands)
-    app.include_router(routes)
-    explain_errors(app)
-    schemas.install(app)
-    hot = Lane(app, [*commands.routes, *routes.routes])
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(hot), base_url="http://door") as client:
-        yield Table(region, client, counted)
-
+from tests.reactions.table import LANES, NEW_REEL, NEW_SPIN, REEL, SIGNS, SPIN, Said, Table, batch
 
 # The verbs, end to end
 
@@ -145,7 +46,7 @@ async def test_a_session_is_played(table: Table, lane: str) -> None:
         assert more.json()["balance"] == {"cash": cash, "bonus": bonus, "currency": "EUR"}
     back = await table.say("rollback", lane=lane, reference="rb", player=table.player, bet=bet["reference"])
     assert (back.json()["balance"]["cash"], back.json()["returned"]) == (12_500, 1_000)
-    held = await table.say("balance", lane=lane, player=table.player)
+    held = await table.say("balance", lane=lane, player=table.player, session=table.session)
     assert held.json()["balance"] == {"cash": 12_500, "bonus": 600, "currency": "EUR"}
     assert held.json()["position"] is None
     ended = await table.say("end", lane=lane, reference="bye", player=table.player, session=table.session)
@@ -227,8 +128,85 @@ async def test_a_token_opens_a_session_of_its_own_provider_and_once(table: Table
             "code"
         ] == "token_refused"
     again = await table.say("authenticate", reference="hello again", token=table.token)
-    assert (again.status_code, again.json()["session"], again.json()["position"]) == (200, table.session, None)
+    assert (again.status_code, again.json()["session"]) == (200, table.session)
     assert sum(isinstance(event, SessionOpened) for event in table.region.events("play")) == 1
+
+
+@pytest.mark.parametrize("reference", ["hello", "hello again"], ids=["opening", "open already"])
+async def test_who_has_shown_a_token_hears_the_same_whenever_they_ask_again(table: Table, reference: str) -> None:
+    await table.sit()
+    first = await table.say("authenticate", reference=reference, token=table.token)
+    await table.say("bet", **table.bet(4_000))
+    again = await table.say("authenticate", reference=reference, token=table.token)
+    assert again.json()["repeated"]
+    assert again.json() == {**first.json(), "repeated": True}
+    assert again.json()["balance"] == {"cash": 10_000, "bonus": 0, "currency": "EUR"}
+    fresh = await table.say("authenticate", reference="fresh", token=table.token)
+    assert fresh.json()["balance"]["cash"] == 6_000
+
+
+@pytest.mark.parametrize("by", ["itself", "an aggregator"])
+async def test_what_was_launched_for_one_provider_is_of_no_use_to_another(table: Table, by: str) -> None:
+    """Be its session open or over."""
+
+    async def shown(verb: str, provider: str, **said: Any) -> Said:
+        if by == "itself":
+            return dict((await table.say(verb, provider, **said)).json())
+        [item] = await batch(table, "aggregator:test", (f"/v1/games/{provider}/{verb}", {"verb": verb, **said}))
+        return dict(item["body"])
+
+    await table.sit("reel")
+    bet = {name: value for name, value in table.bet(400).items() if name not in ("player", "session")}
+    guessed = table.token[:-1] + ("0" if table.token[-1] != "0" else "1")
+    wrong = [
+        ("spin", {"token": table.token}),
+        ("reel", {"token": guessed}),
+        ("reel", {"token": table.token, "player": "player_" + "0" * 26}),
+    ]
+    for when in ("open", "over"):
+        for verb in ("balance", "bet", "win", "bonus_win", "free_win", "rollback", "close"):
+            for provider, said in wrong:
+                assert (await shown(verb, provider, **bet, **said))["code"] == "token_refused"
+            own = await shown(verb, "reel", **{**bet, "reference": f"{verb}-{when}"}, token=table.token)
+            assert own.get("code") == ("session_closed" if when == "over" and verb in ("balance", "bet") else None)
+        await table.say("end", reference="bye", player=table.player, session=table.session)
+    assert not [event for event in table.region.events("wallet") if "spin" in str(event)]
+
+
+async def test_a_player_who_is_protected_is_refused_a_game_and_a_session_and_both_stand_in_the_log(
+    table: Table,
+) -> None:
+    await table.sit()
+    post = table.region.process.post
+    launched = {"provider": "reel", "game": "g", "kind": "slot"}
+    why = {"kind": "complaint", "reason": "asked for"}
+    block = {"action": "bet", "reason": "harm", "intervention": why}
+    await post(f"/v1/players/{table.player}/blocks", block)
+    for _ in range(2):
+        with pytest.raises(ActionIsBlocked):
+            await post(f"/v1/players/{table.player}/sessions", launched, key="launch")
+        refused = await table.say("authenticate", reference="hello again", token=table.token)
+        assert (refused.status_code, refused.json()["code"]) == (409, "action_blocked")
+    told = [event for event in table.region.events("protection") if isinstance(event, PlayRefused)]
+    assert [(event.action, event.code) for event in told] == [("bet", "action_blocked")] * 2
+    await post(f"/v1/players/{table.player}/unblocks", {"action": "bet", "reason": "harm", "intervention": why})
+    with pytest.raises(ActionIsBlocked):
+        await post(f"/v1/players/{table.player}/sessions", launched, key="launch")
+    again = await table.say("authenticate", reference="hello again", token=table.token)
+    assert (again.content, again.status_code) == (refused.content, 409)
+    assert (await table.say("authenticate", reference="fresh", token=table.token)).status_code == 200
+
+
+async def test_a_balance_is_told_of_who_plays_there_now(table: Table) -> None:
+    await table.sit()
+    told = await table.say("balance", token=table.token)
+    assert told.json()["balance"]["cash"] == 10_000
+    for provider, said in (("spin", {"session": table.session}), ("reel", {"session": "session_" + "0" * 26})):
+        refused = await table.say("balance", provider, player=table.player, **said)
+        assert (refused.status_code, refused.json()["code"]) == (409, "session_closed")
+    assert (await table.say("balance", player=table.player)).json()["pointer"] == "/session"
+    await table.say("end", reference="bye", player=table.player, session=table.session)
+    assert (await table.say("balance", token=table.token)).json()["code"] == "session_closed"
 
 
 async def test_after_its_session_a_bet_is_refused_and_a_win_arrives(table: Table) -> None:
@@ -271,7 +249,7 @@ async def test_a_reality_check_is_told_and_stops_bets_until_it_is_acknowledged(t
     refused = await table.say("bet", **table.bet())
     assert (refused.status_code, refused.json()["code"]) == (422, "reality_check_due")
     assert refused.json()["every_s"] == 3_600
-    held = (await table.say("balance", player=table.player)).json()
+    held = (await table.say("balance", player=table.player, session=table.session)).json()
     assert held["reality_check"]["played_s"] >= 3_600
     won = (await table.say("win", **{**table.bet(5), "reference": "w"})).json()
     assert won["reality_check"]["rule"] == "house.reality_check"
@@ -347,13 +325,14 @@ async def test_a_bet_is_no_win(table: Table) -> None:
 
 async def test_while_a_key_is_changed_both_sign(table: Table) -> None:
     await table.sit()
-    body = json.dumps({"verb": "balance", "player": table.player}).encode()
+    bet = table.bet()
+    body = json.dumps({"verb": "close", "reference": "c", "player": table.player, "round": bet["round"]}).encode()
     now = int(time.time())
     for header in (signing.sign(NEW_REEL, body, now), signing.sign(REEL, body, now)):
-        assert (await table.say("balance", raw=body, header=header)).status_code == 200
+        assert (await table.say("close", raw=body, header=header)).status_code == 200
     for key in (SPIN, NEW_SPIN):
         header = games.sign(key, "pss", body, now)
-        assert (await table.say("balance", "spin", raw=body, header=header)).status_code == 200
+        assert (await table.say("close", "spin", raw=body, header=header)).status_code == 200
 
 
 async def test_whoever_has_no_games_is_nobody(table: Table) -> None:
@@ -372,48 +351,6 @@ async def test_what_is_malformed_is_told_with_its_place(table: Table, lane: str)
     assert (large.status_code, large.json()["code"]) in ((413, "body_too_large"), (422, "invalid"))
     assert (await table.client.post("/v1/games/reel/dance", content=b"{}")).status_code == 404
     assert (await table.client.get("/v1/games/reel/bet")).status_code == 405
-
-
-# Batches
-
-
-async def batch(table: Table, role: str, *items: tuple[str, Said]) -> list[dict[str, Any]]:
-    body = {"items": [{"key": str(n), "path": path, "body": said} for n, (path, said) in enumerate(items)]}
-    answer = await table.client.post("/v1/batch", json=body, headers={"Authorization": f"Bearer {TOKENS[role]}"})
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["items"]
-    return found
-
-
-async def test_an_aggregator_sends_many_calls_at_once(table: Table) -> None:
-    await table.sit()
-    bets = [{"verb": "bet", **table.bet(100)} for _ in range(5)]
-    results = await batch(table, "aggregator", *(("/v1/games/reel/bet", bet) for bet in bets))
-    assert [each["body"]["balance"]["cash"] for each in results] == [9_900, 9_800, 9_700, 9_600, 9_500]
-    signed = await table.say(**bets[0])
-    assert signed.json()["repeated"] is True
-    bodies = [CODEC.decode(entry).body for entry in table.region.ledger.entries()]
-    assert {body.actor for body in bodies if body.type == "wallet.staked"} == {"aggregator:test"}
-
-
-async def test_nobody_else_speaks_for_providers(table: Table) -> None:
-    await table.sit()
-    bet = {"verb": "bet", **table.bet()}
-    [refused] = await batch(table, "operator", ("/v1/games/reel/bet", bet))
-    assert (refused["status"], refused["body"]["code"]) == (403, "forbidden")
-    unknown = await batch(
-        table, "aggregator", ("/v1/games/nobody/bet", bet), ("/v1/games/reel/dance", bet), ("/v1/games/reel/win", bet)
-    )
-    assert [each["body"]["code"] for each in unknown] == ["not_found", "unknown_verb", "verb_differs"]
-
-
-async def test_an_item_that_names_what_a_game_has_said_is_refused_alone(table: Table) -> None:
-    await table.sit()
-    bet = {"verb": "bet", **table.bet()}
-    results = await batch(
-        table, "aggregator", ("/v1/games/reel/bet", bet), ("/v1/players/$0/block", {"reason": "fraud"})
-    )
-    assert [each["status"] for each in results] == [200, 424]
 
 
 async def test_nobody_bets_without_the_limits_that_are_a_condition_of_play_nor_more_on_a_slot_in_another_games_session(

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from app import rerunning
 from commands.identity import command_id
@@ -17,7 +18,7 @@ from commands.plan import Plan
 from domain import suppressions
 from domain.contacts import Opened, Unanswered
 from domain.findings import ALL, Finding
-from domain.kernel import PlayerId
+from domain.kernel import AMOUNT_MAX, PlayerId
 from domain.notices import Raised
 from domain.protection import ActionBlocked, Stop
 from policies.findings import Count, Kind, Severity, Step, as_data
@@ -172,6 +173,49 @@ async def test_one_that_fails_holds_up_no_other_and_is_tried_again_later(watched
     assert len(raised(watched)) == 3
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "finding = '{}'",
+        "finding = jsonb_set(finding::jsonb, '{steps}', '[\"a_step_of_a_later_release\"]')::json",
+        "player = 'nobody'",
+    ],
+)
+async def test_one_that_cannot_be_read_is_told_as_an_error_and_holds_up_no_other(watched: Region, damage: str) -> None:
+    for _ in range(3):
+        await fail_to_log_in(watched, await watched.player())
+    await project(watched)
+    second = pending(watched)[1]
+    watched.ledger.sql(f"UPDATE read.finding SET {damage} WHERE cause = %s".encode(), second[0])
+    troubled = reaction(watched)
+    with structlog.testing.capture_logs() as said:
+        for _ in range(3):
+            await troubled.step()
+            await watched.wait(hours=2)
+            await project(watched)
+    errors = [(each["cause"], each["rule"]) for each in said if each["log_level"] == "error"]
+    assert errors == [second] * 3
+    assert len(raised(watched)) == 2
+    assert pending(watched) == [second], "nobody gives it up"
+
+
+async def test_a_sum_of_more_than_any_one_amount_is_found_and_raised(watched: Region) -> None:
+    """JSON carries integers up to 2⁵³ - 1 exactly: what comes to more is told as that much."""
+    player = await watched.rich(1_000)
+    first, second = [await watched.deposit(player, 1_000) for _ in range(2)]
+    most = {"amount": AMOUNT_MAX - 1_000, "currency": "EUR"}
+    for deposit in (first, second):
+        await watched.said("acme", verb="settle", id=f"{deposit} 1", transaction=deposit, **most)
+        await watched.said("acme", verb="refund", id=f"{deposit} 2", reference=deposit, transaction=deposit, **most)
+    await watched.withdrawal(player, 1_000)
+    await project(watched, entries=3)
+    await reaction(watched).step()
+    await project(watched)
+    [notice] = [each for each in raised(watched) if each.rule == "withdrawal_without_play"]
+    assert (notice.facts["deposited"], notice.facts["withdrawn"]) == (AMOUNT_MAX, 1_000)
+    assert pending(watched) == []
+
+
 async def test_a_suppressed_finding_is_counted_and_its_row_goes(watched: Region) -> None:
     player = await watched.player()
     until = (watched.now + timedelta(days=1)).isoformat()
@@ -220,7 +264,7 @@ async def test_who_cannot_be_reached_is_suspended_when_the_laws_time_is_over(wat
     assert before == []
     assert watched.events("contact")[-1] == Unanswered()
     stopped = [event.action for event in watched.events("protection") if isinstance(event, ActionBlocked)]
-    assert stopped == [Stop.BONUS, Stop.MARKETING, Stop.DEPOSIT, Stop.BET]
+    assert stopped == [Stop.BONUS, Stop.MARKETING, Stop.DEPOSIT, Stop.BET, Stop.BONUS, Stop.MARKETING]
     assert watched.due() == []
 
 

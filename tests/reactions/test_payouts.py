@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from commands.identity import command_id
 from commands.plan import Plan, Receipt
 from domain import payouts
-from domain.kernel import PlayerId, TransactionId
+from domain.kernel import PlayerId
 from domain.payouts import AnsweredOtherwise, PayoutAccepted, PayoutDeclined, PayoutDropped, PayoutOrdered
 from domain.transactions import Status
 from providers.http import HttpProvider
@@ -27,22 +27,7 @@ from providers.port import Accepted, Answer, Declined, Payout, Unanswered, Unbel
 from reactions.payouts import AT_ONCE
 from replication import geo
 from tests.commands.house import CODEC, SECRET, Process
-from tests.reactions.region import Bank, Region
-
-
-async def settled_down(region: Region, *providers: Any, steps: int = 4, **more: Any) -> None:
-    """What a reactor comes to if it is left alone."""
-    reaction = region.payouts(*providers, **more)
-    for _ in range(steps):
-        await region.project()
-        await reaction.step()
-        await region.wait(hours=2)
-    await region.project()
-
-
-def payout(region: Region, withdrawal: str) -> payouts.Payout:
-    found: payouts.Payout = region.state(payouts.stream(TransactionId(withdrawal)))
-    return found
+from tests.reactions.region import Bank, Region, payout, settled_down
 
 
 async def test_an_approved_withdrawal_is_sent_ordered_and_asked_for(region: Region) -> None:

@@ -1,32 +1,23 @@
-"""The same person's other accounts are shut out too, and a silent register is asked again: on a real log, vault and register."""
+"""The same person's other accounts are shut out too: on a real log and vault."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-import httpx2
 import pytest
 
-from commands.asking import Asking
 from commands.plan import Plan, Receipt
-from domain import players, protection
-from domain.errors import Rejected
-from domain.kernel import PlayerId
-from domain.protection import PlayerExcluded, Protection, Said, Source, Stop
-from eventstore.vault import RegionKey, Vault
-from policies.protection import Moment, Silence
+from domain import players
+from domain.errors import NotFound
+from domain.players import DUPLICATES_MAX
+from domain.protection import PlayerExcluded, PlayerTimedOut, Source
+from reactions import protection as reaction
 from reactions.protection import Protecting
-from registers.http import HttpRegister
 from tests.commands.house import CODEC
+from tests.reactions.people import ADA, WHY, account, exclude, kinds, of, refusal, with_a_vault
 from tests.reactions.region import Region
-from tests.registers.register import Register, open_register
-
-ADA = {"name": "Ada Lovelace", "birth_date": "1990-12-10"}
-WHY = {"kind": "correction", "reason": "her sister"}
 
 
 class Killed(BaseException):
@@ -35,53 +26,21 @@ class Killed(BaseException):
 
 @pytest.fixture
 async def region(region: Region) -> Region:
-    """With the vault as it is: matched accounts are found by its blind index."""
-    await region.close()
-    region.vault = Vault(region.pool, RegionKey(os.urandom(32)))  # type: ignore[assignment]
-    region.process = region.another_process()
-    return region
+    return await with_a_vault(region)
 
 
-@pytest.fixture
-async def register() -> AsyncIterator[Register]:
-    with open_register() as opened:
-        yield opened
-
-
-def protecting(region: Region, asking: Asking | None = None, decide: Any = None) -> Protecting:
+def protecting(region: Region, decide: Any = None) -> Protecting:
     vault: Any = region.vault
-    nobody = Asking({}, region.log, CODEC, vault, configured=False)  # type: ignore[arg-type]
     return Protecting(
         "eu", region.pool, region.log, CODEC, vault, decide or region.process.decider.decide, region.edge,  # type: ignore[arg-type]
-        asking or nobody, clock=lambda: region.now,
+        clock=lambda: region.now,
     )  # fmt: skip
 
 
-async def react(region: Region, asking: Asking | None = None) -> None:
+async def react(region: Region) -> None:
     await region.project()
-    await protecting(region, asking).step()
+    await protecting(region).step()
     await region.project()
-
-
-async def account(region: Region, **known: object) -> PlayerId:
-    return PlayerId(await region.player(**known))
-
-
-async def exclude(region: Region, player: str, **body: object) -> Receipt:
-    return await region.process.post(f"/v1/players/{player}/exclude", {"term": "6_months", **body})
-
-
-def of(region: Region, player: PlayerId) -> Protection:
-    found: Protection = region.state(protection.stream(player))
-    return found
-
-
-def refusal(region: Region, player: PlayerId) -> Rejected | None:
-    return of(region, player).refusal(Stop.BET, region.now)
-
-
-def kinds(region: Region) -> set[str]:
-    return {kind for kind, _ in region.due() if kind.startswith("protection_")}
 
 
 # Other accounts
@@ -162,6 +121,129 @@ async def test_a_match_that_a_person_has_dismissed_stays_dismissed(region: Regio
     assert isinstance(refusal(region, first), PlayerExcluded)
 
 
+async def test_who_is_dismissed_of_one_excluded_account_is_shut_out_again_by_another_one(region: Region) -> None:
+    first, second = await account(region, email="a@example.org"), await account(region, phone="1")
+    both = await account(region, email="a@example.org", phone="1", brand="second")
+    await exclude(region, first, term="1_year")
+    await react(region)
+    (matched,) = of(region, both).exclusions
+    assert matched.of == first
+    await exclude(region, second)
+    await react(region)
+    dismissed = await region.process.post(
+        f"/v1/players/{both}/exclusion/dismiss-match", {"of": of(region, both).exclusions[0].of, "intervention": WHY}
+    )
+    assert dismissed.position
+    assert refusal(region, both) is None
+    assert region.tags("player")[-1] == "player.comparison_awaited"
+    await react(region)
+    (again,) = of(region, both).exclusions
+    assert {again.of, *of(region, both).dismissed} == {first, second}
+    assert isinstance(refusal(region, both), PlayerExcluded)
+    assert region.tags("player")[-1] == "player.duplicates_compared"
+    assert kinds(region) == set()
+
+
+async def test_a_time_out_of_somebody_elses_is_dismissed_and_stays_so(region: Region) -> None:
+    first, second = await account(region, email="a@example.org"), await account(region, email="a@example.org")
+    await region.process.post(f"/v1/players/{first}/panic")
+    await react(region)
+    assert isinstance(refusal(region, second), PlayerTimedOut)
+    await region.process.post(f"/v1/players/{second}/exclusion/dismiss-match", {"intervention": WHY})
+    for _ in range(2):
+        await react(region)
+    assert refusal(region, second) is None
+    assert isinstance(refusal(region, first), PlayerTimedOut)
+
+
+async def test_one_match_that_is_refused_holds_up_no_other_and_is_tried_again(region: Region) -> None:
+    first = await account(region, email="a@example.org")
+    others = [await account(region, email="a@example.org", brand=brand) for brand in ("two", "three", "four")]
+    await react(region)
+    await exclude(region, first)
+    await region.project()
+    refused = min(others)
+
+    async def decide(plan: Plan) -> Receipt:
+        if plan.writes["state"].name == f"protection-{refused.partition('_')[2]}":
+            raise NotFound
+        return await region.process.decider.decide(plan)
+
+    await protecting(region, decide=decide).step()
+    shut_out = {other for other in others if isinstance(refusal(region, other), PlayerExcluded)}
+    assert shut_out == {*others} - {refused}
+    assert "protection.matches_shut_out" not in region.tags("protection")
+    await react(region)
+    assert isinstance(refusal(region, refused), PlayerExcluded)
+    assert region.tags("protection")[-1] == "protection.matches_shut_out"
+
+
+async def test_a_read_model_that_lags_ends_nothing_that_it_has_not_heard_of(region: Region) -> None:
+    """The first exclusion was dealt with and not noted; the row is still its, and a second one stands in the log."""
+    first, second = await account(region, email="a@example.org"), await account(region, email="a@example.org")
+    await react(region)
+    await exclude(region, first)
+    await region.project()
+    done = 0
+
+    async def decide(plan: Plan) -> Receipt:
+        nonlocal done
+        if done:
+            raise Killed
+        done += 1
+        return await region.process.decider.decide(plan)
+
+    with suppress(Killed):
+        await protecting(region, decide=decide).step()
+    await exclude(region, first, term="1_year")
+    await protecting(region).step()
+    await react(region)
+    (own,), (matched,) = of(region, first).exclusions, of(region, second).exclusions
+    assert (matched.term, matched.until) == ("1_year", own.until)
+    assert kinds(region) == set()
+
+
+async def test_with_many_matches_a_step_takes_some_and_the_next_ones_go_on(
+    region: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaction, "SPREAD_MAX", 2)
+    first = await account(region, email="a@example.org")
+    others = [await account(region, email="a@example.org", brand=f"b{number}") for number in range(5)]
+    await react(region)
+    other = await account(region, phone="1")
+    further = await account(region, phone="1", brand="second")
+    await react(region)
+    await exclude(region, first)
+    await exclude(region, other)
+    await region.project()
+    running = protecting(region)
+    for count in (2, 4, 5):
+        await running.step()
+        assert sum(isinstance(refusal(region, each), PlayerExcluded) for each in others) == count
+        assert isinstance(refusal(region, further), PlayerExcluded), "many matches hold up no other"
+    await region.project()
+    assert kinds(region) == set()
+
+
+async def test_who_may_be_the_same_person_as_many_is_compared_with_all_of_them(region: Region) -> None:
+    """An account's own stream names twenty of them, and the one that is excluded is not among these."""
+    many = [await account(region, email="a@example.org", brand=f"b{number}") for number in range(DUPLICATES_MAX + 2)]
+    running = protecting(region)
+    await exclude(region, many[-1])
+    await region.project()
+    await running.step()
+    new = await account(region, email="a@example.org", brand="new")
+    assert many[-1] not in region.state(players.stream(new)).duplicates
+    await region.project()
+    await running.step()
+    assert refusal(region, new) is None
+    assert ("protection_duplicates", players.stream(new).name) in region.due()
+    await running.step()
+    assert isinstance(refusal(region, new), PlayerExcluded)
+    await region.project()
+    assert kinds(region) == set()
+
+
 async def test_one_that_comes_while_the_first_is_dealt_with_is_dealt_with_as_well(region: Region) -> None:
     first, second = await account(region, email="a@example.org"), await account(region, email="a@example.org")
     await exclude(region, first)
@@ -222,108 +304,3 @@ async def test_the_due_time_of_an_exclusion_ends_it_on_each_account(region: Regi
     await region.project()
     assert (of(region, first).exclusions, of(region, second).exclusions) == ((), ())
     assert not {kind for kind, _ in region.due()} & {"exclusion_player", "exclusion_matched"}
-
-
-# Registers
-
-
-@pytest.fixture
-async def asking(region: Region, register: Register) -> AsyncIterator[Asking]:
-    async with httpx2.AsyncClient(trust_env=False) as client:
-        adapter = HttpRegister(register.known, client, pause_s=0.001)
-        yield Asking({"CRUKS": adapter}, region.log, CODEC, region.vault, configured=True)  # type: ignore[arg-type]
-
-
-async def dutch(region: Region) -> PlayerId:
-    player = await account(region, country="NL", email="ada@example.org", phone="1", postcode="1012", **ADA)
-    await region.process.post(f"/v1/players/{player}/profile", {"phone": "2"})
-    return player
-
-
-async def log_in(region: Region, player: PlayerId, asking: Asking) -> Receipt:
-    region.unasked, region.asked = asking.unasked, await asking.of_player(player, Moment.LOGIN)
-    return await region.process.post(f"/v1/players/{player}/logins", {"session": f"at {region.now}"})
-
-
-async def test_a_register_hears_who_the_player_is_now_and_nothing_else(
-    region: Region, register: Register, asking: Asking
-) -> None:
-    player = await dutch(region)
-    await log_in(region, player, asking)
-    (asked,) = register.asked
-    assert {**asked, "question": ""} == {
-        "question": "", "register": "CRUKS", "name": "Ada Lovelace", "birth_date": "1990-12-10",
-        "email": "ada@example.org", "phone": "2", "postcode": "1012",
-    }  # fmt: skip
-    assert of(region, player).registers["CRUKS"].answer is Said.CLEAR
-
-
-async def test_a_register_that_was_down_is_asked_again_and_lets_the_player_in(
-    region: Region, register: Register, asking: Asking
-) -> None:
-    player = await dutch(region)
-    register.down = True
-    with pytest.raises(protection.RegisterUnanswered):
-        await log_in(region, player, asking)
-    await react(region, asking)
-    assert of(region, player).registers["CRUKS"].silence is Silence.DOWN
-    assert kinds(region) == {"protection_register"}
-    await region.wait(minutes=6)
-    await react(region, asking)  # in vain: it is down still
-    assert refusal(region, player).code == "register_unanswered"  # type: ignore[union-attr]
-    register.down = False
-    await region.wait(minutes=11)
-    await react(region, asking)
-    assert refusal(region, player) is None
-    assert kinds(region) == set()
-
-
-async def test_a_register_that_comes_back_and_names_the_player_shuts_them_out_with_their_other_accounts(
-    region: Region, register: Register, asking: Asking
-) -> None:
-    player = await dutch(region)
-    other = await account(region, country="AT", email="ada@example.org")
-    register.down = True
-    with pytest.raises(protection.RegisterUnanswered):
-        await log_in(region, player, asking)
-    register.down, register.excluded = False, {("Ada Lovelace", "1990-12-10"): "2027-05-01T00:00:00Z"}
-    await region.wait(minutes=6)
-    await react(region, asking)
-    await react(region, asking)
-    assert isinstance(refusal(region, player), PlayerExcluded)
-    assert isinstance(refusal(region, other), PlayerExcluded)
-
-
-async def test_who_cannot_be_read_here_is_not_asked_about_and_waits(
-    region: Region, register: Register, asking: Asking
-) -> None:
-    player = await dutch(region)
-    region.ledger.sql("DELETE FROM vault.data_key")
-    region.vault._opened.clear()  # type: ignore[attr-defined]
-    with pytest.raises(protection.RegisterUnanswered):
-        await log_in(region, player, asking)
-    assert of(region, player).registers["CRUKS"].silence is Silence.NOT_ASKED
-    assert register.asked == []
-
-
-async def test_a_jurisdiction_without_an_adapter_or_without_a_row_is_never_silent(
-    region: Region, asking: Asking
-) -> None:
-    german, austrian = await account(region, country="DE"), await account(region, country="AT")
-    with pytest.raises(protection.RegisterUnanswered):
-        await log_in(region, german, asking)
-    await log_in(region, austrian, asking)
-    assert of(region, german).registers["OASIS"].silence is Silence.NO_ADAPTER
-    assert of(region, austrian).registers[""].silence is Silence.NOT_RESEARCHED
-
-
-async def test_where_no_row_names_a_register_the_house_may_know_of_one(region: Region, register: Register) -> None:
-    player = await account(region, country="AT", **ADA)
-    register.excluded["Ada Lovelace", "1990-12-10"] = None
-    async with httpx2.AsyncClient(trust_env=False) as client:
-        told = {"CRUKS": HttpRegister(register.known, client, pause_s=0.001)}
-        vault: Any = region.vault
-        asking = Asking(told, region.log, CODEC, vault, configured=True, elsewhere={"AT": "CRUKS"})
-        with pytest.raises(PlayerExcluded):
-            await log_in(region, player, asking)
-    assert isinstance(region.events("player")[0], players.Registered)

@@ -10,9 +10,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from providers.port import Unanswered, Unbelievable
+from providers.posting import ANSWER_BYTES_MAX
 from providers.signing import WINDOW_S
 from registers.http import TRIES, HttpRegister
-from registers.port import Clear, InRegister, Person, Unavailable, Unbelievable
+from registers.port import Clear, InRegister, Person
 from tests.registers.register import Fault, Register, delay, fail, hang_up, open_register, repeat, say, sign_wrongly
 
 ADA = Person("Ada Lovelace", "1990-12-10", "ada@example.org", "+43 1 99")
@@ -65,11 +67,11 @@ async def test_a_lost_answer_is_asked_for_again(register: Register, client: http
     assert len({each["question"] for each in register.asked}) == 2
 
 
-async def test_a_register_that_stays_down_is_unavailable_and_never_clear(
+async def test_a_register_that_stays_down_has_not_answered_and_never_clear(
     register: Register, client: httpx2.AsyncClient
 ) -> None:
     register.down = True
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unanswered):
         await adapter(register, client).ask(ADA)
     assert len(register.asked) == TRIES
 
@@ -77,13 +79,13 @@ async def test_a_register_that_stays_down_is_unavailable_and_never_clear(
 async def test_nobody_listens(client: httpx2.AsyncClient) -> None:
     with open_register() as register:
         gone = register
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unanswered):
         await adapter(gone, client).ask(ADA)
 
 
 async def test_an_answer_that_takes_too_long_is_none(register: Register, client: httpx2.AsyncClient) -> None:
     register.faults += [delay(0.5), delay(0.5)]
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unanswered):
         await adapter(register, client, timeout_s=0.05).ask(ADA)
 
 
@@ -96,7 +98,7 @@ async def test_an_answer_that_takes_too_long_is_none(register: Register, client:
         say(status="perhaps"),
         say(until="soon"),
         say(until="2027-05-01T00:00:00"),
-        say(padding="x" * 5000),
+        say(padding="x" * ANSWER_BYTES_MAX),
     ],
     ids=["another's signature", "another question", "another register", "no status", "no date", "no zone", "long"],
 )
@@ -124,7 +126,7 @@ async def test_what_was_signed_at_another_time_is_no_answer_and_no_question(
     register: Register, client: httpx2.AsyncClient
 ) -> None:
     late = adapter(register, client, clock=lambda: time.time() + 2 * WINDOW_S)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unanswered):
         await late.ask(ADA)
     assert register.unsigned == TRIES
     assert register.asked == []

@@ -60,7 +60,7 @@ def kill_after_the_answer(deployment: Deployment, killed: threading.Event) -> Fa
 
     def fault(request: BaseHTTPRequestHandler, psp: Psp, asked: Asked) -> bool:
         with log_held(deployment) as connection:
-            answer(request, 200, psp.pay(asked["transaction"], asked))
+            answer(request, 200, psp.pay(asked["transaction"], asked), psp.secret)
             kill_once_it_waits(deployment, connection)
         killed.set()
         return True

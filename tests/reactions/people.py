@@ -1,0 +1,44 @@
+"""Players of a region with a real vault, by whose blind index the same person's other accounts are found."""
+
+from __future__ import annotations
+
+import os
+
+from commands.plan import Receipt
+from domain import protection
+from domain.errors import Rejected
+from domain.kernel import PlayerId
+from domain.protection import Protection, Stop
+from eventstore.vault import RegionKey, Vault
+from tests.reactions.region import Region
+
+ADA = {"name": "Ada Lovelace", "birth_date": "1990-12-10"}
+WHY = {"kind": "correction", "reason": "her sister"}
+
+
+async def with_a_vault(region: Region) -> Region:
+    await region.close()
+    region.vault = Vault(region.pool, RegionKey(os.urandom(32)))  # type: ignore[assignment]
+    region.process = region.another_process()
+    return region
+
+
+async def account(region: Region, **known: object) -> PlayerId:
+    return PlayerId(await region.player(**known))
+
+
+async def exclude(region: Region, player: str, **body: object) -> Receipt:
+    return await region.process.post(f"/v1/players/{player}/exclude", {"term": "6_months", **body})
+
+
+def of(region: Region, player: PlayerId) -> Protection:
+    found: Protection = region.state(protection.stream(player))
+    return found
+
+
+def refusal(region: Region, player: PlayerId) -> Rejected | None:
+    return of(region, player).refusal(Stop.BET, region.now)
+
+
+def kinds(region: Region) -> set[str]:
+    return {kind for kind, _ in region.due() if kind.startswith("protection_")}

@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 SOURCES := access app bench bootstrap.py commands console devstack domain eventstore policies projections queries reactions \
 	replication tamper tests verifier
 
-.PHONY: setup demo up test chaos check bench tamper format
+.PHONY: setup demo up test chaos check audit bench tamper format
 
 setup:
 	@$(PYTHON) bootstrap.py
@@ -27,10 +27,15 @@ chaos: setup
 	@$(PYTEST) -m fault $(ARGS)
 
 check: setup
+	@.tools/uv/bin/uv lock --check --quiet --offline
 	@.venv/bin/ruff format --check --quiet $(SOURCES)
 	@.venv/bin/ruff check --quiet $(SOURCES)
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
+	@.venv/bin/countroom access check
+
+audit: setup  # asks OSV over the network, so CI does not
+	@.tools/uv/bin/uv audit --preview-features audit --locked $(ARGS)
 
 bench: setup
 	@$(RUN) -m bench $(NAME) $(ARGS)

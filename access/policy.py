@@ -1,17 +1,22 @@
 """
-Actions, roles, and the one question that the rest of the house asks: `Principal.require`.
+Actions, roles, and who asks. What a role comes to is read off the policies (access/policies/*.cedar), so there is one source.
+
+`Principal.require` is the coarse question, whether any role grants an action at all. Whether it does in this case (brand, country,
+amount, …) access/cedar.py says.
 
 Invariants:
     - what no role grants is forbidden;
-    - an action's name is stable: it will stand in policies and in the audit.
+    - an action's name is stable: it stands in policies and in the audit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from access import files
 from domain.errors import Forbidden
 
 
@@ -65,105 +70,79 @@ class Action(StrEnum):
     HISTORY_IMPORT = "history.import"
     RULES_READ = "rules.read"
     DASHBOARD_READ = "dashboard.read"
+    STATUS_READ = "status.read"
     SEGMENT_READ = "segment.read"
     AUDIT_READ = "audit.read"
+    LOG_READ = "log.read"
     KEYS_DISCLOSE = "keys.disclose"
+    PLAYER_ERASE = "player.erase"
+    SECRET_READ = "secret.read"  # noqa: S105 — a name
+    SECRET_WRITE = "secret.write"  # noqa: S105 — a name
+    COMPARTMENT_MANAGE = "compartment.manage"
+    OPERATOR_INVITE = "operator.invite"
+    OPERATOR_MANAGE = "operator.manage"
+    OPERATOR_READ = "operator.read"
+    ROLE_GRANT = "role.grant"
+    TOKEN_ISSUE = "token.issue"  # noqa: S105 — a name
+    TOKEN_REVOKE = "token.revoke"  # noqa: S105 — a name
+    ACCESS_EXPLAIN = "access.explain"
+    POLICY_ADOPT = "policy.adopt"
 
 
-_VIEW = frozenset({Action.DASHBOARD_READ, Action.RULES_READ})
-_READ = _VIEW | {Action.PLAYER_READ, Action.SEGMENT_READ}
-_SUPPORT = _READ | {
-    Action.PROTECTION_SET,
-    Action.PERSONAL_READ,
-    Action.CONSENT_SET,
-    Action.KYC_REQUEST,
-    Action.WITHDRAWAL_CANCEL,
-    Action.TICKET_OPEN,
-    Action.TICKET_WORK,
-    Action.TICKET_READ,
-    Action.NOTICE_READ,
-    Action.NOTICE_WORK,
-    Action.CONTACT_WORK,
-}
-_OPERATE = _SUPPORT | {
-    Action.PLAYER_REGISTER,
-    Action.PLAYER_MANAGE,
-    Action.PLAYER_BLOCK,
-    Action.LOGIN_RECORD,
-    Action.LIMIT_SET,
-    Action.DEPOSIT_REQUEST,
-    Action.WITHDRAWAL_REQUEST,
-    Action.SESSION_LAUNCH,
-}
-_PROVIDER = frozenset(
-    {
-        Action.DEPOSIT_AUTHORISE,
-        Action.DEPOSIT_SETTLE,
-        Action.DEPOSIT_FAIL,
-        Action.DEPOSIT_DISPUTE,
-        Action.DEPOSIT_REFUND,
-        Action.WITHDRAWAL_SETTLE,
-    }
-)
-_GAMES = frozenset(
-    {Action.GAME_BALANCE, Action.GAME_BET, Action.GAME_WIN, Action.GAME_ROLLBACK, Action.GAME_CLOSE}
-    | {Action.SESSION_OPEN}
-)
-_CASHIER = (
-    _READ
-    | _PROVIDER
-    | {
-        Action.PERSONAL_READ,
-        Action.WITHDRAWAL_REVIEW,
-        Action.WITHDRAWAL_CANCEL,
-        Action.WITHDRAWAL_SEND,
-        Action.MONEY_ADJUST,
-        Action.ROUND_VOID,
-        Action.APPROVAL_READ,
-    }
-    | {Action.TICKET_READ}
-)
+class Unknown(ValueError):
+    """The policies name an action that there is not."""
 
-ROLES: Mapping[str, frozenset[Action]] = {
-    "viewer": _VIEW,
-    "support": _SUPPORT,
-    "operator": _OPERATE,
-    "payments": _READ | _PROVIDER,
-    "cashier": _CASHIER,
-    "supervisor": _OPERATE
-    | _CASHIER
-    | {Action.APPROVAL_DECIDE, Action.PLAYER_FLAG, Action.LIMIT_OPERATE, Action.PROTECTION_LIFT}
-    | {Action.NOTICE_SUPPRESS},
-    "aggregator": _GAMES,
-    "importer": _READ | {Action.PLAYER_REGISTER, Action.DEPOSIT_REQUEST, Action.HISTORY_IMPORT},
-    "auditor": _READ | {Action.AUDIT_READ, Action.APPROVAL_READ, Action.NOTICE_READ},
-    "compliance": _READ
-    | {Action.PERSONAL_READ, Action.AUDIT_READ, Action.KEYS_DISCLOSE, Action.KYC_REQUEST, Action.KYC_DECIDE}
-    | {Action.PLAYER_BLOCK, Action.PLAYER_MANAGE, Action.PLAYER_FLAG, Action.APPROVAL_READ}
-    | {Action.PROTECTION_SET, Action.PROTECTION_LIFT}
-    | {Action.LIMIT_OPERATE, Action.NOTICE_READ, Action.NOTICE_WORK, Action.NOTICE_SUPPRESS, Action.CONTACT_WORK},
-}
-"""What people, and programs outside, may be granted."""
 
-SERVICES: Mapping[str, frozenset[Action]] = {
-    "provider": _PROVIDER | {Action.KYC_DECIDE},
-    "game_provider": _GAMES,
-    "reaction": frozenset(
-        {Action.TIMER_FIRE, Action.WITHDRAWAL_SEND, Action.WITHDRAWAL_SETTLE, Action.DUPLICATES_NOTE}
-        | {Action.PROTECTION_SET}
-        | {Action.NOTICE_RAISE}
-    ),
-}
+def _granted(kind: str) -> dict[str, frozenset[Action]]:
+    """What the policies grant each Role, or each Service, under whatever condition."""
+    found: dict[str, frozenset[Action]] = {}
+    for grant in files.grants(files.read().text):
+        if grant.kind == kind:
+            if unknown := grant.actions - set(Action):
+                raise Unknown(f"{grant.id}: there is no action {', '.join(sorted(unknown))}")
+            found[grant.name] = found.get(grant.name, frozenset()) | {Action(name) for name in grant.actions}
+    return found
+
+
+ROLES: Mapping[str, frozenset[Action]] = _granted("Role")
+"""What people, and programs outside, may be granted: read off access/policies/*.cedar, conditions left aside."""
+
+SERVICES: Mapping[str, frozenset[Action]] = _granted("Service")
 """What our own processes act as; no token has these."""
 
 _MACHINES = ("service:", "provider:", "reaction:", "payments:", "importer:", "system")
 
 
+class Scope(NamedTuple):
+    """Whose matters someone deals with: players of these brands and countries; None: of all."""
+
+    brands: frozenset[str] | None = None
+    countries: frozenset[str] | None = None
+
+
+EVERYWHERE = Scope()
+
+
 class Principal(NamedTuple):
-    """Someone who was authenticated. `actor` stands in every event that they cause."""
+    """Someone who was authenticated. `actor` stands in every event that they cause.
+
+    `granted`: what the roles add up to, before attributes are asked. `person`: who is behind the actor; "": the actor
+    itself. `stepped_up`: when a fresh second factor was last shown; None: never. `machine`: a program, which cannot show
+    one and is not asked.
+    """
 
     actor: str
     granted: frozenset[Action]
+    roles: frozenset[str] = frozenset()
+    person: str = ""
+    scope: Scope = EVERYWHERE
+    stepped_up: datetime | None = None
+    machine: bool = False
+
+    @property
+    def behind(self) -> str:
+        """Whom four eyes count: one person behind two accounts is one."""
+        return self.person or self.actor
 
     @property
     def human(self) -> bool:
@@ -180,11 +159,21 @@ class Principal(NamedTuple):
                 raise Forbidden(f"{self.actor} may not {action}", action=str(action))
 
 
-def principal(actor: str, roles: Iterable[str]) -> Principal:
+def principal(
+    actor: str,
+    roles: Iterable[str],
+    *,
+    person: str = "",
+    scope: Scope = EVERYWHERE,
+    stepped_up: datetime | None = None,
+    machine: bool = False,
+) -> Principal:
     """What an actor's roles add up to. An unknown role grants nothing."""
-    return Principal(actor, frozenset().union(*(ROLES.get(role, frozenset()) for role in roles)))
+    known = frozenset(roles).intersection(ROLES)
+    granted: frozenset[Action] = frozenset().union(*(ROLES[role] for role in known))
+    return Principal(actor, granted, known, person, scope, stepped_up, machine)
 
 
 def service(actor: str, kind: str) -> Principal:
     """One of our own processes, by the name that stands in its events. Raises KeyError for an unknown kind."""
-    return Principal(actor, SERVICES[kind])
+    return Principal(actor, SERVICES[kind], frozenset({kind}), machine=True)

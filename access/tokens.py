@@ -31,9 +31,10 @@ class Tokens:
         self._principals: dict[str, Principal] = {}
         self._known: dict[str, Principal] = {}
         for each in records:
-            found = self._principals[each.sha256] = principal(each.actor, each.roles)
-            before = self._known.get(each.actor, found)
-            self._known[each.actor] = Principal(each.actor, before.granted | found.granted)
+            self._principals[each.sha256] = principal(each.actor, each.roles, machine=True)
+            before = self._known.get(each.actor)
+            together = frozenset(each.roles) | (before.roles if before else frozenset())
+            self._known[each.actor] = principal(each.actor, together, machine=True)
 
     @classmethod
     def from_file(cls, path: Path) -> Tokens:

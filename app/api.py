@@ -11,26 +11,57 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import psycopg
 import structlog
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from app import auditing, callbacks, commanding, disclosing, gaming, metrics, problems, querying, registering, tiling
-from app.bootstrap import stop_if_dead, write_side
+from access import identity_providers
+from access.attempts import Attempts
+from access.credentials import CredentialsReader
+from access.oidc import Oidc
+from access.passkeys import Site
+from access.passwords import Passwords
+from access.pending import Pending
+from app import (
+    auditing,
+    callbacks,
+    commanding,
+    compartments,
+    denying,
+    disclosing,
+    explaining,
+    gaming,
+    listening,
+    metrics,
+    problems,
+    querying,
+    registering,
+    signin,
+    tiling,
+)
+from app.bootstrap import WriteSide, stop_if_dead, told_of, write_side
 from app.commanding import Services
+from app.fields import Fields
+from app.guard import Guard
 from app.lane import Lane
 from app.metrics import Metrics, Timed
 from app.openapi import Schemas
 from app.settings import Settings
+from app.signing_in import SignIn
 from app.starting import Start
+from commands.denials import Denials
 from domain.catalog import AGGREGATES
 from domain.errors import Invalid, NotFound, Rejected
 from eventstore.log import Command, TooLarge
@@ -57,33 +88,29 @@ async def build(
             tracing.appended(commands, seconds)
 
     write = await stack.enter_async_context(write_side(settings, appended))
-    start = Start(registering.digest(settings))
+    start = Start(told_of(settings), adopted_only=settings.adopted_only)
     read = await stack.enter_async_context(querying.read_side(settings, write, start, stop))
     starting = asyncio.create_task(start.record(write.decider, read.pool), name="start")
     starting.add_done_callback(stop_if_dead)
     stack.callback(starting.cancel)
 
-    app = FastAPI(
-        title="Countroom",
-        version="0.1.0",
-        description="The back office of an online casino, on a ledger that its regulator can check.",
-        # FastAPI's own would tell query strings, and look-ups have names and e-mail addresses there.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-        docs_url=None,
-        redoc_url=None,
-    )
+    app = application()
     schemas = Schemas()
     known = providers.load(settings.providers)
     streams = PostgresStreams(read.pool)
     asking = await registering.asking(settings, stack, streams, Codec(AGGREGATES), write.vault, counted.watch_registers)
+    denials = denying.recorder(write.decider, read.pool, start)
+    stack.push_async_callback(denials.close)
     services = Services(
         write.decider,
         write.vault,
-        write.tokens,
+        write.authentication,
         write.group,
         write.fingerprint_key,
         providers.speaking(known, of="kyc"),
         asking,
+        residency=write.residency,
+        denials=denials,
     )
     door = gaming.Door(services, start, counted.commands, known)
     games = gaming.router(door, schemas)
@@ -94,13 +121,17 @@ async def build(
     app.include_router(querying.router(read, schemas))
     app.include_router(tiling.router(read, schemas))
     app.include_router(disclosing.router(read, schemas))
+    app.include_router(compartments.router(services, read, schemas))
     app.include_router(auditing.router(read, schemas))
+    app.include_router(explaining.router(read, schemas, write.authentication.known))
     app.include_router(metrics.router(counted, read, settings))
+    signing = await signing_in(settings, stack, write, read.redis)
+    app.include_router(signin.router(signing, write.authentication, start, schemas))
     schemas.install(app)
-    explain_errors(app)
+    explain_errors(app, denials)
     app.add_middleware(
         CORSMiddleware,
-        allow_origins=[f"http://{settings.api_host}:{settings.api_port}", *settings.peers.values()],
+        allow_origins=[settings.site, *settings.peers.values()],
         allow_methods=["GET"],
         allow_headers=["Authorization", "Last-Event-ID"],
     )
@@ -109,13 +140,46 @@ async def build(
         from app.tracing import TracedCommands
 
         outermost = TracedCommands(outermost, tracing=tracing)
-    return Timed(outermost, metrics=counted)
+    return Timed(Guard(outermost, write.authentication.limits, settings.proxies), metrics=counted)
 
 
-def explain_errors(app: FastAPI) -> None:
-    """Answer every error with a problem document."""
+def application() -> FastAPI:
+    """One that serves nothing yet."""
+    return FastAPI(
+        title="Countroom",
+        version="0.1.0",
+        description="The back office of an online casino, on a ledger that its regulator can check.",
+        # FastAPI's own would tell query strings, and look-ups have names and e-mail addresses there.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # its redirect would go wherever the Host field says
+    )
 
-    async def refused(_request: Request, error: Exception) -> Response:
+
+async def signing_in(settings: Settings, stack: AsyncExitStack, write: WriteSide, redis: Redis) -> SignIn:
+    """What sign-in needs; `stack` closes it. Raises IdentityProvidersError."""
+    client = await stack.enter_async_context(httpx2.AsyncClient())
+    passwords = Passwords()
+    stack.callback(passwords.close)
+    return SignIn(
+        write.decider,
+        write.group,
+        CredentialsReader(write.decider.log, write.streams, write.vault, Codec(AGGREGATES)),
+        write.directory,
+        (write.sessions, Pending(redis), Attempts(redis)),
+        passwords,
+        Site(settings.site),
+        {each.name: Oidc(each, client) for each in identity_providers.load(settings.oidc)},
+        lambda: datetime.now(UTC),
+    )
+
+
+def explain_errors(app: FastAPI, denials: Denials | None = None) -> None:
+    """Answer every error with a problem document; what somebody may not do is recorded."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        denying.note(denials, request.scope, error)
         shown = problems.rejected(error)
         return Response(
             problems.document(shown), problems.status_of(type(shown)), problems.headers(shown), problems.MEDIA_TYPE
@@ -146,7 +210,15 @@ def explain_errors(app: FastAPI) -> None:
             problems.document(shown), problems.status_of(type(shown)), problems.headers(shown), problems.MEDIA_TYPE
         )
 
+    async def forgetful(_request: Request, error: Exception) -> Response:
+        _log.warning("Redis does not answer", error=str(error))
+        shown = problems.Busy("sessions cannot be looked up now")
+        return Response(
+            problems.document(shown), problems.status_of(type(shown)), problems.headers(shown), problems.MEDIA_TYPE
+        )
+
     app.add_exception_handler(psycopg.OperationalError, away)
+    app.add_exception_handler(RedisError, forgetful)
     for kind in (Rejected, Unavailable, TooLarge, UnknownEvent):
         app.add_exception_handler(kind, refused)
     app.add_exception_handler(HTTPException, not_served)
@@ -172,13 +244,20 @@ async def serve(settings: Settings, stop: asyncio.Event, tracing: Tracing | None
             app,
             host=settings.api_host,
             port=settings.api_port,
+            http=listening.protocol(Fields(tls=settings.site.startswith("https:"))),
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=3,
         )
+        config.load()
+        if settings.tls is not None:
+            config.ssl = listening.tls(*settings.tls)
         server = _Server(config)
+        looking = asyncio.create_task(listening.look_after(server.server_state.connections))
+        stack.callback(looking.cancel)
         serving = asyncio.create_task(server.serve())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -26,6 +26,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         approvals.page,
         parameters=[*chosen, *paging],
         errors=(InvalidId,),
+        filtered=True,
     )
     get(
         "/v1/approvals/{approval_id}",

@@ -17,8 +17,8 @@ import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from access.policy import Principal
-from app import problems
+from access.policy import Action, Principal
+from app import openapi, problems
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
 from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
@@ -73,7 +73,7 @@ def _add_events(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> Response:
         """The events of all logs held here: a page of JSON; all up to the heads as NDJSON, or live as server-sent events, if Accept asks for it."""
-        principal = read.auditor(request)
+        principal = await read.auditor(request, player=player)
         query = {
             "player": player, "operator": operator, "type": type_, "log": log, "from": since, "to": to,
             "after": last_event_id or after or None, "cursor": cursor, "proofs": proofs or None,
@@ -113,6 +113,7 @@ def _add_events(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
             },
             **schemas.refusals((*_ALWAYS, InvalidId, UnknownMoment, NotFound)),  # type: ignore[dict-item]
         },
+        openapi_extra=openapi.needs(Action.AUDIT_READ),
     )
 
 
@@ -197,7 +198,7 @@ def _add_single(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
         request: Request, log: str, position: Annotated[int, Path(ge=1, le=POSITION_MAX)], proof: bool = False
     ) -> Response:
         """One entry, with the bytes that were hashed; with `proof` also that it stands in the newest published head."""
-        principal = read.auditor(request)
+        principal = await read.auditor(request, Action.LOG_READ)
         if "\0" in log:  # no text of PostgreSQL holds it
             raise NotFound("no log has this name")
         found = await audit.entry(read.context(principal), log, position, proof=proof)
@@ -211,16 +212,17 @@ def _add_single(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
         proofs: bool = False,
     ) -> Response:
         """A player's card as of a moment; with `proofs` also the entries that it was made from."""
-        principal = read.auditor(request)
+        principal = await read.auditor(request, player=player_id)
         found = await asof.player(read.context(principal), PlayerId(player_id), at, proofs=proofs)
         await read.recorded(principal, "audit.player", player_id=player_id, at=at, proofs=proofs or None)
         return Response(_encode(found), media_type=_JSON)
 
-    for path, endpoint, answer, errors in (
-        ("/v1/audit/entries/{log}/{position}", entry, audit.AuditedEntry, (NotFound,)),
+    for path, endpoint, action, answer, errors in (
+        ("/v1/audit/entries/{log}/{position}", entry, Action.LOG_READ, audit.AuditedEntry, (NotFound,)),
         (
             "/v1/audit/players/{player_id}",
             player,
+            Action.AUDIT_READ,
             asof.PlayerAsOf,
             (NotFound, InvalidId, UnknownMoment, problems.Unopenable),
         ),
@@ -235,4 +237,5 @@ def _add_single(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
                 200: {"description": "Found", "content": schemas.json(answer)},
                 **schemas.refusals((*_ALWAYS, *errors)),  # type: ignore[dict-item]
             },
+            openapi_extra=openapi.needs(action),
         )

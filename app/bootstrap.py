@@ -19,20 +19,29 @@ import psycopg
 import structlog
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from redis.asyncio import Redis
 
+from access import identity_providers
+from access.directory import Directory
+from access.rates import Limits
+from access.sessions import Sessions
 from access.tokens import Tokens
+from app.authentication import Authentication
 from app.settings import Settings
 from commands.decider import Decider
 from commands.identity import command_id
 from domain.catalog import AGGREGATES
 from domain.kernel import uuid7
 from domain.logs import Opened
-from eventstore import postgres, schema
+from eventstore import erasing, postgres, schema
+from eventstore.keyring import Keyring
 from eventstore.log import Command
 from eventstore.postgres import LogReader, PostgresLog, PostgresStreams
 from eventstore.record import Body, Codec, CommandPart, encode_body
-from eventstore.vault import RegionKey, Vault
+from eventstore.vault import Vault
 from eventstore.writer import Writer
+from policies import residency
+from policies.residency import EVERYWHERE, Residency
 
 _ROOT = Path(__file__).parent.parent
 MIGRATIONS = (
@@ -110,9 +119,22 @@ class WriteSide(NamedTuple):
 
     decider: Decider
     vault: Vault
-    tokens: Tokens
+    authentication: Authentication
     group: Sequence[int]
     fingerprint_key: bytes
+    directory: Directory
+    sessions: Sessions
+    streams: PostgresStreams
+    residency: Residency = EVERYWHERE
+
+
+def told_of(settings: Settings) -> dict[str, str]:
+    """What `service.started` says of what only this installation was told: a SHA-256 of each, by name."""
+    from app import registering
+
+    held = residency.load(settings.residency, settings.regions)
+    oidc = identity_providers.digest(identity_providers.load(settings.oidc))
+    return {**registering.digest(settings), "oidc": oidc, "residency": held.digest}
 
 
 @asynccontextmanager
@@ -124,25 +146,34 @@ async def write_side(
     `appended` hears of each batch (eventstore.writer.Writer).
     """
     pool = postgres.pool(settings.postgres, "countroom_writer", size=READERS_MAX)
-    vault = Vault(pool, RegionKey.from_file(settings.region_key))
+    vault = Vault(pool, Keyring(settings.region_key))
 
     async def connect() -> PostgresLog:
         return await PostgresLog.open(await postgres.connect(settings.postgres, "countroom_writer"), settings.region)
 
     writer = Writer(connect, appended=appended)
-    async with pool:
+    async with pool, Redis.from_url(settings.redis) as redis:
         running = asyncio.create_task(writer.run(), name="writer")
         running.add_done_callback(stop_if_dead)
-        decider = Decider(settings.region, writer, PostgresStreams(pool), vault, Codec(AGGREGATES))
+        following = asyncio.create_task(erasing.follow(vault, settings.postgres), name="erasures")
+        following.add_done_callback(stop_if_dead)
+        streams, codec = PostgresStreams(pool), Codec(AGGREGATES)
+        decider = Decider(settings.region, writer, streams, vault, codec)
+        directory, sessions = Directory(streams, codec), Sessions(redis)
         try:
             yield WriteSide(
                 decider,
                 vault,
-                Tokens.from_file(settings.tokens),
+                Authentication(Tokens.from_file(settings.tokens), directory, sessions, limits=Limits(settings.rates)),
                 settings.partitions_of(settings.region),
                 bytes.fromhex(settings.fingerprint_key.read_text()),
+                directory,
+                sessions,
+                streams,
+                residency.load(settings.residency, settings.regions),
             )
         finally:
+            following.cancel()
             writer.close()
             with suppress(TimeoutError):
                 await asyncio.wait_for(running, 10)

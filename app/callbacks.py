@@ -18,6 +18,7 @@ import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from access.rates import ADMITTED
 from app import openapi, problems
 from app.commanding import BODY_BYTES_MAX, Count, Services, edge_of, outcome, trace_of
 from app.lane import body_of
@@ -53,6 +54,8 @@ def router(
         raw = await body_of(request.receive, BODY_BYTES_MAX)
         signature = request.headers.get(signing.HEADER, "")
         speaker = _verified(known.get(provider), provider, signature, raw, int(clock()))
+        request.scope[ADMITTED] = True
+        services.authentication.limits.admit_provider(provider)
         start.require()
         planned = callbacks.plan(
             provider,

@@ -16,10 +16,14 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
+from app.access import access
 from app.lawful import rules
 from app.notices import notices
+from app.operators import operators
+from app.redacting import redact
 from app.region import region
 from app.settings import SettingsError
+from app.vault import vault
 
 DATA = Path(".data")
 PORT_BASE = 8100
@@ -41,7 +45,10 @@ projections = cyclopts.App(name="projections", help="Read models: list them, reb
 app.command(projections)
 app.command(region)
 app.command(notices)
+app.command(access)
 app.command(rules)
+app.command(operators)
+app.command(vault)
 
 
 class Failed(Exception):
@@ -68,6 +75,7 @@ def log_to_standard_error() -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            redact,
             structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -18,8 +18,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from access.policy import Principal
-from access.tokens import Tokens
-from app import lane, openapi, problems, registering
+from app import denying, lane, openapi, problems, registering
+from app.authentication import Authentication
 from app.lane import Answered, Handler, Post, body_of, refusal, shape
 from app.openapi import Schemas
 from app.starting import Start
@@ -28,13 +28,17 @@ from commands.asking import Asking
 from commands.batch import Batch
 from commands.catalog import ENDPOINTS
 from commands.decider import Decider
+from commands.denials import Denials
 from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
 from commands.plan import Context, Plan, PreconditionFailed, Receipt, Seen, WrongRegion
+from commands.rights import RIGHTS, require_named
 from domain.errors import Forbidden, InvalidId, KeyReused, NotFound
 from domain.kernel import Stream
 from domain.protection import Answer
 from eventstore.vault import Vault
+from eventstore.writer import Unavailable
 from policies.protection import Silence
+from policies.residency import EVERYWHERE, Residency
 
 BODY_BYTES_MAX = 60 * 1024
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -68,11 +72,13 @@ class Services(NamedTuple):
 
     decider: Decider
     vault: Vault
-    tokens: Tokens
+    authentication: Authentication
     group: Sequence[int]
     fingerprint_key: bytes
     kyc_providers: Collection[str] = ()
     asking: Asking | None = None
+    residency: Residency = EVERYWHERE
+    denials: Denials | None = None
 
 
 class _Route(NamedTuple):
@@ -111,7 +117,8 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count, rel
 
     async def post_batch(request: Request) -> Response:
         """Run many commands, each with its own key and result; items on one stream run in the order given."""
-        principal = authenticate(services.tokens, request)
+        principal = await services.authentication(request.scope)
+        await services.authentication.renew()
         start.require()
         wanted: Batch = read_body(_batch_decoder, await body_of(request.receive, BATCH_BYTES_MAX))
         trace = trace_of(request)
@@ -129,9 +136,11 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count, rel
             route, arguments = match(path)
             endpoints[place] = route.endpoint
             said = asked.get(place, ())
+            if isinstance(said, Unavailable):
+                raise said
             return plan(services, principal, route, arguments, item.key, path, raw, trace, item.if_match, said)
 
-        asked: dict[int, Sequence[Answer]] = {}
+        asked: dict[int, Sequence[Answer] | Unavailable] = {}
 
         async def ask(paths: Mapping[int, str]) -> None:
             asked.update(await registering.before_each(services.asking, principal, _asking_first(wanted, paths)))
@@ -143,6 +152,8 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count, rel
             results = await batch.run(wanted, plan=plan_item, decide=services.decider.run, made=_made, ask=ask)
         answers = [_result(result, endpoints.get(place)) for place, result in enumerate(results)]
         count(Counter([(_name(endpoints.get(place)), outcome(result)) for place, result in enumerate(results)]))
+        for place, result in enumerate(results):
+            denying.note(services.denials, request.scope, result, _name(endpoints.get(place)))
         return Response(_encode(BatchAnswer(answers)), media_type="application/json")
 
     made.add_api_route(
@@ -174,6 +185,7 @@ def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, co
             "parameters": [*openapi.path_parameters(endpoint.path), openapi.IDEMPOTENCY_KEY, *conditional],
             "requestBody": {"required": True, "content": schemas.json(endpoint.body)},
             "responses": schemas.refusals((*_ALWAYS, InvalidId, KeyReused, WrongRegion, *unmet, *endpoint.errors)),
+            **openapi.needs(*RIGHTS[endpoint.path]),
         },
         responses=_answers(endpoint, schemas),
     )
@@ -181,10 +193,13 @@ def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, co
 
 def _handler(services: Services, start: Start, count: Count, route: _Route) -> Handler:
     endpoint = route.endpoint
+    is_on_approvals = endpoint.path.startswith("/v1/approvals")  # what runs then is asked of whoever requested it
 
     async def receipt_of(scope: Scope, receive: Receive) -> Receipt:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        principal = _principal(services.tokens, _text(headers, b"authorization"))
+        principal = await services.authentication(scope)
+        if is_on_approvals:
+            await services.authentication.renew()
         start.require()
         raw = await body_of(receive, BODY_BYTES_MAX)
         path, query = scope["path"], scope["query_string"].decode("latin-1")
@@ -203,6 +218,7 @@ def _handler(services: Services, start: Start, count: Count, route: _Route) -> H
             receipt = await receipt_of(scope, receive)
         except Exception as error:  # noqa: BLE001 — counted, and raised again unless it is a refusal
             count({(endpoint.path, outcome(error)): 1})
+            denying.note(services.denials, scope, error)
             return refusal(error)
         count({(endpoint.path, outcome(receipt)): 1})
         more = [(b"ledger-position", receipt.position.encode())] if receipt.position else []
@@ -255,7 +271,7 @@ def plan(
         trace,
     )
     edge = edge_of(services, context, target.partition("?")[0], raw.decode() or "{}", asked)
-    made = route.endpoint.handler(*arguments, command, edge)
+    made = require_named(route.endpoint.path, route.endpoint.handler(*arguments, command, edge))
     if if_match is None or not route.read_together or (tags := entity_tags(if_match)) is None:
         return made
     streams = [stream(*arguments) for stream in route.read_together]
@@ -273,10 +289,11 @@ def edge_of(
         services.decider.log,
         path=path,
         body=body,
-        known=services.tokens.known,
+        known=services.authentication.known,
         kyc_providers=services.kyc_providers,
         asked=asked,
         unasked=services.asking.unasked if services.asking else Silence.NOT_CONFIGURED,
+        residency=services.residency,
         secret=services.fingerprint_key,
     )
 
@@ -344,19 +361,6 @@ def _name(endpoint: Endpoint | None) -> str:
 
 _encode = msgspec.json.Encoder().encode
 _batch_decoder = msgspec.json.Decoder(Batch)
-
-
-def authenticate(tokens: Tokens, request: Request) -> Principal:
-    """Raises Unauthenticated."""
-    return _principal(tokens, request.headers.get("Authorization", ""))
-
-
-def _principal(tokens: Tokens, authorization: str) -> Principal:
-    """Raises Unauthenticated."""
-    principal = tokens.principal(authorization)
-    if principal is None:
-        raise problems.Unauthenticated
-    return principal
 
 
 def trace_of(request: Request) -> str | None:

@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import structlog
@@ -15,8 +16,8 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from access.policy import Action
-from app import problems
-from app.commanding import authenticate
+from access.steps import require_fresh
+from app import openapi, problems, seeing
 from app.keyfile import DataKeys, disclosed, encrypted
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
@@ -35,8 +36,9 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
 
     async def file(request: Request, disclosure_id: Annotated[str, Path(pattern=_UUID)]) -> Response:
         """The keys of a disclosure, encrypted to its recipient: an age file."""
-        principal = authenticate(read.tokens, request)
-        principal.require(Action.KEYS_DISCLOSE)
+        principal = await read.authentication(request.scope)
+        await seeing.require_of(read, principal, Action.KEYS_DISCLOSE)
+        require_fresh(principal, [Action.KEYS_DISCLOSE], datetime.now(UTC))
         found = await disclosures.get(read.context(principal), read.log, disclosure_id)
         try:
             keys = await read.vault.keys_to_disclose({each.key: each.commitment for each in found.keys})
@@ -63,6 +65,7 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
         methods=["GET"],
         name="disclosures.file",
         summary="The keys of a disclosure, encrypted to its recipient",
+        openapi_extra=openapi.needs(Action.KEYS_DISCLOSE),
         responses={
             200: {
                 "description": "An age file; inside, JSON: " + (DataKeys.__doc__ or ""),

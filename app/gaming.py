@@ -24,6 +24,7 @@ from fastapi import APIRouter
 from starlette.types import Receive, Scope
 
 from access.policy import Principal
+from access.rates import ADMITTED
 from app import lane, openapi, problems
 from app.commanding import BODY_BYTES_MAX, Count, Services, outcome, traced
 from app.lane import Answered, Post, body_of, refusal, shape
@@ -33,6 +34,7 @@ from commands import games, play
 from commands.callbacks import UnknownVerb
 from commands.edge import Endpoint, read_body
 from commands.plan import Plan, Receipt, WrongRegion
+from domain.bets import TooManyEarly
 from domain.errors import Forbidden, Invalid, InvalidId, KeyReused, NotFound, Rejected
 from domain.kernel import PlayerId
 from domain.play import PLAY, Due, TokenRefused, check_due
@@ -100,7 +102,9 @@ def _of_wallet(verb: str) -> _Verb:
         context = games.context(provider, verb, said, now=now, secret=secret, trace=trace)
         return games.plan(provider, verb, said, context)
 
-    return _verb(verb, games.plan, games.GameCall, games.GameAnswer, (*games.REFUSALS, TokenRefused), describe)
+    return _verb(
+        verb, games.plan, games.GameCall, games.GameAnswer, (*games.REFUSALS, TooManyEarly, TokenRefused), describe
+    )
 
 
 def _of_token(provider: str, said: games.GameCall, secret: bytes) -> games.GameCall:
@@ -154,6 +158,7 @@ class Door:
         self, provider: str, verb: str, signature: str, raw: bytes, trace: str | None
     ) -> tuple[Receipt, Due | None]:
         self._verify(provider, signature, raw)
+        self._services.authentication.limits.admit_provider(provider)
         self._start.require()
         plan = self._plan(provider, verb, raw, trace)
         if verb == _REFUSED_WHEN_DUE:
@@ -256,7 +261,9 @@ def _add(made: APIRouter, door: Door, schemas: Schemas, verb: str) -> None:
         (provider,) = shape(scope["path"])[1]
         headers = dict(scope["headers"])
         signature, trace = (headers.get(name, b"").decode("latin-1") for name in (_HEADER, b"traceparent"))
-        return await door.take(provider, verb, signature, raw, traced(trace))
+        answered = await door.take(provider, verb, signature, raw, traced(trace))
+        scope[ADMITTED] = answered.status != problems.status_of(problems.Unauthenticated)
+        return answered
 
     made.add_api_route(
         endpoint.path,

@@ -25,6 +25,7 @@ from access.policy import ROLES
 from access.tokens import TokenRecord, new_token, record
 from app import heads
 from app.settings import Settings, existing_servers, inherited
+from policies import residency
 from providers import known as providers
 from registers import known as registers
 
@@ -42,6 +43,7 @@ PROCESSES = {
 """The processes of a region: what each plays, and as which role of the database (all of them may read)."""
 _PROVIDERS = "providers.json"
 _REGISTERS = "registers.json"
+_RESIDENCY = "residency.json"
 _CHECKOUT = Path(__file__).parent.parent
 
 
@@ -57,8 +59,7 @@ class Local(NamedTuple):
     tokens: dict[str, str]
 
     def url(self, region: str) -> str:
-        settings = self.settings[region]
-        return f"http://{settings.api_host}:{settings.api_port}"
+        return self.settings[region].url
 
 
 @contextmanager
@@ -76,6 +77,7 @@ def running(data: Path, regions: Sequence[str], port_base: int) -> Iterator[Loca
         _if_there(data / _PROVIDERS)
     )  # each process reads them; here a mistake is told before anything starts
     registers.load(_if_there(data / _REGISTERS))
+    residency.load(_if_there(data / _RESIDENCY), regions)
     given = {}
     for region in regions:
         there = existing_servers(region)
@@ -99,7 +101,7 @@ async def _open(settings: Sequence[Settings]) -> None:
 
 
 def _start(stack: Stack, settings: Settings) -> None:
-    url = f"http://{settings.api_host}:{settings.api_port}/readyz"
+    url = f"{settings.url}/readyz"
     for roles, acts_as in PROCESSES.items():
         own = settings._replace(
             postgres=_login(stack, settings, f"service_{roles[0]}", acts_as),
@@ -156,6 +158,7 @@ def _settings(stack: Stack, region: str, regions: Sequence[str]) -> Settings:
         policy=stack.data / "trust.policy",
         providers=_if_there(stack.data / _PROVIDERS),
         registers=_if_there(stack.data / _REGISTERS),
+        residency=_if_there(stack.data / _RESIDENCY),
     )
 
 

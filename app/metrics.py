@@ -4,6 +4,7 @@ the region is at this moment.
 
 Invariants:
     - labels are words of ours (endpoints, codes, routes, logs, projections, registers): never an identifier, and few;
+    - what is asked inside a compartment is not counted: nobody outside learns how much that is;
     - counting costs a command far less than a microsecond: a batch is counted once;
     - a region whose servers are away still tells what was counted, and that they are away.
 """
@@ -28,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import openapi
 from app.querying import ReadSide
 from app.settings import Settings
+from commands.compartments import UNMEASURED
 from eventstore.log import Command
 from queries import due, positions
 from registers.breaker import Breaker, State
@@ -106,6 +108,8 @@ class Metrics:
     def request(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "none")
+        if route.startswith(UNMEASURED):
+            return
         self._request(method, route, str(status)).observe(seconds)
 
 

@@ -35,6 +35,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
             *paging,
         ],
         errors=(InvalidId,),
+        filtered=True,
     )
     get("/v1/notices/{notice_id}", notices.Notice, Action.NOTICE_READ, notices.get, errors=(NotFound, InvalidId))
     get(
@@ -51,6 +52,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
             *paging,
         ],
         errors=(InvalidId,),
+        filtered=True,
     )
     get(
         "/v1/contacts/{contact_id}",

@@ -32,6 +32,14 @@ IF_MATCH = {
     "schema": {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'},
 }
 UNGUARDED: dict[str, Any] = {"security": []}
+
+
+def needs(*actions: str) -> dict[str, Any]:
+    """What a route says of the right that it needs: names of access/policy.py, of which the first always applies."""
+    return {"x-action": [str(action) for action in actions]}
+
+
+BY_SESSION: dict[str, Any] = {"security": [{"session": []}]}
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "names this state; for If-Match"}}
 
 
@@ -77,8 +85,11 @@ class Schemas:
                 _, components = msgspec.json.schema_components(list(self._types), ref_template=_REF)
                 parts = made.setdefault("components", {})
                 parts["schemas"] = _ecma(components)
-                parts["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-                made["security"] = [{"bearer": []}]
+                parts["securitySchemes"] = {
+                    "bearer": {"type": "http", "scheme": "bearer"},
+                    "session": {"type": "apiKey", "in": "cookie", "name": "__Host-countroom"},
+                }
+                made["security"] = [{"bearer": []}, {"session": []}]
                 app.openapi_schema = made
             return app.openapi_schema
 

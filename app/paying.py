@@ -24,6 +24,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         transactions.of_player,
         parameters=paging,
         errors=(NotFound, InvalidId),
+        filtered=True,
     )
     chosen = [
         openapi.query_parameter("status", {**_TEXT, "enum": transactions.STATUSES}),
@@ -38,6 +39,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         Action.PLAYER_READ,
         transactions.page,
         parameters=[*chosen, *paging],
+        filtered=True,
     )
     get(
         "/v1/transactions/{transaction_id}",

@@ -17,7 +17,7 @@ from domain.errors import Invalid, InvalidId, NotFound
 from domain.kernel import PlayerId
 from domain.players import Channel, Status
 from eventstore.vault import Vault
-from queries import limits, players, protection, timeline
+from queries import erasures, limits, players, protection, timeline
 from queries.context import Context
 
 _FOUND_BY = ("email", "phone", "name", "external_id")
@@ -61,7 +61,8 @@ def add(get: Callable[..., None], vault: Vault, paging: Sequence[dict[str, Any]]
         openapi.query_parameter("registered_from", _TEXT, "A day (UTC) or an RFC 3339 time."),
         openapi.query_parameter("registered_to", _TEXT, "The same; those registered before it."),
     ]
-    get("/v1/players", players.PlayerPage, Action.PLAYER_READ, page, parameters=[*look_up, *chosen, *paging])
+    listed = [*look_up, *chosen, *paging]
+    get("/v1/players", players.PlayerPage, Action.PLAYER_READ, page, parameters=listed, filtered=True)
     get(_ONE, players.PlayerCard, Action.PLAYER_READ, players.card, errors=(*_MISSING, problems.Unopenable))
     get(
         f"{_ONE}/history",
@@ -79,14 +80,10 @@ def add(get: Callable[..., None], vault: Vault, paging: Sequence[dict[str, Any]]
         parameters=paging,
         errors=(*_MISSING, problems.Unopenable),
     )
+    errors = (erasures.NotErased, InvalidId)
+    get(f"{_ONE}/erasure", erasures.Erasure, Action.PLAYER_READ, erasures.get, errors=errors)
     get(f"{_ONE}/limits", limits.PlayerLimits, Action.PLAYER_READ, limited, errors=_MISSING)
-    get(
-        f"{_ONE}/protection",
-        protection.PlayerProtection,
-        Action.PLAYER_READ,
-        protected,
-        errors=_MISSING,
-    )
+    get(f"{_ONE}/protection", protection.PlayerProtection, Action.PLAYER_READ, protected, errors=_MISSING)
     get(
         f"{_ONE}/may-contact",
         players.MayContact,

@@ -33,6 +33,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
             *paging,
         ],
         errors=(InvalidId,),
+        filtered=True,
     )
     get("/v1/rounds/{round}", games.RoundWithBets, Action.PLAYER_READ, _round, errors=(NotFound,))
     get(
@@ -62,6 +63,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
             *paging,
         ],
         errors=(InvalidId,),
+        filtered=True,
     )
     get("/v1/playing", games.Playing, Action.DASHBOARD_READ, _playing)
 

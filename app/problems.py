@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from access.passwords import TooManySignIns
+from access.rates import TooManyRequests
 from commands.batch import DependencyFailed
 from commands.plan import PreconditionFailed, WrongRegion
 from commands.reads import TooManyReads
@@ -46,9 +48,46 @@ class BodyTooLarge(Rejected):
     title = "The body is too large"
 
 
+class AddressTooLong(Rejected):
+    code = "uri_too_long"
+    title = "The path or the query is longer than any of ours, or names a parameter twice"
+
+
+class HeadTooLarge(Rejected):
+    code = "head_too_large"
+    title = "The header has more fields, or is longer, than any request of ours needs"
+
+
+class TooSlow(Rejected):
+    code = "too_slow"
+    title = "The request did not arrive whole in time; nothing was done"
+
+
+class Malformed(Rejected):
+    code = "malformed"
+    title = "That is not a request of HTTP/1.1"
+
+
 class Unauthenticated(Rejected):
     code = "unauthenticated"
-    title = "A known bearer token is needed"
+    title = "A known bearer token, or a session, is needed"
+
+
+class SignInFailed(Rejected):
+    """Whatever was wrong, and whether or not there is such an account: the answer is the same."""
+
+    code = "signin_failed"
+    title = "That did not sign you in; after several tries in vain it takes a quarter of an hour until the next counts"
+
+
+class CsrfRefused(Forbidden):
+    code = "csrf_refused"
+    title = "What changes something needs the session's own X-CSRF-Token, from a page of ours"
+
+
+class ProviderUnavailable(Rejected):
+    code = "provider_unavailable"
+    title = "The provider of identities does not answer"
 
 
 class MethodRefused(Rejected):
@@ -76,13 +115,21 @@ _STATUS: tuple[tuple[type[Rejected], int], ...] = (
     (IfMatchMalformed, 400),
     (MethodRefused, 405),
     (Unauthenticated, 401),
+    (SignInFailed, 401),
+    (ProviderUnavailable, 502),
     (Forbidden, 403),
     (NotFound, 404),
     (PreconditionFailed, 412),
+    (Malformed, 400),
+    (TooSlow, 408),
     (BodyTooLarge, 413),
+    (AddressTooLong, 414),
+    (TooManyRequests, 429),
+    (HeadTooLarge, 431),
     (WrongRegion, 421),
     (DependencyFailed, 424),
     (TooManyReads, 429),
+    (TooManySignIns, 429),
     (Busy, 503),
     (Unopenable, 500),
     (Fault, 500),
@@ -122,8 +169,10 @@ def document(error: Rejected) -> bytes:
 
 
 def headers(error: Rejected) -> Mapping[str, str]:
-    if isinstance(error, (Busy, TooManyReads)):
+    if isinstance(error, (Busy, TooManyReads, TooManySignIns)):
         return {"Retry-After": "1"}
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(error.facts["wait_s"])}
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": "Bearer"}
     return {}

@@ -22,12 +22,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 import console
+from access import cedar, predicate
 from access.policy import Action, Principal
-from access.tokens import Tokens
-from app import approving, noticing, openapi, paying, playing, problems, ticketing
+from access.predicate import Predicate
+from access.steps import StepUpRequired, require_stepped_up
+from app import approving, managing, noticing, openapi, paying, playing, problems, ticketing
 from app import players as people
+from app import seeing as sight
+from app.authentication import Authentication
 from app.bootstrap import WriteSide
-from app.commanding import authenticate
 from app.openapi import Schemas
 from app.settings import Settings
 from app.starting import Start, recorder, refuse_unwritable
@@ -39,14 +42,15 @@ from domain.kernel import Sealed
 from domain.players import DataKey
 from eventstore import postgres
 from eventstore.vault import CannotOpen, Vault
+from policies import steps
 from queries import audit, dashboard, projections, rules, segments, wallets
-from queries.context import Context
+from queries.context import Context, open_nothing
 from queries.tiles import POSITION_MAX
 
 READERS_MAX = 8
 _NDJSON = "application/x-ndjson"
 _ALWAYS: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden, Invalid)
-UNRECORDED: tuple[type[Rejected], ...] = (TooManyReads, problems.Busy)
+UNRECORDED: tuple[type[Rejected], ...] = (TooManyReads, problems.Busy, StepUpRequired)
 """Why a read of the audit may be refused although it is allowed: it cannot be recorded now."""
 _encode = msgspec.json.Encoder().encode
 _log = structlog.get_logger(__name__)
@@ -86,7 +90,7 @@ class ReadSide(NamedTuple):
     pool: AsyncConnectionPool[AsyncConnection[Any]]
     redis: Redis
     vault: Vault
-    tokens: Tokens
+    authentication: Authentication
     watch: Watch
     regions: Regions
     stop: asyncio.Event
@@ -98,26 +102,34 @@ class ReadSide(NamedTuple):
         """The name of the log that is written here."""
         return self.reads.log
 
-    def auditor(self, request: Request) -> Principal:
-        """Who asks, if they may read the audit. Raises Unauthenticated, Forbidden."""
-        principal = authenticate(self.tokens, request)
-        principal.require(Action.AUDIT_READ)
+    async def auditor(
+        self, request: Request, action: Action = Action.AUDIT_READ, player: str | None = None
+    ) -> Principal:
+        """Who asks, if they may read the audit of all players, or of one. Raises Unauthenticated, Forbidden, NotFound."""
+        principal = await self.authentication(request.scope)
+        await sight.require_of(self, principal, action, player)
         return principal
 
     async def recorded(self, principal: Principal, what: str, *, bulk: bool = False, **query: object) -> None:
         """Return once the log says that the principal reads this: to be awaited before the answer begins.
 
-        Raises Invalid, TooManyReads, and Busy while the log cannot be written: a read that leaves no trace is not given.
+        Raises Invalid, TooManyReads, StepUpRequired for an export, and Busy while the log cannot be written: a read that leaves no trace is not given.
         """
         self.start.require()
+        if what in steps.EXPORTS:
+            require_stepped_up(principal, what, datetime.now(UTC))
         await self.reads.record(principal, read_of(what, **query), bulk=bulk)
 
-    def context(self, principal: Principal) -> Context:
-        """Personal fields open only for whoever may read them."""
+    def context(
+        self, principal: Principal, *, personal: bool | None = None, sees: Predicate = predicate.ALWAYS
+    ) -> Context:
+        """Personal fields open only for whoever may read them: players', and operators'. `personal`: whether players' do; None:
+        if they do for this principal whoever the player is.
+        """
+        if personal is None:
+            personal = cedar.in_force().settled(principal, (Action.PERSONAL_READ,)) is True
 
-        async def open_personal(event_id: str, key: DataKey, fields: Mapping[str, Sealed]) -> Mapping[str, str]:
-            if not principal.may(Action.PERSONAL_READ):
-                return {}
+        async def open_(event_id: str, key: DataKey, fields: Mapping[str, Sealed]) -> Mapping[str, str]:
             try:
                 keys = await self.vault.keys({key.id: key.commitment})
                 return {
@@ -129,13 +141,19 @@ class ReadSide(NamedTuple):
                 _log.error("personal fields do not open", reason=str(error))
                 raise problems.Unopenable(str(error)) from error
 
-        return Context(self.pool, self.redis, open_personal)
+        return Context(
+            self.pool,
+            self.redis,
+            open_ if personal else open_nothing,
+            open_ if principal.may(Action.OPERATOR_READ) else open_nothing,
+            sees,
+        )
 
 
 @asynccontextmanager
 async def read_side(settings: Settings, write: WriteSide, start: Start, stop: asyncio.Event) -> AsyncIterator[ReadSide]:
     """Connections for queries and the running check of the logs, until the block ends."""
-    here = RegionInfo(settings.region, f"http://{settings.api_host}:{settings.api_port}", self=True)
+    here = RegionInfo(settings.region, settings.url, self=True)
     others = [RegionInfo(name, url, self=False) for name, url in settings.peers.items()]
     order = {name: place for place, name in enumerate(settings.regions)}
     regions = Regions(sorted([here, *others], key=lambda region: order.get(region.name, len(order))))
@@ -147,7 +165,7 @@ async def read_side(settings: Settings, write: WriteSide, start: Start, stop: as
         watch.start()
         try:
             reads = recorder(write.decider, pool)
-            yield ReadSide(pool, redis, write.vault, write.tokens, watch, regions, stop, start, reads)
+            yield ReadSide(pool, redis, write.vault, write.authentication, watch, regions, stop, start, reads)
         finally:
             watch.stop()
 
@@ -170,16 +188,20 @@ class _Routes:
         parameters: Sequence[dict[str, Any]] = (),
         errors: Sequence[type[Rejected]] = (),
         also: Callable[[Mapping[str, Any]], Sequence[Action]] = lambda _given: (),
+        filtered: bool = False,
     ) -> None:
-        """Serve `query(context, *identifiers of the path, **parameters)` as JSON. `also`: what these parameters need beside `action`."""
+        """Serve `query(context, *identifiers of the path, **parameters)` as JSON. `also`: what these parameters need beside `action`.
+        `filtered`: the query answers only rows that the context sees (queries/listing.py).
+        """
         names = {parameter["name"]: parameter for parameter in parameters}
 
         async def endpoint(request: Request) -> Response:
-            principal = authenticate(self._read.tokens, request)
-            principal.require(action)
+            principal = await self._read.authentication(request.scope)
             given = _parameters(request, names)
-            principal.require(*also(given))
-            found = await query(self._read.context(principal), *request.path_params.values(), **given)
+            context = await sight.context_for(self._read, principal, action, request.path_params, filtered=filtered)
+            for more in also(given):
+                await sight.require_of(self._read, principal, more)
+            found = await query(context, *request.path_params.values(), **given)
             headers = {"ETag": f'"{found.version}"'} if hasattr(found, "version") else {}
             return Response(_encode(found), headers=headers, media_type="application/json")
 
@@ -194,6 +216,7 @@ class _Routes:
             openapi_extra={
                 "parameters": [*openapi.path_parameters(path), *parameters],
                 "responses": self._schemas.refusals((*_ALWAYS, *errors)),
+                **openapi.needs(action),
             },
             responses={
                 200: {
@@ -218,6 +241,7 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     ticketing.add(routes.get, [_CURSOR, _LIMIT])
     noticing.add(routes.get, [_CURSOR, _LIMIT])
     playing.add(routes.get, [_CURSOR, _LIMIT])
+    managing.add(routes.get, [_CURSOR, _LIMIT])
     _add_overviews(routes, read, schemas)
     _add_audit(routes, read, schemas)
     _add_projections(routes, read, schemas)
@@ -271,8 +295,8 @@ def _add_overviews(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
 
     async def live(request: Request, last_event_id: Annotated[str | None, Header()] = None) -> Response:
         """The dashboard now and whenever it changes, as server-sent events; id = positions, resume by Last-Event-ID."""
-        principal = authenticate(read.tokens, request)
-        principal.require(Action.DASHBOARD_READ)
+        principal = await read.authentication(request.scope)
+        await sight.require_of(read, principal, Action.DASHBOARD_READ)
         return StreamingResponse(
             _events(read, principal, last_event_id),
             media_type="text/event-stream",
@@ -284,7 +308,10 @@ def _add_overviews(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         live,
         methods=["GET"],
         summary="The dashboard, live",
-        openapi_extra={"responses": schemas.refusals((problems.Unauthenticated, Forbidden))},
+        openapi_extra={
+            "responses": schemas.refusals((problems.Unauthenticated, Forbidden)),
+            **openapi.needs(Action.DASHBOARD_READ),
+        },
         responses={
             200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
         },
@@ -328,9 +355,9 @@ def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         """All regions of the deployment."""
         return read.regions
 
-    routes.get("/v1/logs", Logs, Action.DASHBOARD_READ, logs)
-    routes.get("/v1/verification", Verifications, Action.DASHBOARD_READ, verification)
-    routes.get("/v1/regions", Regions, Action.DASHBOARD_READ, regions)
+    routes.get("/v1/logs", Logs, Action.STATUS_READ, logs)
+    routes.get("/v1/verification", Verifications, Action.STATUS_READ, verification)
+    routes.get("/v1/regions", Regions, Action.STATUS_READ, regions)
 
     async def entries(
         request: Request,
@@ -340,7 +367,7 @@ def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         cursor: str | None = None,
     ) -> Response:
         """A log's entries, byte by byte: a page of JSON, or all up to the head as NDJSON if Accept asks for it."""
-        principal = read.auditor(request)
+        principal = await read.auditor(request, Action.LOG_READ)
         if "\0" in log:  # no text of PostgreSQL holds it
             raise NotFound("no log has this name")
         context = read.context(principal)
@@ -370,7 +397,10 @@ def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
                 "content": {**schemas.json(audit.AuditPage), _NDJSON: {"schema": schemas.ref(audit.AuditEntry)}},
             }
         },
-        openapi_extra={"responses": schemas.refusals((*_ALWAYS, NotFound, *UNRECORDED))},
+        openapi_extra={
+            "responses": schemas.refusals((*_ALWAYS, NotFound, *UNRECORDED)),
+            **openapi.needs(Action.LOG_READ),
+        },
     )
 
 
@@ -379,11 +409,11 @@ def _add_projections(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         """The read models: how far each one is, what code made it, and where it cannot go on."""
         return Projections(await projections.projections(context))
 
-    routes.get("/v1/projections", Projections, Action.DASHBOARD_READ, read_models)
+    routes.get("/v1/projections", Projections, Action.STATUS_READ, read_models)
 
     async def state(request: Request, name: str) -> Response:
         """All that a read model holds at one moment, as NDJSON: what it is, each table and its rows, and a digest."""
-        principal = read.auditor(request)
+        principal = await read.auditor(request)
         stream = projections.state(read.context(principal), name)
         first = await anext(stream)  # an unknown read model is refused before the answer has begun
         try:
@@ -399,7 +429,10 @@ def _add_projections(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         methods=["GET"],
         summary="All that a read model holds",
         responses={200: {"description": "Found", "content": {_NDJSON: {"schema": {"type": "string"}}}}},
-        openapi_extra={"responses": schemas.refusals((*_ALWAYS, NotFound, *UNRECORDED))},
+        openapi_extra={
+            "responses": schemas.refusals((*_ALWAYS, NotFound, *UNRECORDED)),
+            **openapi.needs(Action.AUDIT_READ),
+        },
     )
 
 
@@ -423,9 +456,12 @@ class Streamed(StreamingResponse):
 
 
 def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
+    shown = console.page()
+    csp = console.policy(shown, [region.url for region in read.regions.items])
+
     async def page() -> Response:
         """The live page."""
-        return Response(console.page(), media_type="text/html")
+        return Response(shown, headers={"Content-Security-Policy": csp}, media_type="text/html")
 
     async def healthz() -> Response:
         """Alive."""

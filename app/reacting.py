@@ -14,7 +14,7 @@ import httpx2
 import structlog
 
 from app import registering
-from app.bootstrap import READERS_MAX, WriteSide, write_side
+from app.bootstrap import READERS_MAX, WriteSide, told_of, write_side
 from app.settings import Settings
 from app.starting import Start
 from commands.edge import Edge
@@ -27,6 +27,7 @@ from providers import known
 from providers.http import HttpProvider
 from providers.port import Provider
 from reactions import runner
+from reactions.erasing import Erasing
 from reactions.notices import Notices
 from reactions.payouts import Payouts
 from reactions.protection import Protecting
@@ -65,17 +66,25 @@ async def react(settings: Settings) -> None:
         reactions: Mapping[str, Reaction] = {
             "timers": Timers(settings.region, pool, streams, write.decider.run, edge),
             "payouts": payouts,
+            "erasing": Erasing(write.vault),
             "notices": Notices(settings.region, pool, streams, write.decider.run, edge),
             "protection": Protecting(settings.region, pool, streams, codec, write.vault, decide, edge),
             "registers": registers,
         }
-        await Start(registering.digest(settings)).record(write.decider, pool, "reactor")
+        await Start(told_of(settings), adopted_only=settings.adopted_only).record(write.decider, pool, "reactor")
         _log.info("reacting", reactions=list(reactions))
         await runner.run(reactions)
 
 
 def _edge(write: WriteSide, context: Context) -> Edge:
-    return Edge(context, write.vault, write.group, write.decider.log, known=write.tokens.known)
+    return Edge(
+        context,
+        write.vault,
+        write.group,
+        write.decider.log,
+        known=write.authentication.known,
+        residency=write.residency,
+    )
 
 
 def _providers(settings: Settings, client: httpx2.AsyncClient) -> Mapping[str, Provider]:

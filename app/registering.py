@@ -34,6 +34,7 @@ from domain.protection import Answer
 from eventstore.log import Streams
 from eventstore.record import Codec
 from eventstore.vault import Vault
+from eventstore.writer import Unavailable
 from policies.protection import Moment
 from policies.rules import RULES
 from registers import known
@@ -127,12 +128,18 @@ async def _of_registration(ask: Asking, told: RegisterPlayer) -> Sequence[Answer
 
 async def before_each(
     ask: Asking | None, principal: Principal, wanted: Mapping[int, tuple[str, Sequence[str], bytes]]
-) -> Mapping[int, Sequence[Answer]]:
-    """The same of a batch's items: (path of the command, its arguments, body) by place."""
+) -> Mapping[int, Sequence[Answer] | Unavailable]:
+    """The same of a batch's items: (path of the command, its arguments, body) by place. One that cannot be asked about has
+    Unavailable: earlier ones stand in the log already.
+    """
     lane = asyncio.Semaphore(AT_ONCE)
 
-    async def one(place: int) -> tuple[int, Sequence[Answer]]:
+    async def one(place: int) -> tuple[int, Sequence[Answer] | Unavailable]:
         async with lane:
-            return place, await before(ask, principal, *wanted[place])
+            try:
+                return place, await before(ask, principal, *wanted[place])
+            except Exception:  # noqa: BLE001 — its own caller's, and nobody else's
+                _log.warning("no register can be asked for an item of a batch", path=wanted[place][0], exc_info=True)
+                return place, Unavailable("nobody could be asked about the player; try again")
 
     return dict(await asyncio.gather(*[one(place) for place in wanted]))

@@ -7,9 +7,14 @@ Invariant: every address and secret comes from here; nothing has a default that 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
+
+from app.private import exposed, secrets_named_in
+from policies.rates import HOUSE, Rate
 
 
 class SettingsError(Exception):
@@ -21,7 +26,8 @@ class Settings(NamedTuple):
 
     `signer` (a folder) is told to the checkpointer alone, `witness` (a folder) and `policy` (C2SP tlog-policy: keys of all
     logs and witnesses) to whoever plays those roles. `providers` (a file: providers.known) and `registers` (registers.known) to
-    the api and the reactor.
+    the api and the reactor, and so is `residency` (policies.residency). `oidc` (a file: access.identity_providers) and `public`
+    (scheme, host and port, as people's browsers know this region) are told to the api.
     """
 
     deployment: str
@@ -42,6 +48,48 @@ class Settings(NamedTuple):
     policy: Path | None = None
     providers: Path | None = None
     registers: Path | None = None
+    residency: Path | None = None
+    oidc: Path | None = None
+    public: str = ""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    proxies: tuple[str, ...] = ()
+    rates: Mapping[str, Rate | None] = MappingProxyType({})
+    adopted_only: bool = False
+
+    @property
+    def tls(self) -> tuple[Path, Path] | None:
+        """Certificate chain and key, where the API speaks TLS itself."""
+        return (self.tls_certificate, self.tls_key) if self.tls_certificate and self.tls_key else None
+
+    @property
+    def url(self) -> str:
+        """Of the region's own API, as it listens."""
+        return f"{'https' if self.tls else 'http'}://{self.api_host}:{self.api_port}"
+
+    @property
+    def site(self) -> str:
+        """Where browsers find this region."""
+        return self.public.rstrip("/") or self.url
+
+    @property
+    def secrets(self) -> list[Path]:
+        """Files and folders that nobody but their owner may read. (Tokens and policy are none: digests and public keys.)"""
+        found = (
+            self.region_key,
+            self.fingerprint_key,
+            self.nats_seeds,
+            self.signer,
+            self.witness,
+            self.providers,
+            self.registers,
+            self.oidc,
+            self.tls_key,
+        )
+        named = [
+            each for file in (self.providers, self.registers, self.oidc) if file for each in secrets_named_in(file)
+        ]
+        return [path for path in found if path] + named
 
     @property
     def origin(self) -> str:
@@ -71,6 +119,10 @@ class Settings(NamedTuple):
             "COUNTROOM_FINGERPRINT_KEY": str(self.fingerprint_key),
             "COUNTROOM_TOKENS": str(self.tokens),
             "COUNTROOM_PEERS": ",".join(f"{name}={url}" for name, url in self.peers.items()),
+            **({"COUNTROOM_PUBLIC": self.public} if self.public else {}),
+            **({"COUNTROOM_PROXIES": ",".join(self.proxies)} if self.proxies else {}),
+            **({"COUNTROOM_RATES": _rates_said(self.rates)} if self.rates else {}),
+            **({"COUNTROOM_ADOPTED_ONLY": "yes"} if self.adopted_only else {}),
             **{name: str(path) for name, path in self._folders().items() if path},
         }
 
@@ -81,6 +133,10 @@ class Settings(NamedTuple):
             "COUNTROOM_POLICY": self.policy,
             "COUNTROOM_PROVIDERS": self.providers,
             "COUNTROOM_REGISTERS": self.registers,
+            "COUNTROOM_OIDC": self.oidc,
+            "COUNTROOM_RESIDENCY": self.residency,
+            "COUNTROOM_TLS_CERT": self.tls_certificate,
+            "COUNTROOM_TLS_KEY": self.tls_key,
         }
 
     def needed(self, role: str, *names: str) -> list[Path]:
@@ -100,7 +156,7 @@ def from_environment() -> Settings:
     region = _required("COUNTROOM_REGION")
     if region not in regions:
         raise SettingsError(f"COUNTROOM_REGION={region} is not one of COUNTROOM_REGIONS={','.join(regions)}")
-    return Settings(
+    found = Settings(
         deployment=_required("COUNTROOM_DEPLOYMENT"),
         region=region,
         regions=regions,
@@ -119,7 +175,37 @@ def from_environment() -> Settings:
         policy=_path("COUNTROOM_POLICY"),
         providers=_path("COUNTROOM_PROVIDERS"),
         registers=_path("COUNTROOM_REGISTERS"),
+        oidc=_path("COUNTROOM_OIDC"),
+        public=os.environ.get("COUNTROOM_PUBLIC", ""),
+        residency=_path("COUNTROOM_RESIDENCY"),
+        tls_certificate=_path("COUNTROOM_TLS_CERT"),
+        tls_key=_path("COUNTROOM_TLS_KEY"),
+        proxies=tuple(proxy.strip() for proxy in os.environ.get("COUNTROOM_PROXIES", "").split(",") if proxy.strip()),
+        rates=_rates(os.environ.get("COUNTROOM_RATES", "")),
+        adopted_only=os.environ.get("COUNTROOM_ADOPTED_ONLY", "") == "yes",
     )
+    if bool(found.tls_certificate) != bool(found.tls_key):
+        raise SettingsError("COUNTROOM_TLS_CERT and COUNTROOM_TLS_KEY are given together or not at all")
+    if open_ := exposed(found.secrets):
+        raise SettingsError(f"{open_[0]} holds a secret, and others than its owner can read it; chmod 600 {open_[0]}")
+    return found
+
+
+def _rates(said: str) -> dict[str, Rate | None]:
+    """`person=20/200,machine=-`: a second, and at once; `-`: as often as they like. Raises SettingsError."""
+    found: dict[str, Rate | None] = {}
+    for name, _, figure in (each.strip().partition("=") for each in said.split(",") if each.strip()):
+        per_second, _, burst = figure.partition("/")
+        is_rate = re.fullmatch(r"\d{1,6}(\.\d{1,3})?", per_second) and re.fullmatch(r"[1-9]\d{0,6}", burst)
+        if name not in HOUSE or not (figure == "-" or (is_rate and float(per_second))):
+            known = ", ".join(HOUSE)
+            raise SettingsError(f"COUNTROOM_RATES: {name}={figure} is no NAME=RATE/BURST or NAME=- ({known})")
+        found[name] = None if figure == "-" else Rate(float(per_second), int(burst))
+    return found
+
+
+def _rates_said(said: Mapping[str, Rate | None]) -> str:
+    return ",".join(f"{name}={f'{rate.per_second}/{rate.burst}' if rate else '-'}" for name, rate in said.items())
 
 
 def _path(name: str) -> Path | None:

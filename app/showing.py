@@ -52,6 +52,10 @@ def print_status(found: dict[str, Any]) -> None:
         table.add_row(region["name"], region["api"], processes, logs or "no answer")
     out.print(table)
     for region in found["regions"]:
+        if (policies := region["policies"]) and not policies["adopted"]:
+            out.print(
+                f"policies of access in {region['name']} were not adopted: {policies['in_force']}", soft_wrap=True
+            )
         if late := region["late"]:
             out.print(f"late in {region['name']}: {_late(late)}", soft_wrap=True)
     for region, log, halt in halted(found):

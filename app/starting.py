@@ -33,10 +33,13 @@ Pool = AsyncConnectionPool[AsyncConnection[Any]]
 
 
 class Start:
-    """Whether this process has recorded its start. `told`: digests of what only this installation was told, by name."""
+    """Whether this process has recorded its start. `told`: digests of what only this installation was told, by name.
+    `adopted_only`: it does not start with policies that were not adopted.
+    """
 
-    def __init__(self, told: Mapping[str, str] | None = None) -> None:
+    def __init__(self, told: Mapping[str, str] | None = None, *, adopted_only: bool = False) -> None:
         self._told = told or {}
+        self._adopted_only = adopted_only
         self._receipt: Receipt | None = None
 
     def require(self) -> None:
@@ -48,7 +51,15 @@ class Start:
         """Append `service.started`. While the log cannot be written, wait and try again."""
         from projections.version import CODE
 
-        plan = services.start(decider.log, service, CODE.partition("+")[0], CODE, datetime.now(UTC), self._told)
+        plan = services.start(
+            decider.log,
+            service,
+            CODE.partition("+")[0],
+            CODE,
+            datetime.now(UTC),
+            self._told,
+            adopted_only=self._adopted_only,
+        )
         said = ""
         while self._receipt is None:
             try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import AsyncConnection
 
 from app.heads import read_policy
 from app.settings import SettingsError
@@ -24,6 +25,11 @@ from verifier.note import NoteError
 from verifier.policy import Policy
 
 # The newest evidence first: of several, the oldest says what it began with.
+_POLICIES = """
+    SELECT (SELECT convert_from(e.body, 'UTF8')::json -> 'data' -> 'policies' ->> 'access' FROM ledger.entry AS e
+             WHERE e.stream = %(services)s ORDER BY e.version DESC LIMIT 1),
+           (SELECT convert_from(e.body, 'UTF8')::json -> 'data' ->> 'hash' FROM ledger.entry AS e
+             WHERE e.stream = %(policies)s AND e.type = 'policies.adopted' ORDER BY e.version DESC LIMIT 1)"""
 _HALTS = """
     SELECT l.name, e.role, e.position, e.reason, e.at FROM replication.evidence AS e JOIN ledger.log AS l ON l.id = e.log
      WHERE e.cleared_at IS NULL ORDER BY e.id DESC"""
@@ -81,9 +87,10 @@ async def _told(dsn: str, own: str, policy: Policy | None) -> dict[str, Any]:
                 log: {"role": role, "position": position, "reason": reason, "since": since.astimezone(UTC)}
                 async for log, role, position, reason, since in await connection.execute(_HALTS)
             }
+            policies = await _policies(connection, own)
             late = [each for each in await due.late(connection) if each.log == own]
     except psycopg.Error:
-        return {"logs": {}, "late": None}
+        return {"logs": {}, "policies": None, "late": None}
     logs = {
         name: {
             "position": head.position,
@@ -95,11 +102,19 @@ async def _told(dsn: str, own: str, policy: Policy | None) -> dict[str, Any]:
     }
     return {
         "logs": logs,
+        "policies": policies,
         "late": {
             "commands": _late(each for each in late if each.duty != due.PAYOUT),
             "payouts": _late(each for each in late if each.duty == due.PAYOUT),
         },
     }
+
+
+async def _policies(connection: AsyncConnection[Any], region: str) -> dict[str, Any]:
+    """The hash of the policies of access that the process started last follows, and whether two people have agreed to them."""
+    streams = {"services": f"region-{region}-services", "policies": f"region-{region}-policies"}
+    [(in_force, adopted)] = await (await connection.execute(_POLICIES, streams)).fetchall()
+    return {"in_force": in_force, "adopted": in_force is not None and in_force == adopted}
 
 
 def _late(some: Iterable[due.OfLog]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         tickets.page,
         parameters=[*chosen, *paging],
         errors=(InvalidId,),
+        filtered=True,
     )
     get(
         "/v1/tickets/{ticket_id}",

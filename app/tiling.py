@@ -17,7 +17,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from access.policy import Principal
+from access.policy import Action, Principal
 from app import openapi, problems
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
@@ -73,7 +73,7 @@ def _add_heads(routes: APIRouter, public: Callable[[], Context], schemas: Schema
 def _add_entries(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
     async def tile(request: Request, log: str, path: str) -> Response:
         """A tile of hashes, `<level>/<index>`, or a bundle of entries, `entries/<index>`: C2SP tlog-tiles."""
-        principal = read.auditor(request)
+        principal = await read.auditor(request, Action.LOG_READ)
         if not request.scope["path"].endswith(f"/{path}"):
             raise NotFound("a path ends in no line feed")  # which the router's pattern leaves out
         found = await tiles.file(read.context(principal), log, f"tile/{path}")
@@ -93,7 +93,7 @@ def _add_entries(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
         form: Annotated[Literal["json", "tlog-proof"] | None, Query(alias="format")] = None,
     ) -> Response:
         """The proof that an entry stands in the newest published head: JSON, or a C2SP tlog-proof if Accept asks for text."""
-        principal = read.auditor(request)
+        principal = await read.auditor(request, Action.LOG_READ)
         found = await tiles.inclusion(read.context(principal), log, position)
         await read.recorded(principal, "log.proof", log=log, position=position)
         headers = {"Vary": "Accept", "Cache-Control": "no-store"}
@@ -117,7 +117,8 @@ def _add(
 ) -> None:
     # Not in openapi_extra: there FastAPI would add a refusal of its own, whose schema does not exist.
     refusals: dict[int | str, Any] = schemas.refusals((*errors, Invalid, NotFound, NotPublished))  # type: ignore[assignment]
-    guarded: dict[str, Any] = {} if problems.Unauthenticated in errors else openapi.UNGUARDED
+    is_guarded = problems.Unauthenticated in errors
+    guarded = openapi.needs(Action.LOG_READ) if is_guarded else openapi.UNGUARDED
     routes.add_api_route(
         path,
         endpoint,

@@ -26,6 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.settings import Settings
+from commands.compartments import UNMEASURED
 from eventstore.log import Command
 from eventstore.record import Recorded
 from projections.projection import Batch, Events
@@ -112,7 +113,7 @@ class TracedCommands:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         span = None
-        if scope["type"] == "http" and scope["method"] == "POST":
+        if scope["type"] == "http" and scope["method"] == "POST" and not scope["path"].startswith(UNMEASURED):
             given = dict(scope["headers"]).get(_HEADER.encode())
             span = self._tracing.command(given.decode("latin-1")) if given else None
         if span is None:

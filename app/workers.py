@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from app.redacting import redact
 from app.settings import Settings, wants_traces
 from replication.config import Config
 
@@ -162,6 +163,7 @@ def _log_as_lines(settings: Settings, roles: Sequence[str]) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                redact,
                 structlog.processors.JSONRenderer(sort_keys=True),
             ],
         )

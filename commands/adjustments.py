@@ -48,6 +48,7 @@ def adjust(player_id: str, command: AdjustMoney, edge: Edge) -> Plan:
     made = adjustments.Made(
         adjustment=AdjustmentId("adjustment_" + edge.new_child(stream.partition)),
         operator=edge.context.principal.actor,
+        person=edge.context.principal.person,
         money=money(command.amount, "/amount"),
         direction=command.direction,
         account=command.account,
@@ -74,6 +75,7 @@ def adjust(player_id: str, command: AdjustMoney, edge: Edge) -> Plan:
             ),
         ],
         answer=_adjusted,
+        about={"amount": made.money.amount, "currency": made.money.currency},
         key=lambda player, **_: player.sealing_key(),
     )
 

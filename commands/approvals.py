@@ -7,7 +7,10 @@ it is recorded. Approving it runs the very command, in one append with the appro
 Invariants:
     - what is refused now is refused now, before anybody is asked for approval;
     - what runs is decided anew, with the rights that the requester and the approver have then;
-    - what was asked stands in the log sealed under the player's own key: once that is gone nobody approves it any more;
+    - two accounts of one person are one person; the log says who was behind each;
+    - who may not give a role, a scope or a person to an operator does not approve it either;
+    - what was asked stands in the log sealed under the key of the player or operator whom it concerns: once that is gone nobody
+      approves it any more;
     - what players are found by is never wrapped: it would be kept before anybody has agreed.
 """
 
@@ -22,15 +25,17 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from access.policy import Action
+from commands import authorising
 from commands.edge import Edge, Endpoint, Nothing, PersonalText, read_body, whole
 from commands.plan import Fact, Plan, RefusedFact
 from commands.players import Known
 from commands.sealing import KeyNotHeld
-from domain import approvals, players
+from domain import approvals, operators, players
 from domain.adjustments import Adjustments, Made
 from domain.approvals import Approval, ApprovalClosed, ApprovalNotDue, HashDiffers, Requested, SamePerson, Status
 from domain.errors import Forbidden, NotFound, Rejected
-from domain.kernel import AnyStream, ApprovalId, Event, PlayerId
+from domain.kernel import AnyStream, ApprovalId, Event, PlayerId, Stream
+from domain.operators import Operator
 from domain.players import Player
 from domain.rounds import Voided
 from domain.transactions import DepositSettledFor
@@ -89,8 +94,8 @@ def guarded(endpoints: Sequence[Endpoint], rules: Mapping[str, Rule] = RULES) ->
     return (*wrapped, *_endpoints(tuple(own.values())))
 
 
-def _sealing_key(concerned: Player | None = None, **_states: Any) -> tuple[str, str]:
-    """That of the player whom an approval concerns. Raises NotFound."""
+def _sealing_key(concerned: Player | Operator | None = None, **_states: Any) -> tuple[str, str]:
+    """That of the player or operator whom an approval concerns. Raises NotFound."""
     return (concerned or Player()).sealing_key()
 
 
@@ -113,17 +118,23 @@ def _asking(plan: Plan, edge: Edge, rule: Rule, measure: Measure) -> Plan:
     """The plan, or only the request for its approval where the rule says so."""
     partition = next(iter(plan.writes.values())).partition
     if partition is None or plan.owed:
-        raise TypeError("a command that waits for approval is a player's, and keeps nothing to find them by")
+        raise TypeError(
+            "a command that waits for approval is a player's or operator's, and keeps nothing to find them by"
+        )
     id_, salt = ApprovalId("approval_" + edge.new_child(partition)), edge.new_salt()
 
-    def follow(approval: Approval, concerned: Player | None = None, **states: Any) -> Mapping[str, AnyStream[Any]]:  # noqa: ARG001 — not for the plan
+    def follow(
+        approval: Approval,  # noqa: ARG001 — not for the plan
+        concerned: Player | Operator | None = None,  # noqa: ARG001 — nor this
+        **states: Any,
+    ) -> Mapping[str, AnyStream[Any]]:
         followed = plan.follow(**states) if plan.follow else {}
-        return {**followed, "concerned": players.stream(_player(plan, states))}
+        return {**followed, "concerned": _concerning(plan, states)}
 
     def decision(
         at: datetime,
         approval: Approval,
-        concerned: Player,  # noqa: ARG001 — for the key
+        concerned: Player | Operator,  # noqa: ARG001 — for the key
         **states: Any,
     ) -> Sequence[Event] | RefusedFact:
         decided = plan.decision(at, **states)
@@ -138,8 +149,9 @@ def _asking(plan: Plan, edge: Edge, rule: Rule, measure: Measure) -> Plan:
             body=edge.body,
             salt=salt,
             hash=approvals.digest(edge.path, salt, edge.body),
-            player=_player(plan, states),
+            **_whom(_concerning(plan, states)),
             requester=edge.context.principal.actor,
+            person=edge.context.principal.person,
             expires_at=at + timedelta(hours=rule.expires_hours),
             reasons=needed,
         )
@@ -163,15 +175,21 @@ def _asking(plan: Plan, edge: Edge, rule: Rule, measure: Measure) -> Plan:
     )
 
 
-def _player(plan: Plan, states: Mapping[str, Any]) -> PlayerId:
-    """Whom a command concerns: whose stream it names, or who a state says. Raises NotFound."""
+def _concerning(plan: Plan, states: Mapping[str, Any]) -> AnyStream[Any]:
+    """Of whom a command concerns: whose stream it names, or who a state says. Raises NotFound."""
     for stream in (*plan.writes.values(), *plan.reads.values()):
-        if stream.aggregate.name == "player":
-            return PlayerId("player_" + stream.name.partition("-")[2])
+        if stream.aggregate in (players.PLAYERS, operators.OPERATORS):
+            return stream
     for state in states.values():
         if owner := getattr(state, "player", ""):
-            return PlayerId(owner)
+            return players.stream(PlayerId(owner))
     raise NotFound("there is nobody whom this concerns")
+
+
+def _whom(concerned: AnyStream[Any]) -> dict[str, Any]:
+    """As the request names them."""
+    kind, _, suffix = concerned.name.partition("-")
+    return {kind: f"{kind}_{suffix}"}
 
 
 def _adjusted(events: Sequence[Event], states: Mapping[str, Any], at: datetime) -> Amounts:
@@ -187,7 +205,7 @@ def _voided(events: Sequence[Event], states: Mapping[str, Any], at: datetime) ->
 def _by_hand(made: Made | Voided, before: Adjustments, at: datetime) -> Amounts:
     amount, day = made.money.amount, at.date()
     return made.money.currency, {
-        "operator_day": before.by(made.operator, day) + amount,
+        "operator_day": before.by(made.behind, day) + amount,
         "player_day": before.on(day) + amount,
     }
 
@@ -301,7 +319,7 @@ def _approving(id_: ApprovalId, hash_: str, edge: Edge, describe: Callable[[Requ
     principal, asked = edge.context.principal, _Asked({}, describe, edge)
 
     def follow(
-        approval: Approval, concerned: Player | None = None, opened: Requested | None = None, **states: Any
+        approval: Approval, concerned: Player | Operator | None = None, opened: Requested | None = None, **states: Any
     ) -> Mapping[str, AnyStream[Any]]:
         whose = _concerned(approval)
         if approval.status is not Status.AWAITING or concerned is None:
@@ -315,17 +333,28 @@ def _approving(id_: ApprovalId, hash_: str, edge: Edge, describe: Callable[[Requ
     def decision(
         at: datetime,
         approval: Approval,
-        concerned: Player,  # noqa: ARG001 — for the key
+        concerned: Player | Operator,
         opened: Requested | None,
         **states: Any,
     ) -> Sequence[Event] | RefusedFact:
         if not principal.human:
             raise PersonNeeded
-        approved = approvals.approve(approval, asked=opened, hash=hash_, by=principal.actor, at=at)
+        requester = edge.known(approval.requester)
+        approved = approvals.approve(
+            approval,
+            asked=opened,
+            hash=hash_,
+            by=principal.actor,
+            at=at,
+            person=principal.person,
+            requester=requester.behind if requester else "",
+        )
         if not approved or opened is None:
             return []
         plan = asked.plan(opened)
-        _require_still(plan)
+        _require_still(plan, {**states, "concerned": concerned}, at)
+        if approval.operator:
+            principal.require(*plan.require)
         decided = plan.decision(at, **states)
         return decided if isinstance(decided, RefusedFact) else [*approved, *decided]
 
@@ -348,12 +377,16 @@ def _concerned(approval: Approval, **_states: Any) -> Mapping[str, AnyStream[Any
     """Raises NotFound."""
     if approval.status is Status.UNKNOWN:
         raise NotFound("no such approval")
-    return {"concerned": players.stream(approval.player)}
+    return {"concerned": _stream_of(approval)}
 
 
-def _require_still(plan: Plan) -> None:
-    """Whoever asked may do so now, too. Raises Forbidden."""
-    plan.context.principal.require(*plan.require)
+def _stream_of(approval: Approval) -> Stream[Any]:
+    return operators.stream(approval.operator) if approval.operator else players.stream(approval.player)
+
+
+def _require_still(plan: Plan, states: Mapping[str, Any], at: datetime) -> None:
+    """Whoever asked may do so now, too, to whom it is done. Raises Forbidden."""
+    authorising.require(plan, states, at)
 
 
 def reject(approval_id: str, command: RejectApproval, edge: Edge) -> Plan:

@@ -20,6 +20,7 @@ import msgspec
 
 from commands.plan import Plan, Receipt
 from domain.errors import Rejected
+from eventstore.writer import Unavailable
 
 ITEMS_MAX = 1000
 
@@ -81,9 +82,10 @@ async def run(
     made: Callable[[Receipt], str],
     ask: Callable[[Mapping[int, str]], Awaitable[None]] | None = None,
 ) -> list[Receipt | Exception]:
-    """Run a batch. `plan(n, path)` describes item n (and raises Rejected), `made` gives the identifier that it made.
+    """Run a batch. `plan(n, path)` describes item n (and raises Rejected, or Unavailable), `made` gives the identifier that it made.
 
-    `ask` hears of the paths of items that name earlier ones, once these are known, and before they are described.
+    `ask` hears of the paths of items that name earlier ones, once these are known, and before they are described. It raises nothing: earlier
+    items are recorded by then; who could not be asked about, `plan` says.
     """
     results: dict[int, Receipt | Exception] = {}
     plans: dict[int, tuple[Plan, _Footprint]] = {}
@@ -113,7 +115,7 @@ async def run(
                     planned = plan(place, path)
                     plans[place] = (planned, _Footprint.of(planned))
                     named[place] = plans[place][1].named
-                except Rejected as refused:
+                except (Rejected, Unavailable) as refused:
                     results[place] = refused
                     continue
             footprint = plans[place][1]

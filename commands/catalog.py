@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from commands import (
     adjustments,
+    adoptions,
     approvals,
+    compartments,
     contacts,
     disclosures,
+    erasures,
     kyc,
     limits,
     logins,
     notices,
+    operators,
     play,
     players,
     protection,
     registers,
     rounds,
     tickets,
+    tokens,
     transactions,
 )
 from commands.edge import Endpoint
@@ -36,6 +41,11 @@ _ENDPOINTS: tuple[Endpoint, ...] = (
     *notices.ENDPOINTS,
     *contacts.ENDPOINTS,
     *disclosures.ENDPOINTS,
+    *erasures.ENDPOINTS,
+    *operators.ENDPOINTS,
+    *tokens.ENDPOINTS,
+    *compartments.ENDPOINTS,
+    *adoptions.ENDPOINTS,
 )
 
 ENDPOINTS: tuple[Endpoint, ...] = approvals.guarded(_ENDPOINTS)

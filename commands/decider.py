@@ -8,7 +8,8 @@ Invariants:
       cache never refuses;
     - personal fields are sealed, and their keys kept, before anything is appended;
     - nothing is kept for a command that may not be made, or records nothing;
-    - a decision is never earlier than what this process has seen of the log's time, whatever its own clock says.
+    - a decision is never earlier than what this process has seen of the log's time, nor much later, whatever its own clock says
+      (commands.log_time).
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from access.steps import require_fresh
 from commands.alike import Alike
+from commands.authorising import asking
 from commands.gathering import Gathering, Results
 from commands.keys import Held, Keys, Seeing, key_of
-from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion
+from commands.log_time import LogTime
+from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion, ledger_position, timed
 from commands.referring import Referred, Referring
 from commands.sealing import personal, seal
 from domain.errors import KeyReused, Rejected
@@ -49,7 +53,6 @@ from eventstore.writer import Unavailable, Writer
 SNAPSHOT_EVERY = 500
 _CACHED_STATES = 50_000
 _ATTEMPTS = 12
-_LEAF_PREFIX_BYTES = 8
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
@@ -63,7 +66,7 @@ class _Folded(msgspec.Struct, frozen=True):
 
 
 class _Saw(NamedTuple):
-    """What a decision sees: the states by the plan's own names, the versions of their streams, the later of now and these,
+    """What a decision sees: the states by the plan's own names, the versions of their streams, the later of the time and these,
     and the earlier commands to which it refers.
     """
 
@@ -93,7 +96,9 @@ class _Decided(msgspec.Struct, frozen=True):
 class Decider:
     """Runs plans against one log; `log` is its name."""
 
-    def __init__(self, log: str, writer: Writer, streams: Streams, vault: Vault, codec: Codec) -> None:
+    def __init__(
+        self, log: str, writer: Writer, streams: Streams, vault: Vault, codec: Codec, times: LogTime | None = None
+    ) -> None:
         self.log = log
         self._writer = writer
         self._streams = streams
@@ -105,7 +110,7 @@ class Decider:
         self._states: OrderedDict[str, _Folded] = OrderedDict()
         self._epochs: dict[int, int] = {}
         self._due: list[Snapshot] = []
-        self._newest_us = 0  # of what was appended here, the last one's time
+        self._times = times or LogTime()
         self._gathering: Gathering[Plan, Receipt] = Gathering(self._run)
 
     def decide(self, plan: Plan) -> Awaitable[Receipt]:
@@ -124,6 +129,7 @@ class Decider:
         A repeat comes to the first answer.
         """
         results: Results[Receipt] = Results()
+        plans = [asking(plan) for plan in plans]
         await self._answer_repeats(plans, range(len(plans)), results)
         pending = [place for place in range(len(plans)) if place not in results]
         for place, decided in await self._decide_all(list(plans), pending, results):
@@ -134,7 +140,7 @@ class Decider:
         return [results[place] for place in range(len(plans))]
 
     async def _run(self, plans: list[Plan], results: Results[Receipt]) -> None:
-        await self._alike.run(plans, results, record=self._record, then=self.run)
+        await self._alike.run([asking(plan) for plan in plans], results, record=self._record, then=self.run)
 
     async def _record(self, plans: list[Plan], results: Results[Receipt]) -> None:
         owing = [place for place, plan in enumerate(plans) if plan.owed is not None]
@@ -181,10 +187,10 @@ class Decider:
         alike = await self._alike.heard(telling)
         referred = await self._referring.look_up({place: plans[place] for place in pending})
         sent = []
-        newest = instant(self._newest_us)
         for place in pending:
             try:
-                saw = _saw(plans[place], states, opened, referred.get(place, _NOTHING), newest)
+                time = self._times.bound(plans[place].context.now)
+                saw = _saw(plans[place], states, opened, referred.get(place, _NOTHING), time)
                 sent.append((place, self._decide(plans[place], saw, held, alike.get(place, {}))))
             except Exception as error:  # noqa: BLE001 — its own caller's, and nobody else's
                 results[place] = error
@@ -363,10 +369,10 @@ class Decider:
     def _appended(self, decided: _Decided, outcome: Appended) -> Receipt | Exception:
         position = None
         if decided.facts:
-            self._newest_us = max(self._newest_us, outcome.recorded)
+            self._times.note(outcome.recorded)
             self._remember(decided, outcome)
             if decided.plan.timed:
-                decided = msgspec.structs.replace(decided, facts=_timed(decided.facts, outcome.recorded))
+                decided = msgspec.structs.replace(decided, facts=timed(decided.facts, outcome.recorded))
             position = ledger_position(self.log, outcome.position + len(outcome.leaves) - 1, outcome.leaves[-1])
         return decided.error or decided.receipt(position)
 
@@ -445,10 +451,10 @@ def _saw(
     states: Mapping[str, _Folded],
     opened: Mapping[str, Event | CannotOpen] = _NOTHING,
     referred: Referred = _NOTHING,
-    newest: datetime = EPOCH,
+    time: datetime | None = None,
 ) -> _Saw:
-    """Raises CannotOpen."""
-    at = max(plan.context.now, newest)
+    """`time`: when it is, by the process's own clock without. Raises CannotOpen."""
+    at = time or plan.context.now
     known: dict[str, Any] = {}
     versions: dict[str, int] = {}
     for streams in (plan.writes, plan.reads):
@@ -469,17 +475,15 @@ def _saw(
 def _judge(plan: Plan, saw: _Saw, alike: Mapping[str, Sequence[str]]) -> Sequence[Event] | RefusedFact:
     """What is decided, if whoever asks may. Raises Rejected."""
     plan.context.principal.require(*plan.require)
+    require_fresh(plan.context.principal, plan.require, plan.context.now)
+    if plan.authorise:
+        plan.authorise(saw.at, saw.known)
     if plan.seen.streams:
         plan.seen.require(saw.versions)
     if plan.follow:
         plan.follow(**saw.known)
     more = {**saw.referred, "alike": alike} if plan.alike else saw.referred
     return plan.decision(saw.at, **saw.known, **more)
-
-
-def _timed(facts: Sequence[Fact], recorded: int) -> list[Fact]:
-    """Facts of one command, of which the first was recorded then (µs since 1970)."""
-    return [msgspec.structs.replace(fact, at=instant(recorded + place)) for place, fact in enumerate(facts)]
 
 
 def _tells(plan: Plan, states: Mapping[str, _Folded]) -> bool:
@@ -489,11 +493,6 @@ def _tells(plan: Plan, states: Mapping[str, _Folded]) -> bool:
     except Exception:  # noqa: BLE001 — the decision itself will say so
         return False
     return not isinstance(decision, RefusedFact) and bool(decision)
-
-
-def ledger_position(log: str, position: int, leaf: bytes) -> str:
-    """Where an event stands, with enough of its leaf to notice that it was stranded since."""
-    return f"{log}/{position}/{leaf[:_LEAF_PREFIX_BYTES].hex()}"
 
 
 def _rfc3339(at: datetime) -> str:

@@ -19,7 +19,7 @@ import msgspec
 from access.policy import Principal
 from commands.identity import partition_for
 from commands.plan import Context, Fact, Plan
-from domain import approvals, contacts, kyc, limits, notices, players, tickets, transactions, wallets
+from domain import approvals, contacts, kyc, limits, notices, operators, players, tickets, tokens, transactions, wallets
 from domain.errors import Invalid, InvalidAmount, Rejected, UnknownCurrency
 from domain.ijson import NotText, require_text
 from domain.kernel import AMOUNT_MAX, Intervention, Money, Stream, parse_day_or_instant, suffix, uuid7
@@ -28,6 +28,7 @@ from eventstore.vault import DataKey, Vault
 from policies.currencies import EXPONENTS
 from policies.interventions import Kind
 from policies.protection import Silence
+from policies.residency import EVERYWHERE, Residency
 
 
 def whole(pattern: str, description: str | None = None) -> msgspec.Meta:
@@ -86,6 +87,7 @@ class Edge(msgspec.Struct, frozen=True):
     `path` and `body` are what was asked, as it was sent. `known(actor)`: what somebody may do now, if they are known.
     `kyc_providers`: who may be asked how well a player is known.
     `asked`: what registers of the excluded have said for this command; `unasked`: why one that is not among them has not.
+    `residency`: which regions may hold whose keys.
     `secret`: the house's own, the same in all regions.
     """
 
@@ -99,10 +101,11 @@ class Edge(msgspec.Struct, frozen=True):
     kyc_providers: Collection[str] = ()
     asked: Sequence[Answer] = ()
     unasked: Silence = Silence.NOT_CONFIGURED
+    residency: Residency = EVERYWHERE
     secret: bytes = b""
 
     def new_player(self) -> str:
-        """The suffix of a new player, in a partition of this residency."""
+        """The suffix of a new player, or of what is no player's, in a partition of this residency."""
         return suffix(uuid7(self.context.now, os.urandom(10), partition_for(self.context.command_id, self.group)))
 
     def new_child(self, partition: int) -> str:
@@ -139,6 +142,10 @@ READ_TOGETHER: Mapping[str, tuple[Callable[[Any], Stream[Any]], ...]] = {
     "notice_id": (notices.stream,),
     "contact_id": (contacts.stream,),
     "approval_id": (approvals.stream,),
+    "operator_id": (operators.stream,),
+    "token_id": (tokens.stream,),
+    "compartment": (),
+    "policies_hash": (),
 }
 """By the identifier in a path, the streams whose versions are the ETag of what is read there (queries/players.py)."""
 
@@ -204,5 +211,7 @@ def read_body(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
         raise Invalid(_POINTER.sub("", text), pointer=pointer) from None
     except msgspec.DecodeError as error:
         raise Invalid(f"the body is not JSON: {error}", pointer="") from None
+    except RecursionError:
+        raise Invalid("the body is nested deeper than anything of ours", pointer="") from None
     except NotText as error:
         raise Invalid(f"the body holds {error}", pointer="") from None

@@ -71,7 +71,7 @@ class GameCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """`reference`: this transaction, in the provider's words, as are `game`, `round` and `bet`. `amount`: in minor units.
 
     `bet`: the reference of the bet that is rolled back, by default the rollback's own; without an amount, all of it. Of a win,
-    the bet that has won. `token` stands for player and session where these are not known yet; `at` is when the provider has said so.
+    the bet that has won, which says game, round and session where the win does not. `token` stands for player and session where these are not known yet; `at` is when the provider has said so.
     """
 
     verb: str = ""
@@ -308,9 +308,12 @@ def _bet(played: Played, said: GameCall, context: Context) -> Plan:
 def _win(kind: WinKind) -> Callable[[Played, GameCall, Context], Plan]:
     def described(played: Played, said: GameCall, context: Context) -> Plan:
         _needs(said, "reference")
+        if not said.bet:
+            _needs(said, "game", "round")
         money, reference = _money(said), said.reference
 
         player_id = PlayerId(said.player)
+        is_whole = all((said.session, said.game, said.round))
         stream = wallets.stream(player_id).name
 
         def decide(
@@ -319,7 +322,12 @@ def _win(kind: WinKind) -> Callable[[Played, GameCall, Context], Plan]:
             where, alive = played, play.sessions
             match bet:
                 case [Fact(stream=on, event=Staked() as staked)] if on == stream:
-                    where = bets.in_session(played, staked.played.session)
+                    where = bets.completed(played, staked.played)
+            if not where.game or not where.round:
+                raise Invalid(
+                    "no such bet is here that would name its game and round",
+                    pointer="/round" if where.game else "/game",
+                )
             return bets.win(
                 wallet, player, played=where, reference=reference, kind=kind, money=money, at=at, alive=alive
             )
@@ -328,14 +336,14 @@ def _win(kind: WinKind) -> Callable[[Played, GameCall, Context], Plan]:
         return msgspec.structs.replace(
             owed,
             reads={**owed.reads, "play": play.stream(player_id)},
-            refers={} if said.session or not said.bet else {"bet": bet_id(played.provider, said.bet)},
+            refers={} if is_whole or not said.bet else {"bet": bet_id(played.provider, said.bet)},
         )
 
     return described
 
 
 def _close(played: Played, said: GameCall, context: Context) -> Plan:
-    _needs(said, "reference", "round")
+    _needs(said, "reference", "game", "round")
 
     def decide(_at: datetime, wallet: Wallet, player: Player) -> Sequence[Event]:
         return bets.close(wallet, player, played=played, reference=said.reference)

@@ -15,8 +15,10 @@ import msgspec
 
 from access.policy import Action, Principal
 from domain.errors import Rejected
-from domain.kernel import AnyStream, Event, at_versions
+from domain.kernel import AnyStream, Event, at_versions, instant
 from eventstore.vault import Owed
+
+_LEAF_PREFIX_BYTES = 8
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -97,6 +99,9 @@ class Plan(msgspec.Struct, frozen=True):
     from now on. Should that one come, its own plan's `claimed(facts)` answers it from what stands there instead.
     `tells(**states)` is the answer of a plan that records nothing, from states that the log has confirmed. `timed`: the answer
     asks when its facts were recorded (`Fact.at`), which is not yet where a command is only rehearsed.
+
+    `about`: attributes for the policies that the command itself says (access/resources.py). `authorise(at, states)` asks them where
+    `require` alone does not settle it (commands/authorising.py).
     """
 
     context: Context
@@ -119,6 +124,8 @@ class Plan(msgspec.Struct, frozen=True):
     claims: Callable[[Sequence[Event]], Mapping[int, bytes]] | None = None
     claimed: Callable[[Sequence[Fact]], msgspec.Struct] | None = None
     tells: Callable[..., msgspec.Struct] | None = None
+    about: Mapping[str, str | int] = MappingProxyType({})
+    authorise: Callable[[datetime, Mapping[str, Any]], None] | None = None
     timed: bool = False
 
 
@@ -135,3 +142,13 @@ class WrongRegion(Rejected):
 
     code = "wrong_region"
     title = "Another region owns this player"
+
+
+def timed(facts: Sequence[Fact], recorded: int) -> list[Fact]:
+    """Facts of one command, of which the first was recorded then (µs since 1970)."""
+    return [msgspec.structs.replace(fact, at=instant(recorded + place)) for place, fact in enumerate(facts)]
+
+
+def ledger_position(log: str, position: int, leaf: bytes) -> str:
+    """Where an event stands, with enough of its leaf to notice that it was stranded since."""
+    return f"{log}/{position}/{leaf[:_LEAF_PREFIX_BYTES].hex()}"

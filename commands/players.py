@@ -30,7 +30,7 @@ from commands.plan import Fact, Plan
 from commands.registers import registering
 from commands.sealing import KeyNotHeld
 from domain import eligibility, kyc, players
-from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, Underage
+from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, KeysElsewhere, Underage
 from domain.errors import AlreadyRegistered, GateClosed, Invalid, NotFound, UnknownCurrency
 from domain.errors import PlayerBlocked as Blocked
 from domain.kernel import PlayerId
@@ -140,7 +140,7 @@ class NothingGiven(Invalid):
 def register(command: RegisterPlayer, edge: Edge) -> Plan:
     """Register a player, with personal fields sealed under a new key.
 
-    Raises AlreadyRegistered, UnknownCurrency, JurisdictionElsewhere, JurisdictionNeeded, BirthDateNeeded, Underage, Forbidden;
+    Raises AlreadyRegistered, UnknownCurrency, JurisdictionElsewhere, JurisdictionNeeded, KeysElsewhere, BirthDateNeeded, Underage, Forbidden;
     PlayerExcluded (until), if the register of their jurisdiction, which has been asked before, says so.
     """
     context = edge.context
@@ -165,6 +165,7 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
         at: datetime, player: players.Player, alike: dict[str, list[str]] | None = None
     ) -> list[players.PlayerEvent]:
         jurisdiction = command.jurisdiction or command.country
+        eligibility.require_residency(edge.residency, jurisdiction, edge.log)
         awaiting: tuple[str, ...] = ()
         if not happened:
             eligibility.require_jurisdiction(jurisdiction, command.country)
@@ -185,6 +186,7 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
         alike=frozenset() if happened else ALIKE,
         introduce=None if happened else introducing(context, holds=True),
         occurred=happened,
+        about={"brand": command.brand, "country": command.country},
     )
     id_ = PlayerId(f"player_{suffix}")
     return plan if happened else registering(plan, id_, command.jurisdiction or command.country, edge)
@@ -236,7 +238,7 @@ def _iso(day: date | None) -> str | None:
 def record_profile(player_id: str, command: Known, edge: Edge) -> Plan:
     """Record what is known of a player from now on; what is not given stays. A verified age is doubted if it may be another's.
 
-    Raises NotFound, PlayerClosed, JurisdictionElsewhere, JurisdictionNeeded, BirthDateNeeded, Underage, KeyNotHeld.
+    Raises NotFound, PlayerClosed, JurisdictionElsewhere, JurisdictionNeeded, KeysElsewhere, BirthDateNeeded, Underage, KeyNotHeld.
     """
     stream = players.stream(PlayerId(player_id))
     profile = _profile(command, of_registration=False)
@@ -247,6 +249,8 @@ def record_profile(player_id: str, command: Known, edge: Edge) -> Plan:
     def decide(
         at: datetime, player: players.Player, state: kyc.Kyc, alike: dict[str, list[str]] | None = None
     ) -> list[players.PlayerEvent | kyc.KycEvent]:
+        if command.jurisdiction:
+            eligibility.require_residency(edge.residency, command.jurisdiction, edge.log)
         return [
             *players.record_profile(player, profile=profile, birth_date=command.birth_date, at=at, alike=alike),
             *kyc.doubt_age(state, player, profile=profile),
@@ -382,7 +386,7 @@ def note(player_id: str, command: NotePlayer, edge: Edge) -> Plan:
 
 
 _ONE = "/v1/players/{player_id}"
-_RULES = (JurisdictionElsewhere, JurisdictionNeeded, BirthDateNeeded, Underage)
+_RULES = (JurisdictionElsewhere, JurisdictionNeeded, KeysElsewhere, BirthDateNeeded, Underage)
 _REGISTER = (AlreadyRegistered, UnknownCurrency, *_RULES, PlayerExcluded)
 _PROFILE = (NotFound, PlayerClosed, *_RULES, KeyNotHeld)
 

@@ -75,6 +75,7 @@ def void(player_id: str, command: VoidRound, edge: Edge) -> Plan:
         bets=(),
         money=Money(0, ""),
         operator=edge.context.principal.actor,
+        person=edge.context.principal.person,
         intervention=intervention(command.intervention, edge.context),
     )
 
@@ -124,6 +125,7 @@ def _given_back(
     found = wallet.round(made.played)
     returned: dict[str, int] = {}
     events: list[Event] = []
+    first = at
     for bet, placed, parts in named:
         staked, staked_at = _staked(placed, bet, stream)
         rounds.require_of(made.played, staked)
@@ -133,8 +135,9 @@ def _given_back(
             wallet = wallets.evolve(wallet, back, at)
             events += [back, *claimed]
             returned[bet] = back.money.amount
+            first = min(first, staked_at)
     if events:
-        rounds.require_stuck(found, at)
+        rounds.require_stuck(found, first, at)
     money = Money(sum(returned.values()), player.currency)
     return [*rounds.void(player, msgspec.structs.replace(made, bets=tuple(returned), money=money)), *events]
 

@@ -7,7 +7,7 @@ how much one person has moved by now, which policies.approvals asks.
 Invariants:
     - an adjustment stands in one command with the transfer that it explains;
     - sums are gross (a credit and a debit do not cancel out) and are those of one day (UTC), by the time of recording;
-    - they count for whoever asked, also where another person's approval has run the command.
+    - they count for the person who asked, by whatever account, also where another person's approval has run the command.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class ReasonCode(StrEnum):
 
 
 class Made(Event, frozen=True, kw_only=True, tag="adjustment.made"):
-    """Money was moved by hand. `operator`: who asked for it, who need not be the one whose command ran it."""
+    """Money was moved by hand. `operator`: who asked for it, who need not be the one whose command ran it; `person`: who is
+    behind that account, if it does not speak for itself.
+    """
 
     adjustment: AdjustmentId
     operator: str
@@ -69,13 +71,18 @@ class Made(Event, frozen=True, kw_only=True, tag="adjustment.made"):
     reason_code: ReasonCode
     ticket: TicketId | None = None
     intervention: Intervention | None = None
+    person: str = ""
+
+    @property
+    def behind(self) -> str:
+        return self.person or self.operator
 
 
 # State
 
 
 class Adjustments(msgspec.Struct, frozen=True):
-    """Minor units that were moved on `day`, of the player's one currency, by operator."""
+    """Minor units that were moved on `day`, of the player's one currency, by person."""
 
     day: date = date.min
     sums: dict[str, int] = {}
@@ -84,19 +91,19 @@ class Adjustments(msgspec.Struct, frozen=True):
         """What all have moved on a day."""
         return sum(self.sums.values()) if day == self.day else 0
 
-    def by(self, operator: str, day: date) -> int:
+    def by(self, person: str, day: date) -> int:
         """What one has moved on a day."""
-        return self.sums.get(operator, 0) if day == self.day else 0
+        return self.sums.get(person, 0) if day == self.day else 0
 
-    def moved(self, operator: str, amount: int, at: datetime) -> Adjustments:
+    def moved(self, person: str, amount: int, at: datetime) -> Adjustments:
         """With what one has moved now. A day does not come back."""
         day = max(at.date(), self.day)
         sums = self.sums if day == self.day else {}
-        return Adjustments(day, {**sums, operator: sums.get(operator, 0) + amount})
+        return Adjustments(day, {**sums, person: sums.get(person, 0) + amount})
 
 
 def evolve(adjustments: Adjustments, event: Made, at: datetime) -> Adjustments:
-    return adjustments.moved(event.operator, event.money.amount, at)
+    return adjustments.moved(event.behind, event.money.amount, at)
 
 
 ADJUSTMENTS = Aggregate("adjustment", initial=Adjustments(), evolve=evolve, events=[Made])

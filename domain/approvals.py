@@ -8,7 +8,7 @@ The body may hold words of people, so it is sealed. The hash is salted with what
 body cannot try guesses of it either, and when the player's key is destroyed the hash tells nothing any more.
 
 Invariants:
-    - nobody approves what they have asked for themselves;
+    - nobody approves what they have asked for themselves, by whichever of their accounts;
     - what is approved is what was asked: the approver names its hash;
     - an approval ends once; being told the same end again records nothing;
     - from `expires_at` on nothing is approved, whether or not the timer has said so.
@@ -30,6 +30,7 @@ from domain.kernel import (
     Aggregate,
     ApprovalId,
     Event,
+    OperatorId,
     Personal,
     PlayerId,
     Remark,
@@ -45,7 +46,8 @@ class Requested(Event, frozen=True, kw_only=True, tag="approval.requested"):
 
     `action`: the right that it needs. `body`: the JSON text as it was sent; `salt`: 32 random hex digits; `hash`: the `digest`
     of path, salt and body. `requester`: whose command it is, when another one's approval runs it. `reasons`: words of
-    policies.approvals.
+    policies.approvals. It concerns a player or an operator, under whose key it is sealed. `person`: who is behind the requester,
+    if that does not speak for itself.
     """
 
     action: str
@@ -53,16 +55,21 @@ class Requested(Event, frozen=True, kw_only=True, tag="approval.requested"):
     body: Personal
     salt: Personal
     hash: str
-    player: PlayerId
+    player: PlayerId = PlayerId("")
+    operator: OperatorId = OperatorId("")
     requester: str
+    person: str = ""
     expires_at: datetime
     reasons: tuple[str, ...]
 
 
 class Approved(Event, frozen=True, tag="approval.approved"):
-    """A second person agreed; what the command recorded follows in the same command."""
+    """A second person agreed; what the command recorded follows in the same command. `person`: who is behind the account, if that
+    does not speak for itself.
+    """
 
     hash: str
+    person: str = ""
 
 
 class Declined(Event, frozen=True, tag="approval.rejected"):
@@ -97,12 +104,22 @@ class Approval(msgspec.Struct, frozen=True):
     player: PlayerId = PlayerId("")
     requester: str = ""
     expires_at: datetime = EPOCH
+    operator: OperatorId = OperatorId("")
+    person: str = ""
 
 
 def evolve(approval: Approval, event: ApprovalEvent, _at: datetime) -> Approval:
     match event:
         case Requested():
-            return Approval(Status.AWAITING, event.hash, event.player, event.requester, event.expires_at)
+            return Approval(
+                Status.AWAITING,
+                event.hash,
+                event.player,
+                event.requester,
+                event.expires_at,
+                event.operator,
+                event.person,
+            )
         case Approved():
             return msgspec.structs.replace(approval, status=Status.APPROVED)
         case Declined():
@@ -165,13 +182,17 @@ def approve(
     hash: str,  # noqa: A002 — its name
     by: str,
     at: datetime,
+    person: str = "",
+    requester: str = "",
 ) -> list[ApprovalEvent]:
     """Agree to what has this hash. `asked`: what will run, in the clear; nothing does of an approval that has ended.
+
+    `person`: who is behind `by`, and `requester` behind whoever asked, as is known now; "": the accounts speak for themselves.
 
     Raises NotFound, SamePerson, HashDiffers, ApprovalClosed.
     """
     _refuse_unknown(approval)
-    if by == approval.requester:
+    if {by, person or by} & {approval.requester, approval.person, requester}:
         raise SamePerson
     if hash != approval.hash:
         raise HashDiffers
@@ -180,7 +201,7 @@ def approve(
         return []
     if asked is None or hash != digest(asked.path, str(asked.salt), str(asked.body)):
         raise HashDiffers
-    return [Approved(hash)]
+    return [Approved(hash, person)]
 
 
 def reject(approval: Approval, *, reason: str, at: datetime) -> list[ApprovalEvent]:

@@ -9,7 +9,7 @@ Invariants:
     - of a bet no more is given back than was staked, by however many rollbacks, and only to the accounts that have paid;
     - bonus money that was forfeited since goes to the house instead;
     - bets, wins, rollbacks and closes of a round lead to the same books in whatever order and however often they arrive;
-    - what was rolled back before its bet is not taken when that comes;
+    - what was rolled back before its bet is not taken when that comes, and no more of it than was rolled back;
     - nobody begins another round who has tallies.ROUNDS_MAX open, so that the stakes of each are known as long as it is;
     - money that is owed is never refused for want of a bet, a session, or the right to play.
 """
@@ -23,10 +23,10 @@ from functools import lru_cache
 import msgspec
 
 from domain.errors import Conflict, CurrencyMismatch
-from domain.kernel import STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, parse_id
+from domain.kernel import AMOUNT_MAX, STREAMS_CACHED, Aggregate, Event, Money, PlayerId, Stream, parse_id
 from domain.limits import Limits
 from domain.players import Player
-from domain.tallies import ROUNDS_MAX, makes_room
+from domain.tallies import ROUNDS_MAX, TALLIED_MAX, makes_room
 from domain.wallets import BONUS, CASH, Movement, Played, RolledBack, RoundClosed, Staked, StakeRefused, Wallet, Won
 from domain.windows import day_of
 from policies import spending
@@ -78,6 +78,13 @@ class TooManyRounds(Conflict):
 
     code = "too_many_rounds"
     title = "The player has as many rounds open as there may be; say first how some of them have ended"
+
+
+class TooManyEarly(Conflict):
+    """Facts: most."""
+
+    code = "too_many_early"
+    title = "Parts of as many bets as may be were rolled back before these came; say this one again once some are here"
 
 
 def require_currency(player: Player, money: Money) -> None:
@@ -155,6 +162,13 @@ def stake(
 def in_session(played: Played, session: str) -> Played:
     """The same in a session that was found out."""
     return Played(played.provider, played.game, played.round, session)
+
+
+def completed(played: Played, known: Played) -> Played:
+    """The same, with what it does not say."""
+    return Played(
+        played.provider, played.game or known.game, played.round or known.round, played.session or known.session
+    )
 
 
 def win(
@@ -251,11 +265,15 @@ def roll_back_nothing(
 ) -> list[RolledBack | Claimed]:
     """Take back a bet that has moved nothing: it was refused or taken back `before`, or is not here, and then it never will be.
 
-    A part of what is not here waits for it in the wallet, if it may (TALLIED_MAX); if not, the bet never will be here either.
-    Raises NotFound.
+    A part of what is not here waits for it in the wallet, unless parts of TALLIED_MAX others do; of more than can be staked nothing
+    will be taken at all. Raises NotFound, TooManyEarly.
     """
     player.require()
-    waits = before is None and amount is not None and wallet.may_wait(played, bet, amount)
+    waits = False
+    if before is None and amount is not None and wallet.early_of(played, bet) + amount <= AMOUNT_MAX:
+        if not wallet.may_wait(played, bet):
+            raise TooManyEarly(most=TALLIED_MAX)
+        waits = True
     event = _moving_nothing(wallet, player, played, reference, bet, ahead=amount if waits and amount else 0)
     return [event] if before or waits else [event, Claimed()]
 

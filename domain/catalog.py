@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from domain.adjustments import ADJUSTMENTS
+from domain.adoptions import ADOPTIONS
 from domain.approvals import APPROVALS
 from domain.bets import BETS
+from domain.bootstraps import BOOTSTRAPS
+from domain.compartments import COMPARTMENTS
 from domain.contacts import CONTACTS
+from domain.denials import DENIALS
 from domain.disclosures import DISCLOSURES
 from domain.kernel import Aggregate
 from domain.kyc import KYC
@@ -16,16 +20,21 @@ from domain.limits import LIMITS
 from domain.logins import LOGINS
 from domain.logs import LOGS
 from domain.notices import NOTICES
+from domain.operators import OPERATORS
 from domain.payouts import PAYOUTS
 from domain.play import PLAY
 from domain.players import PLAYERS
 from domain.protection import PROTECTION
 from domain.reads import READS
 from domain.rounds import ROUNDS
+from domain.sealed import SEALED
 from domain.services import SERVICES
+from domain.signins import SIGNINS
 from domain.suppressions import SUPPRESSIONS
 from domain.tickets import TICKETS
+from domain.tokens import TOKENS
 from domain.transactions import TRANSACTIONS
+from domain.vaults import VAULTS
 from domain.wallets import WALLETS
 
 AGGREGATES: tuple[Aggregate[Any], ...] = (
@@ -44,12 +53,21 @@ AGGREGATES: tuple[Aggregate[Any], ...] = (
     TICKETS,
     SERVICES,
     READS,
+    DENIALS,
+    ADOPTIONS,
     DISCLOSURES,
     ADJUSTMENTS,
     APPROVALS,
     NOTICES,
     CONTACTS,
     SUPPRESSIONS,
+    VAULTS,
+    OPERATORS,
+    TOKENS,
+    SIGNINS,
+    BOOTSTRAPS,
+    COMPARTMENTS,
+    SEALED,
 )
 
 OF_PLAYERS: Final = (

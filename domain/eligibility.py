@@ -10,6 +10,7 @@ from datetime import date, datetime
 
 from domain.errors import RuleRefused
 from policies import gates
+from policies.residency import Residency
 from policies.rules import RULES, country_of
 
 
@@ -39,6 +40,19 @@ class JurisdictionNeeded(RuleRefused):
 
     code = "jurisdiction_needed"
     title = "The rules of this country are those of its parts: a jurisdiction such as US-PA is needed"
+
+
+class KeysElsewhere(RuleRefused):
+    """Facts: jurisdiction, regions."""
+
+    code = "keys_elsewhere"
+    title = "The keys of players of this jurisdiction may not be held in this region"
+
+
+def require_residency(residency: Residency, jurisdiction: str, log: str) -> None:
+    """Whoever is sealed here has their key here. Raises KeysElsewhere."""
+    if not residency.allows(jurisdiction, log):
+        raise KeysElsewhere(jurisdiction=jurisdiction, regions=list(residency.of(jurisdiction) or ()))
 
 
 def require_jurisdiction(jurisdiction: str, country: str) -> None:

@@ -75,6 +75,10 @@ Remark: TypeAlias = Annotated[str | Sealed, msgspec.Meta(extra={"personal": True
 """The same, of what somebody says about a fact that is recorded in any case: left out where there is no key to seal it under."""
 
 
+NO_KEY = ("00000000-0000-0000-0000-000000000000", "")
+"""Names a data key that no vault holds, as Plan.key names one: nothing is sealed or opened any more."""
+
+
 def personal_fields(kind: type[msgspec.Struct], mark: str = "personal") -> tuple[str, ...]:
     """The dotted paths of the personal fields of an event, those of the structs in it included: name, intervention.reason.
 
@@ -125,6 +129,8 @@ ApprovalId = NewType("ApprovalId", str)
 TicketId = NewType("TicketId", str)
 NoticeId = NewType("NoticeId", str)
 ContactId = NewType("ContactId", str)
+OperatorId = NewType("OperatorId", str)
+TokenId = NewType("TokenId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {character: value for value, character in enumerate(_ALPHABET)}

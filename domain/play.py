@@ -377,12 +377,12 @@ def open_(
 ) -> list[PlayEvent]:  # fmt: skip
     """The provider shows the token, and hears what the player holds. A session that is open already stays so.
 
-    Raises NotFound, PlayerBlocked, PlayerNotActive, TokenRefused, LimitExceeded.
+    Raises TokenRefused, PlayerBlocked, PlayerNotActive, LimitExceeded.
     """
-    player.require_active()
-    found = play.sessions.get(session)
+    found = play.sessions.get(session)  # whoever holds no token hears nothing of the player
     if found is None or found.token_hash != token_hash or found.provider != provider or at >= found.ends_at:
         raise TokenRefused
+    player.require_active()
     where, currency = player.jurisdiction, player.currency
     if found.opened_at is not None:
         due_at = _next(play.sessions.values())

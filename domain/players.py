@@ -19,9 +19,10 @@ import msgspec
 
 from domain import eligibility
 from domain.errors import AlreadyRegistered, Conflict, GateClosed, NotFound, PlayerBlocked, PlayerNotActive, UnderReview
-from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, Event, Personal, PlayerId, Stream, parse_id
+from domain.kernel import EPOCH, NO_KEY, STREAMS_CACHED, Aggregate, Event, Personal, PlayerId, Stream, parse_id
 from policies import gates
 from policies.limits import MONEY_LAUNDERING, SystemLimit, system
+from policies.retention import Period
 
 TAGS_MAX = 50
 DUPLICATES_MAX = 20
@@ -147,6 +148,18 @@ class Closed(Event, frozen=True, tag="player.closed"):
     reason: str
 
 
+class Erased(Event, frozen=True, tag="player.erased"):
+    """What identifies the player is given up: data key `key` is destroyed wherever it is held. `basis`: why, a word. `kept`: the
+    retention periods since `closed_at` that were over, by the table of rules with the SHA-256 `rules`.
+    """
+
+    key: str
+    basis: str
+    closed_at: datetime
+    kept: tuple[Period, ...]
+    rules: str
+
+
 class Tagged(Event, frozen=True, tag="player.tagged"):
     """The player is one of those whom the house calls `label`."""
 
@@ -180,6 +193,7 @@ PlayerEvent = (
     | MadeDormant
     | Reactivated
     | Closed
+    | Erased
     | Tagged
     | Untagged
     | Noted
@@ -226,6 +240,8 @@ class Player(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     duplicates: tuple[PlayerId, ...] = ()
     birth_year: int = 0
+    closed_at: datetime | None = None
+    erased_at: datetime | None = None
 
     def require(self) -> None:
         """Raises NotFound."""
@@ -233,9 +249,9 @@ class Player(msgspec.Struct, frozen=True):
             raise NotFound("no such player")
 
     def sealing_key(self) -> tuple[str, str]:
-        """The data key under which what is personal of this player is sealed, for Plan.key. Raises NotFound."""
+        """The data key under which what is personal of this player is sealed, for Plan.key: of one who was erased, none. Raises NotFound."""
         self.require()
-        return self.key, self.commitment
+        return (self.key, self.commitment) if self.erased_at is None else NO_KEY
 
     def require_active(self) -> None:
         """What deposits, bets and bonuses need. Raises NotFound, UnderReview, PlayerBlocked, PlayerNotActive (status)."""
@@ -306,7 +322,9 @@ def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa:
         case Reactivated():
             return change(player, status=Status.ACTIVE)
         case Closed():
-            return change(player, status=Status.CLOSED)
+            return change(player, status=Status.CLOSED, closed_at=at)
+        case Erased():
+            return change(player, erased_at=at, birth_year=0)
         case DuplicatesFound(players=found):
             known = dict.fromkeys((*player.duplicates, *found))
             return change(player, duplicates=tuple(known)[:DUPLICATES_MAX])

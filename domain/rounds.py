@@ -7,6 +7,7 @@ much one person has given back by now, which policies.approvals asks.
 Invariants:
     - a void stands in one command with the rollbacks that it explains, and gives back nothing by itself;
     - it concerns bets of one round of one player that is stuck: open, and quiet for as long as the house's policy says;
+    - a round whose outcome may have been told and forgotten is left alone, and so is a bet from before its round began anew;
     - sums are those of one day (UTC), by the time of recording, and count for whoever asked.
 """
 
@@ -22,7 +23,7 @@ from domain.kernel import STREAMS_CACHED, Aggregate, Event, Intervention, Money,
 from domain.players import Player
 from domain.tallies import Round
 from domain.wallets import Played, Staked
-from policies.play import HOUSE_ROUND_STUCK_AFTER, is_stuck
+from policies.play import HOUSE_ROUND_STUCK_AFTER, HOUSE_SESSION_LIVES, is_stuck
 
 VoidId = NewType("VoidId", str)
 
@@ -32,7 +33,8 @@ VoidId = NewType("VoidId", str)
 class Voided(Event, frozen=True, kw_only=True, tag="round.voided"):
     """What was left of these bets, `money` in all, went back to the player. `bets`: the provider's references.
 
-    `operator`: who asked for it, who need not be the one whose command ran it.
+    `operator`: who asked for it, who need not be the one whose command ran it; `person`: who is behind that account, if it does
+    not speak for itself.
     """
 
     void: VoidId
@@ -41,13 +43,18 @@ class Voided(Event, frozen=True, kw_only=True, tag="round.voided"):
     money: Money
     operator: str
     intervention: Intervention | None = None
+    person: str = ""
+
+    @property
+    def behind(self) -> str:
+        return self.person or self.operator
 
 
 # State
 
 
 def evolve(voids: Adjustments, event: Voided, at: datetime) -> Adjustments:
-    return voids.moved(event.operator, event.money.amount, at)
+    return voids.moved(event.behind, event.money.amount, at)
 
 
 ROUNDS = Aggregate("round", initial=Adjustments(), evolve=evolve, events=[Voided])
@@ -69,7 +76,7 @@ class BetNotOfRound(Conflict):
 
 
 class RoundNotStuck(Conflict):
-    """Facts: stuck_at, when it will be if nothing more is heard of it; null: it is over."""
+    """Facts: stuck_at, when it will be if nothing more is heard of it; null: it is over, or may be."""
 
     code = "round_not_stuck"
     title = "The round is over, or something was heard of it lately: its outcome may be on its way"
@@ -82,12 +89,19 @@ def require_of(where: Played, bet: Staked) -> None:
         raise BetNotOfRound(bet=bet.reference)
 
 
-def require_stuck(found: Round | None, at: datetime) -> None:
-    """`found`: the round as the player's wallet knows it, which knows all that are open. Raises RoundNotStuck."""
-    if found is None or not found.is_open:
+def require_stuck(found: Round | None, first: datetime, at: datetime) -> None:
+    """`found`: the round as the player's wallet knows it, which knows all that are open. `first`: of its bets that are to be given
+    back, when the first was recorded. Raises RoundNotStuck.
+    """
+    if found is None or not found.is_open or first < found.began_at or _may_be_over(found):
         raise RoundNotStuck(stuck_at=None)
     if not is_stuck(found.heard_at, at):
         raise RoundNotStuck(stuck_at=found.heard_at + HOUSE_ROUND_STUCK_AFTER)
+
+
+def _may_be_over(found: Round) -> bool:
+    """Whether its outcome may be one that was forgotten. A bet comes no later after that than its session may last."""
+    return found.forgot_at is not None and found.began_at < found.forgot_at + HOUSE_SESSION_LIVES
 
 
 def void(player: Player, made: Voided) -> list[Voided]:

@@ -4,8 +4,12 @@ What a wallet remembers of play beside sums: game rounds, sessions, and rollback
 A round is open from its first bet until its provider has closed it, has told an outcome (a win, be it of nothing), or has taken
 back all that was staked in it; a free round, until it was taken back.
 
+An outcome may overtake its bet. That one is waited for then, and its round is over as soon as it comes.
+
 Invariants:
     - an open round is not forgotten: whoever has ROUNDS_MAX of them begins no other (domain.bets);
+    - an outcome that was forgotten before its bet has come leaves a mark on every round that begins later;
+    - what is given back of a bet from before a round began is none of that round's;
     - nothing here grows with the number of bets.
 """
 
@@ -16,7 +20,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 ROUNDS_MAX: Final = 50
-"""How many rounds a player may have open at once."""
+"""How many rounds a player may have open at once, and for how many bets is waited whose outcome is known."""
 
 TALLIED_MAX: Final = 10
 """How many sessions are remembered, at least as many as may be open; how many rounds that are over, those heard of last; and how
@@ -24,17 +28,21 @@ many rollbacks wait for their bets."""
 
 
 class Round(NamedTuple):
-    """`session`: of its newest bet. `staked`: less what was given back. `heard_at`: when its provider last said anything of it.
+    """`session`: of its newest bet. `staked`: less what was given back. `heard_at`: when its provider last said anything of it, and
+    `began_at`: when first.
 
-    `returned`: whether any of its bets was given back, or a part. `told`: whether it was closed, or its outcome told.
+    `returned`: whether any of its bets was given back, or a part. `told`: whether it was closed, or its outcome told. `forgot_at`:
+    that of all rounds when it began: its own outcome may be among what was forgotten.
     """
 
     name: str
     session: str
     staked: int
     heard_at: datetime
+    began_at: datetime
     returned: bool = False
     told: bool = False
+    forgot_at: datetime | None = None
 
     @property
     def is_open(self) -> bool:
@@ -43,50 +51,58 @@ class Round(NamedTuple):
 
 
 class Rounds(NamedTuple):
-    """Those that are open, and the newest that are over; whichever was heard of last stands last."""
+    """Those that are open, the newest that are over, and the newest that are `told` of and have no bet yet; whichever was heard of
+    last stands last. `forgot_at`: when the newest of those was heard of that had no bet and were forgotten.
+    """
 
     open: tuple[Round, ...] = ()
     over: tuple[Round, ...] = ()
+    awaited: tuple[Round, ...] = ()
+    forgot_at: datetime | None = None
 
     def find(self, name: str) -> Round | None:
-        for each in self.open:
-            if each[0] == name:
-                return each
-        for each in self.over:
-            if each[0] == name:
-                return each
+        for rounds in (self.open, self.over, self.awaited):
+            for each in rounds:
+                if each[0] == name:
+                    return each
         return None
 
     def staked(self, name: str, session: str, amount: int, at: datetime) -> Rounds:
         known = self.find(name)
         if known is None:
-            return Rounds((*self.open[1 - ROUNDS_MAX :], Round(name, session, amount, at)), self.over)
-        return self._with(known, Round(name, session, known.staked + amount, at, known.returned, known.told))
+            begun = Round(name, session, amount, at, at, forgot_at=self.forgot_at)
+            return self._replace(open=(*self.open[1 - ROUNDS_MAX :], begun))
+        return self._with(known, known._replace(session=session, staked=known.staked + amount, heard_at=at))
 
     def told(self, name: str, session: str, at: datetime) -> Rounds:
         """That it is over. Its bet may be still to come."""
         known = self.find(name)
-        if known is None:
-            return self._with(None, Round(name, session, 0, at, told=True))
-        return self._with(known, Round(name, known.session, known.staked, at, known.returned, told=True))
+        if known is not None and known not in self.awaited:
+            return self._with(known, known._replace(heard_at=at, told=True))
+        others = tuple([each for each in self.awaited if each is not known])
+        first = known or Round(name, session, 0, at, at, told=True)
+        forgot_at = others[0].heard_at if len(others) >= ROUNDS_MAX else self.forgot_at
+        awaited = (*others[1 - ROUNDS_MAX :], first._replace(heard_at=at))
+        return self._replace(awaited=awaited, forgot_at=forgot_at)
 
-    def given_back(self, name: str, amount: int, at: datetime | None) -> Rounds:
-        """`at`: when the provider has said so; None if it was somebody else."""
+    def given_back(self, name: str, amount: int, *, staked_at: datetime, at: datetime | None) -> Rounds:
+        """Of a bet of `staked_at`. `at`: when the provider has said so; None if it was somebody else."""
         known = self.find(name)
-        if known is None:  # it is long over
+        if known is None or staked_at < known.began_at:  # that is long over
             return self
         heard_at = known.heard_at if at is None else at
-        return self._with(known, Round(name, known.session, known.staked - amount, heard_at, True, known.told))
+        return self._with(known, known._replace(staked=known.staked - amount, heard_at=heard_at, returned=True))
 
-    def _with(self, before: Round | None, after: Round) -> Rounds:
-        open_, over = self
-        if before is not None and before.is_open:
-            open_ = tuple([each for each in open_ if each is not before])
-        elif before is not None:
-            over = tuple([each for each in over if each is not before])
+    def _with(self, before: Round, after: Round) -> Rounds:
+        """`after`: the same, with a bet."""
+        open_, over, awaited = (
+            tuple([each for each in rounds if each is not before]) for rounds in (self.open, self.over, self.awaited)
+        )
         if after.is_open:
-            return Rounds((*open_[1 - ROUNDS_MAX :], after), over)
-        return Rounds(open_, (*over[1 - TALLIED_MAX :], after))
+            open_ = (*open_[1 - ROUNDS_MAX :], after)
+        else:
+            over = (*over[1 - TALLIED_MAX :], after)
+        return Rounds(open_, over, awaited, self.forgot_at)
 
 
 Tally = tuple[tuple[str, int], ...]

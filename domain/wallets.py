@@ -309,10 +309,9 @@ class Wallet(msgspec.Struct, frozen=True):
         """How much less is to be taken of a bet, since that was rolled back before it came."""
         return tallied(self.early, _bet(played, bet)) if self.early else 0
 
-    def may_wait(self, played: Played, bet: str, amount: int) -> bool:
-        """Whether it can be kept here that so much less is to be taken of a bet."""
-        before = self.early_of(played, bet)
-        return (before > 0 or len(self.early) < TALLIED_MAX) and before + amount <= AMOUNT_MAX
+    def may_wait(self, played: Played, bet: str) -> bool:
+        """Whether it can be kept here that less is to be taken of a bet."""
+        return len(self.early) < TALLIED_MAX or self.early_of(played, bet) > 0
 
 
 _NOTHING = Accounts()
@@ -390,7 +389,7 @@ def _played(wallet: Wallet, event: Staked | Won | RolledBack, at: datetime) -> W
         case RolledBack(day=day, staked_at=staked_at) if day and staked_at:
             wagered = wagered.take_back(amount, day=day, at=staked_at)
             lost = lost.take_back(cash, day=day, at=staked_at)
-            rounds = rounds.given_back(_round(played), amount, None if event.void else at)
+            rounds = rounds.given_back(_round(played), amount, staked_at=staked_at, at=None if event.void else at)
             sessions = less(sessions, session, cash)
         case RolledBack(bet=bet, ahead=ahead) if ahead or early:
             early = counted(early, _bet(played, bet), ahead) if ahead else without(early, _bet(played, bet))

@@ -134,9 +134,11 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 def day_of(day: date, utc_offset: int, at: datetime) -> date:
     """
     With which day something counts that was decided for the local `day`, and recorded at `at`: that of the recording, if it is
-    later. A clock that lags behind the log's decides for a day that is over, and nobody may use that up today.
+    later, and the day after that at the latest. A clock that lags behind the log's decides for a day that is over, and nobody may
+    use that up today; one that is far ahead decides for a day on which all that comes before it would count.
     """
-    return max(day, (at + timedelta(minutes=utc_offset)).date())
+    recorded = (at + timedelta(minutes=utc_offset)).date()
+    return min(max(day, recorded), recorded + timedelta(days=1))
 
 
 def by_day(since: datetime, until: datetime, zone: ZoneInfo) -> tuple[tuple[date, int], ...]:

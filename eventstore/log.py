@@ -129,6 +129,10 @@ class Streams(Protocol):
         """For each stream its entries that count, after the given version and in order."""
         ...
 
+    async def versions(self, aggregate: str) -> dict[str, int]:
+        """All streams of an aggregate of which there are few, and the version of the last entry of each that counts."""
+        ...
+
     async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
         """Where the commands of these ids stand, of those that are known."""
         ...

@@ -118,6 +118,9 @@ class MemoryLog:
     async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
         return {stream: self._streams.get(stream, [])[version:] for stream, version in after.items()}
 
+    async def versions(self, aggregate: str) -> dict[str, int]:
+        return {name: len(entries) for name, entries in self._streams.items() if name.startswith(f"{aggregate}-")}
+
     async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
         return {id_: Place(self.name, self._commands[id_]) for id_ in commands if id_ in self._commands}
 

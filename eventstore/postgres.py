@@ -39,6 +39,7 @@ _LOAD = """
            JOIN ledger.entry AS e ON e.stream = q.stream AND e.version > q.after
            JOIN ledger.log AS l ON l.id = e.log
      ORDER BY e.stream, e.version"""
+_VERSIONS = "SELECT stream, max(version) FROM ledger.entry WHERE stream >= %s AND stream < %s GROUP BY stream"
 _EPOCHS = """
     SELECT w.partition, max(w.epoch) FROM ledger.ownership AS w JOIN ledger.log AS l ON l.id = w.log
      WHERE l.name = %s AND w.cut IS NULL GROUP BY w.partition"""
@@ -222,6 +223,9 @@ class PostgresStreams:
         for *entry, stream in await self._fetch(_LOAD, arguments):
             found[stream].append(Entry(*entry))
         return found
+
+    async def versions(self, aggregate: str) -> dict[str, int]:
+        return dict(await self._fetch(_VERSIONS, (f"{aggregate}-", f"{aggregate}.")))  # "." follows "-"
 
     async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
         rows = await self._fetch(_FIND, (packing.uuid_array(commands),))

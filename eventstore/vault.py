@@ -4,11 +4,16 @@ The vault: one AES-256 data key per player, wrapped by the region's key, and bli
 A field is AES-256-GCM under the player's key, with nonce 12 ‖ ciphertext ‖ tag 16, and the event id ‖ LF ‖ dotted path as
 associated data, so that a sealed value cannot be moved to another field or event.
 
+A blind index has a key of its own, or several one upon another: each rotation of the region's key lays one more over the
+digests that are there (eventstore.rewrapping), so that nothing has to be opened for it.
+
 Invariants:
     - a data key is committed before the first entry that uses it (an orphan key is harmless, a keyless entry is not);
     - keys never leave the process in the clear, but encrypted to the recipient of a disclosure that stands in the log; the
       region key is never in the database;
-    - no key opens anything before it was compared with what the event commits to, since GCM itself commits to none.
+    - no key opens anything before it was compared with what the event commits to, since GCM itself commits to none;
+    - nothing is opened, or found, before every erasure in the logs held here was applied to this vault, once for each start of
+      PostgreSQL: what a restored backup brings back is destroyed again first.
 """
 
 from __future__ import annotations
@@ -20,9 +25,10 @@ import os
 import unicodedata
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -88,11 +94,15 @@ def normalised(text: str) -> str:
 
 
 class RegionKey:
-    """Wraps data keys and keys the blind indexes; 32 secret bytes from a file that only the service may read."""
+    """Wraps data keys and keys the blind indexes; 32 secret bytes from a file that only the service may read.
+
+    `id` names it, and tells nothing of it. `index`: the key of the blind indexes before the first rotation.
+    """
 
     def __init__(self, secret: bytes) -> None:
+        self.id = hmac.digest(secret, b"countroom/region-key/v1", "sha256")[:8].hex()
+        self.index = hmac.digest(secret, b"countroom/blind-index/v1", "sha256")
         self._wrap = AESGCM(hmac.digest(secret, b"countroom/wrap/v1", "sha256"))
-        self._index = hmac.digest(secret, b"countroom/blind-index/v1", "sha256")
 
     @classmethod
     def from_file(cls, path: Path) -> RegionKey:
@@ -102,6 +112,9 @@ class RegionKey:
         if path.stat().st_mode & 0o077:
             raise ValueError(f"{path} may be read by others; chmod 600 it")
         return cls(secret)
+
+    def held(self) -> Sequence[RegionKey]:
+        return (self,)
 
     def wrap(self, key: DataKey, nonce: bytes) -> bytes:
         return nonce + self._wrap.encrypt(nonce, key.key, key.id.encode())
@@ -114,7 +127,31 @@ class RegionKey:
 
     def digest(self, field: str, text: str) -> bytes:
         """The blind index of a value, however it is written (case, width and surrounding blanks do not matter)."""
-        return hmac.digest(self._index, f"{field}\n{normalised(text)}".encode(), "sha256")[:16]
+        return blind((self.index,), field, text)
+
+
+class RegionKeys(Protocol):
+    def held(self) -> Sequence[RegionKey]:
+        """The region's key and, while it is being changed, the next one."""
+
+
+def blind(layers: Sequence[bytes], field: str, text: str) -> bytes:
+    """The digest by which a value is found, made with each of the index keys, from the first on."""
+    first, *further = layers
+    digest = hmac.digest(first, f"{field}\n{normalised(text)}".encode(), "sha256")[:16]
+    for key in further:
+        digest = again(key, digest)
+    return digest
+
+
+def again(key: bytes, digest: bytes) -> bytes:
+    """The digest with one more index key laid over it."""
+    return hmac.digest(key, digest, "sha256")[:16]
+
+
+def layer_name(layer: int) -> str:
+    """Under which name the index key of a layer (from 1) is wrapped."""
+    return f"index-key/{layer}"
 
 
 class Owed(NamedTuple):
@@ -125,24 +162,48 @@ class Owed(NamedTuple):
     found_by: Sequence[tuple[str, str]]
 
 
-_WRITABLE = "SELECT NOT EXISTS (SELECT FROM ledger.log AS l WHERE l.own AND NOT ledger.may_write(l.id))"
-_KEEP = "INSERT INTO vault.data_key (id, subject, wrapped) SELECT * FROM unnest(%b, %b, %b)"
+KEPT = 0x434F5641  # 'COVA'
+"""The advisory lock that whoever keeps something shares, and a change of the region's key, or an erasure, has alone for a moment."""
+
+_WRITABLE = """
+    SELECT NOT EXISTS (SELECT FROM ledger.log AS l WHERE l.own AND NOT ledger.may_write(l.id)), pg_advisory_xact_lock_shared(%s)"""
+_WRAPS = "SELECT (SELECT k.id FROM vault.region_key AS k ORDER BY k.number DESC LIMIT 1), (SELECT count(*) FROM vault.index_key)"
+_KEEP = "INSERT INTO vault.data_key (id, subject, wrapped, wrapped_by) SELECT *, %s FROM unnest(%b, %b, %b)"
+_FOUND_BY = """
+    INSERT INTO vault.blind_index (field, digest, subject, layers) SELECT *, %s FROM unnest(%b, %b, %b) ON CONFLICT DO NOTHING"""
+_INDEX_KEYS = "SELECT k.layer, k.wrapped, k.wrapped_by FROM vault.index_key AS k ORDER BY k.layer"
+_FIND = "SELECT DISTINCT subject FROM vault.blind_index WHERE field = %s AND digest = ANY (%s) ORDER BY subject"
+_FIND_REGISTERED = """
+    SELECT i.field, i.digest, i.subject
+      FROM unnest(%b, %b) AS q (field, digest) JOIN vault.blind_index AS i USING (field, digest)
+     WHERE EXISTS (SELECT FROM ledger.entry AS e WHERE e.stream = 'player-' || i.subject AND e.version = 1)
+     ORDER BY i.subject"""
+_ERASED = """
+    SELECT l.id, e.position,
+           NOT EXISTS (SELECT FROM ledger.log AS own WHERE own.own AND NOT ledger.may_write(own.id))
+      FROM ledger.log AS l
+           CROSS JOIN LATERAL (SELECT coalesce(max(e.position), 0) AS position FROM ledger.entry AS e
+                                WHERE e.log = l.id AND e.type = 'player.erased') AS e"""
 
 
 class Vault:
-    """Keys at rest in PostgreSQL, opened ones in a bounded cache."""
+    """Keys at rest in PostgreSQL, opened ones in a bounded cache. `region_key`: or what holds several (eventstore.keyring)."""
 
     def __init__(
         self,
         pool: AsyncConnectionPool[AsyncConnection[Any]],
-        region_key: RegionKey,
+        region_key: RegionKeys,
         *,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._pool = pool
-        self._region_key = region_key
+        self._region_keys = region_key
         self._random = random
         self._opened: OrderedDict[str, DataKey] = OrderedDict()
+        self._layers: Sequence[bytes] = ()
+        self._erased: dict[int, int] | None = None
+        self._destroyed: set[str] = set()
+        self._hears = True
 
     def new_key(self, key_id: bytes) -> DataKey:
         """A fresh key, not yet kept. `key_id`: a UUID's 16 bytes."""
@@ -153,34 +214,70 @@ class Vault:
 
         Raises Unavailable while the log is read-only: its entries would not come, and the keys would lie there for nothing.
         """
-        words = [(field, self._region_key.digest(field, value), o.subject) for o in owed for field, value in o.found_by]
         keys = [(o.subject, o.key) for o in owed if o.key is not None]
         async with self._pool.connection() as connection, connection.transaction():
-            (writable,) = await (await connection.execute(_WRITABLE)).fetchone() or (False,)
+            (writable, _) = await (await connection.execute(_WRITABLE, (KEPT,))).fetchone() or (False, None)
             if not writable:
                 raise Unavailable("the log is read-only until it was compared with its signed head and its copies")
+            (newest, count) = await (await connection.execute(_WRAPS)).fetchone() or (None, 0)
+            by = self._wrapping(newest)
+            layers = await self._index_keys(connection, count)
+            words = [(field, blind(layers, field, value), o.subject) for o in owed for field, value in o.found_by]
             if keys:
                 await connection.execute(
                     _KEEP,
                     (
+                        by.id,
                         packing.uuid_array([uuid.UUID(key.id).bytes for _, key in keys]),
                         packing.text_array([subject for subject, _ in keys]),
-                        packing.bytea_array([self._region_key.wrap(key, self._random(12)) for _, key in keys]),
+                        packing.bytea_array([by.wrap(key, self._random(12)) for _, key in keys]),
                     ),
                 )
             if words:
                 await connection.execute(
-                    "INSERT INTO vault.blind_index (field, digest, subject) SELECT * FROM unnest(%b, %b, %b) ON CONFLICT DO NOTHING",
+                    _FOUND_BY,
                     (
+                        len(layers),
                         packing.text_array([word[0] for word in words]),
                         packing.bytea_array([word[1] for word in words]),
                         packing.text_array([word[2] for word in words]),
                     ),
                 )
 
+    def _wrapping(self, newest: str | None) -> RegionKey:
+        """By which key new ones are wrapped. Raises Unavailable if it is not here."""
+        held = self._region_keys.held()
+        found = next((key for key in held if newest in (None, key.id)), None)
+        if found is None:
+            raise Unavailable(f"the region key {newest} is not here, by which keys are wrapped since the last rotation")
+        return found
+
+    def _unwrap(self, key_id: str, wrapped: bytes, by: str) -> DataKey:
+        """Raises CannotOpen."""
+        held = [key for key in self._region_keys.held() if by in ("", key.id)]
+        for key in held[:-1]:
+            with suppress(CannotOpen):
+                return key.unwrap(key_id, wrapped)
+        if not held:
+            raise CannotOpen(f"data key {key_id} was wrapped by another region key, {by}")
+        return held[-1].unwrap(key_id, wrapped)
+
+    async def _index_keys(self, connection: AsyncConnection[Any], count: int) -> Sequence[bytes]:
+        """The keys of the blind indexes, of which there are `count` in the vault. Raises CannotOpen."""
+        if not count:
+            return (self._region_keys.held()[0].index,)
+        if len(self._layers) != count:
+            rows = await (await connection.cursor(binary=True).execute(_INDEX_KEYS)).fetchall()
+            self._layers = [self._unwrap(layer_name(layer), wrapped, by).key for layer, wrapped, by in rows]
+        return self._layers
+
     async def keys(self, commitments: Mapping[str, str]) -> dict[str, DataKey]:
-        """The keys that this region holds, of those asked for by id and commitment. Raises CannotOpen if one is another."""
-        found = {key_id: self._opened[key_id] for key_id in commitments if key_id in self._opened}
+        """The keys that this region holds, of those asked for by id and commitment. Raises CannotOpen if one is another,
+        Unavailable while it is not known who was erased.
+        """
+        await self._apply_first()
+        cached = self._opened if self._hears else {}
+        found = {key_id: cached[key_id] for key_id in commitments if key_id in cached}
         missing = [uuid.UUID(key_id).bytes for key_id in commitments.keys() - found.keys()]
         if missing:
             found |= await self._unwrapped(missing)
@@ -191,7 +288,8 @@ class Vault:
         return found
 
     async def keys_to_disclose(self, commitments: Mapping[str, str]) -> dict[str, DataKey]:
-        """The same, read anew: a key that was destroyed a moment ago is not disclosed. Raises CannotOpen."""
+        """The same, read anew: a key that was destroyed a moment ago is not disclosed. Raises CannotOpen, Unavailable."""
+        await self._apply_first()
         found = await self._unwrapped([uuid.UUID(key_id).bytes for key_id in commitments])
         _refuse_others(found, commitments)
         return found
@@ -199,43 +297,106 @@ class Vault:
     async def _unwrapped(self, key_ids: Sequence[bytes]) -> dict[str, DataKey]:
         async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
             await cursor.execute(
-                "SELECT id, wrapped FROM vault.data_key WHERE id = ANY (%b)", (packing.uuid_array(key_ids),)
+                "SELECT id, wrapped, wrapped_by FROM vault.data_key WHERE id = ANY (%b)", (packing.uuid_array(key_ids),)
             )
             rows = await cursor.fetchall()
-        return {str(key_id): self._region_key.unwrap(str(key_id), wrapped) for key_id, wrapped in rows}
+        found = {str(key_id): self._unwrap(str(key_id), wrapped, by) for key_id, wrapped, by in rows}
+        return {key_id: key for key_id, key in found.items() if key_id not in self._destroyed}
+
+    # Erasure
+
+    async def apply_erasures(self) -> int:
+        """Destroy the keys and words of all who were erased since the last time, by any log held here; how many keys that were.
+
+        Raises Unavailable while entries may be missing from the own log: then nobody knows who else was.
+        """
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(_ERASED)).fetchall()
+            newest = {log: position for log, position, _ in rows}
+            destroyed = 0
+            if newest != self._erased:
+                before = self._erased or {}
+                cursor = await connection.execute(
+                    "SELECT vault.destroy_erased(%s::smallint[], %s::bigint[])",
+                    (list(before), list(before.values())),
+                )
+                (destroyed,) = await cursor.fetchone() or (0,)
+        if not all(complete for *_, complete in rows):
+            raise Unavailable("nothing personal is opened until the log was compared: erasures may be missing from it")
+        self._erased = newest
+        return int(destroyed)
+
+    async def _apply_first(self) -> None:
+        if self._erased is None:
+            await self.apply_erasures()
+
+    def forget(self, key_ids: Iterable[str]) -> None:
+        """These keys were destroyed."""
+        for key_id in key_ids:
+            self._destroyed.add(key_id)
+            self._opened.pop(key_id, None)
+
+    def hears(self, hears: bool) -> None:
+        """Whether this process is told of keys that are destroyed. As long as it is not, no opened key is used again; and whatever
+        has happened meanwhile, a restored backup included, erasures are applied anew before anything is opened.
+        """
+        self._hears = hears
+        self._opened.clear()
+        self._erased = None
+
+    # Look-ups
 
     async def find(self, field: str, value: str) -> list[str]:
-        """The subjects whose `field` has exactly this value, as far as normalised writing goes."""
+        """The subjects whose `field` has exactly this value, as far as normalised writing goes. Raises Unavailable."""
+        await self._apply_first()
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT subject FROM vault.blind_index WHERE field = %s AND digest = %s ORDER BY subject",
-                (field, self._region_key.digest(field, value)),
-            )
-            return [row[0] for row in await cursor.fetchall()]
+            count = await self._layer_count(connection)
+            while True:
+                layers = await self._index_keys(connection, count)
+                digests = [blind(some, field, value) for some in _last_two(layers)]
+                rows = await (await connection.execute(_FIND, (field, digests))).fetchall()
+                if count == (count := await self._layer_count(connection)):
+                    return [row[0] for row in rows]
 
     async def find_registered(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
         """The same for many (field, value) at once, of players who are registered in a log held here; what finds none is left out.
 
         (Words are kept before their registration is appended, and stay if it never comes.)
         """
-        digests = {(field, self._region_key.digest(field, value)): (field, value) for field, value in words}
-        async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-            await cursor.execute(
-                """SELECT i.field, i.digest, i.subject
-                     FROM unnest(%b, %b) AS q (field, digest) JOIN vault.blind_index AS i USING (field, digest)
-                    WHERE EXISTS (SELECT FROM ledger.entry AS e
-                                   WHERE e.stream = 'player-' || i.subject AND e.version = 1)
-                    ORDER BY i.subject""",
-                (
-                    packing.text_array([field for field, _ in digests]),
-                    packing.bytea_array([digest for _, digest in digests]),
-                ),
-            )
-            found: dict[tuple[str, str], list[str]] = {}
-            for field, digest, subject in await cursor.fetchall():
-                found.setdefault(digests[field, bytes(digest)], []).append(subject)
+        await self._apply_first()
+        async with self._pool.connection() as connection:
+            count = await self._layer_count(connection)
+            while True:
+                layers = await self._index_keys(connection, count)
+                digests = {
+                    (field, blind(some, field, value)): (field, normalised(value))
+                    for field, value in words
+                    for some in _last_two(layers)
+                }
+                cursor = await connection.cursor(binary=True).execute(
+                    _FIND_REGISTERED,
+                    (
+                        packing.text_array([field for field, _ in digests]),
+                        packing.bytea_array([digest for _, digest in digests]),
+                    ),
+                )
+                rows = await cursor.fetchall()
+                if count == (count := await self._layer_count(connection)):
+                    break
+        found: dict[tuple[str, str], dict[str, None]] = {}
+        for field, digest, subject in rows:
+            found.setdefault(digests[field, bytes(digest)], {})[subject] = None
         return {
-            (field, value): found[given]
-            for field, value in words
-            if (given := digests[field, self._region_key.digest(field, value)]) in found
+            (field, value): list(there) for field, value in words if (there := found.get((field, normalised(value))))
         }
+
+    @staticmethod
+    async def _layer_count(connection: AsyncConnection[Any]) -> int:
+        """How many index keys there are. Looked at again after a look-up: if a rotation has begun meanwhile, words have moved."""
+        row = await (await connection.execute("SELECT count(*) FROM vault.index_key")).fetchone()
+        return int(row[0]) if row else 0
+
+
+def _last_two(layers: Sequence[bytes]) -> Sequence[Sequence[bytes]]:
+    """While a rotation is under way, words lie under all of the index keys or under all but the last."""
+    return (layers, layers[:-1]) if len(layers) > 1 else (layers,)

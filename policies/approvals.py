@@ -1,7 +1,8 @@
 """
 Which commands need a second person, and from which amounts on. These are the house's own rules, not a regulator's.
 
-Any command on a player who is registered can stand here, by its path; but for the profile, by which players are found.
+Any command on a player who is registered can stand here, by its path; but for the profile, by which players are found. So can
+any on an operator who was invited.
 """
 
 from __future__ import annotations
@@ -46,6 +47,16 @@ then the player gets money for which we have only one person's word."""
 VOID = "/v1/players/{player_id}/rounds/void"
 """By hand: a stake that is given back after its game was lost would be a gift."""
 
+ROLE = "/v1/operators/{operator_id}/roles"
+SCOPE = "/v1/operators/{operator_id}/scope"
+PERSON = "/v1/operators/{operator_id}/person"
+RESUME = "/v1/operators/{operator_id}/resume"
+"""What an operator may do, and who is behind them: whoever could say either alone could be two people for four eyes. To take
+something away needs nobody else."""
+
+ERASE = "/v1/players/{player_id}/erase"
+"""What was destroyed cannot be brought back."""
+
 _BY_HAND: Mapping[str, Thresholds] = {
     "operator_day": {"EUR": 100, **dict.fromkeys(_NORDIC, 1_000), "JPY": 15_000, _OTHERWISE: 100},
     "player_day": {"EUR": 250, **dict.fromkeys(_NORDIC, 2_500), "JPY": 40_000, _OTHERWISE: 250},
@@ -57,6 +68,11 @@ RULES: Mapping[str, Rule] = {
     PAY_OUT: Rule(72, {"amount": {"EUR": 2_000, **dict.fromkeys(_NORDIC, 20_000), "JPY": 300_000, _OTHERWISE: 2_000}}),
     SETTLE: Rule(72, {"amount": {_OTHERWISE: 0}}, of_people=True),
     RETURN: Rule(72, {"amount": {_OTHERWISE: 0}}, of_people=True),
+    ERASE: Rule(72),
+    ROLE: Rule(72),
+    SCOPE: Rule(72),
+    PERSON: Rule(72),
+    RESUME: Rule(72),
 }
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from policies import protection
+from policies import protection, retention
 from policies.rules import RULES, Rule, Rules, country_of
 
 
@@ -28,6 +28,7 @@ _GATES = Applied("policies/gates.py")
 _LIMITS = Applied("policies/limits.py")
 _HARM = Applied("policies/harm.py")
 _PLAY = Applied("policies/play.py")
+_RETENTION = Applied("policies/retention.py")
 
 _LOOKED_UP: Mapping[Applied, tuple[str, ...]] = {
     _GATES: (
@@ -72,6 +73,7 @@ _LOOKED_UP: Mapping[Applied, tuple[str, ...]] = {
         "reality_check.optional_intervals",
         "session_limit.required_before_session",
     ),
+    _RETENTION: (*retention.KEEP, retention.STARTS, retention.DELETE_AFTER),
     Applied("policies/protection.py"): tuple(sorted(protection.IMPLEMENTED)),
 }
 

@@ -220,8 +220,9 @@ def required(jurisdiction: str, at: datetime, rules: Rules = RULES) -> Required 
     return Required(periods, country_of(jurisdiction) in EACH_PERIOD, rule.name, rule.verified)
 
 
-BEFORE_PLAY: Final = frozenset({"DE", "DK", "SE"})
-"""Where the quotation of `deposit_limit.required_before_first_deposit` makes the limit a condition of play, too."""
+BEFORE_PLAY: Final = frozenset({"DE", "DK", "NL", "SE"})
+"""Where the quotation of `deposit_limit.required_before_first_deposit` makes the limit a condition of play, too: in the Netherlands
+nobody is registered as a player before they have set their limits."""
 
 
 def required_to_play(jurisdiction: str) -> bool:

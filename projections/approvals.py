@@ -21,19 +21,20 @@ from projections.state import Table
 _STREAM = len("approval-")
 _MICROSECOND = timedelta(microseconds=1)
 _COLUMNS = (
-    "id", "player", "action", "path", "asked", "hash", "reasons", "requester", "requested_at", "expires_at",
-    "version", "status", "decided_at", "decided_by", "refused",
+    "id", "player", "operator", "action", "path", "asked", "hash", "reasons", "requester", "requester_person", "requested_at",
+    "expires_at", "version", "status", "decided_at", "decided_by", "decider_person", "refused",
 )  # fmt: skip
 _ENDS = _COLUMNS.index("version")
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
-    """What became of it, and by whom. `refused`: why not, sealed."""
+    """What became of it, and by whom; `person`: who is behind whoever approved it. `refused`: why not, sealed."""
 
     version: int
     status: str
     decided_us: int | None = None
     by: str | None = None
+    person: str | None = None
     refused: str | None = None
 
 
@@ -64,8 +65,8 @@ class Approvals:
             waits = End(recorded.body.version, Status.AWAITING.value)
             row = Row(_id(recorded), requested, words(recorded), recorded.recorded, waits)
             changes.requested[row.id] = row
-        for recorded, _ in events.of(Approved):
-            _end(changes, recorded, Status.APPROVED)
+        for recorded, approved in events.of(Approved):
+            _end(changes, recorded, Status.APPROVED, approved.person or None)
         for recorded, _ in events.of(Declined):
             _end(changes, recorded, Status.REJECTED)
         for recorded, _ in events.of(Expired):
@@ -95,9 +96,9 @@ def _id(recorded: Recorded) -> str:
     return "approval_" + recorded.body.stream[_STREAM:]
 
 
-def _end(changes: Changes, recorded: Recorded, status: Status) -> None:
+def _end(changes: Changes, recorded: Recorded, status: Status, person: str | None = None) -> None:
     approval = _id(recorded)
-    end = End(recorded.body.version, status.value, recorded.recorded, recorded.body.actor, words(recorded))
+    end = End(recorded.body.version, status.value, recorded.recorded, recorded.body.actor, person, words(recorded))
     row = changes.requested.get(approval)
     if row is None:
         changes.ended[approval] = end
@@ -110,10 +111,9 @@ async def _insert(cursor: Cursor, schema: str, rows: list[Row]) -> None:
     await cursor.execute(
         f"""
         INSERT INTO {schema}.approval
-            (id, player, action, path, asked, hash, reasons, requester, requested_at, expires_at,
-             version, status, decided_at, decided_by, refused)
-        SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)""",
-        (*map(text, asked[:8]), *map(times, asked[8:]), *_columns([row.end for row in rows])),
+            ({", ".join(_COLUMNS)})
+        SELECT * FROM unnest({", ".join(["%b"] * len(_COLUMNS))})""",
+        (*map(text, asked[:10]), *map(times, asked[10:]), *_columns([row.end for row in rows])),
     )
 
 
@@ -122,8 +122,9 @@ async def _update(cursor: Cursor, schema: str, ended: dict[str, End]) -> None:
         f"""
         UPDATE {schema}.approval AS a
            SET version = e.version, status = e.status, decided_at = e.decided_at, decided_by = e.decided_by,
-               refused = e.refused
-          FROM unnest(%b, %b, %b, %b, %b, %b) AS e (id, version, status, decided_at, decided_by, refused)
+               decider_person = e.decider_person, refused = e.refused
+          FROM unnest(%b, %b, %b, %b, %b, %b, %b)
+               AS e (id, version, status, decided_at, decided_by, decider_person, refused)
          WHERE a.id = e.id""",
         (text(list(ended)), *_columns(list(ended.values()))),
     )
@@ -135,18 +136,18 @@ def _out_of_order(ended: dict[str, End], begun: int) -> OutOfOrder:
     return OutOfOrder(f"of {len(ended)} approvals that ended, {begun} had begun")
 
 
-def _asked_columns(row: Row) -> tuple[str, str, str, str, str | None, str, str, str, int, int]:
+def _asked_columns(row: Row) -> tuple[str | int | None, ...]:
     asked = row.requested
     return (
-        row.id, asked.player, asked.action, asked.path, row.asked, asked.hash, ",".join(asked.reasons), asked.requester,
-        row.requested_us, (asked.expires_at - EPOCH) // _MICROSECOND,
+        row.id, asked.player or None, asked.operator or None, asked.action, asked.path, row.asked, asked.hash,
+        ",".join(asked.reasons), asked.requester, asked.person, row.requested_us, (asked.expires_at - EPOCH) // _MICROSECOND,
     )  # fmt: skip
 
 
-def _end_columns(end: End) -> tuple[int, str, int | None, str | None, str | None]:
-    return end.version, end.status, end.decided_us, end.by, end.refused
+def _end_columns(end: End) -> tuple[int, str, int | None, str | None, str | None, str | None]:
+    return end.version, end.status, end.decided_us, end.by, end.person, end.refused
 
 
 def _columns(ends: list[End]) -> tuple[Column, ...]:
-    versions, statuses, decided_us, by, refused = zip(*map(_end_columns, ends), strict=True)
-    return bigint(versions), text(statuses), times(decided_us), text(by), text(refused)
+    versions, statuses, decided_us, by, people, refused = zip(*map(_end_columns, ends), strict=True)
+    return bigint(versions), text(statuses), times(decided_us), text(by), text(people), text(refused)

@@ -15,11 +15,13 @@ from projections import redis
 from projections.approvals import Approvals
 from projections.dashboard import Dashboard
 from projections.due import Due
+from projections.erased import Forgetting, Sealed
 from projections.findings import Findings
 from projections.funds import Funds
 from projections.ggr import Ggr
 from projections.memory import MemoryStore
 from projections.notices import Notices
+from projections.operators import Operators
 from projections.players import Players
 from projections.postgres import PostgresStore, TableProjection, exclusive
 from projections.projection import Store
@@ -34,17 +36,18 @@ from projections.wallets import Wallets
 
 TABLES: tuple[TableProjection[Any], ...] = (
     Players(),
-    Transactions(),
+    Forgetting(Transactions(), Sealed("transaction", {"failure": None})),
     Wallets(),
     Funds(),
-    Approvals(),
+    Forgetting(Approvals(), Sealed("approval", {"asked": None, "refused": None})),
     Due(),
-    Tickets(),
+    Forgetting(Tickets(), Sealed("ticket_message", {"sealed": "{}"}, through="ticket", of="ticket")),
     Findings(),
-    Notices(),
+    Forgetting(Notices(), Sealed("contact_note", {"sealed": None}, through="contact", of="contact")),
     Rounds(),
     Ggr(),
     Sessions(),
+    Operators(),
 )
 CACHES: tuple[CacheProjection, ...] = (Dashboard(), Segments())
 NAMES = (*(projection.name for projection in TABLES), *(projection.name for projection in CACHES))

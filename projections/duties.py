@@ -184,15 +184,20 @@ def _exclusion(source: Source) -> Duty:
     """The end of the exclusion that there is by one source, where its time is settled."""
 
     def excluded(_recorded: Recorded, event: protection.Excluded) -> int | Leave | None:
-        if event.source is not source:
+        if event.source is not source or (source is Source.MATCHED and event.register):
             return LEAVE
         return None if event.on_request or event.until is None else at(event.until)
 
     def lifts(_recorded: Recorded, event: protection.LiftRequested) -> int | Leave:
         return at(event.effective_at) if event.source is source else LEAVE
 
-    def ended(_recorded: Recorded, event: protection.Lifted | protection.ExclusionEnded) -> Leave | None:
-        return None if event.source is source else LEAVE
+    def ended(recorded: Recorded, event: protection.Lifted | protection.ExclusionEnded) -> int | Leave | None:
+        if event.source is not source or event.over_at is None:  # what a register has said has no time
+            return LEAVE
+        return at(event.over_at) if recorded.recorded < at(event.over_at) else None
+
+    def dismissed(_recorded: Recorded, event: protection.MatchDismissed) -> Leave | None:
+        return LEAVE if event.register else None
 
     return Duty(
         f"exclusion_{source.value}",
@@ -201,7 +206,7 @@ def _exclusion(source: Source) -> Duty:
             protection.LiftRequested: lifts,
             protection.Lifted: ended,
             protection.ExclusionEnded: ended,
-            **({protection.MatchDismissed: over} if source is Source.MATCHED else {}),
+            **({protection.MatchDismissed: dismissed} if source is Source.MATCHED else {}),
         },
     )
 

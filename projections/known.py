@@ -1,7 +1,9 @@
 """
 What is known of a player beside the state that decides: shown on the card, folded from events alone.
 
-Invariant: a personal field stands as its event sealed it, together with that event's id, without which it does not open.
+Invariants:
+    - a personal field stands as its event sealed it, together with that event's id, without which it does not open;
+    - of a player who was erased none is left.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from domain.kernel import Event, PlayerId, Sealed, personal_fields
-from domain.players import Closed, DuplicatesFound, ProfileRecorded
+from domain.players import Closed, DuplicatesFound, Erased, ProfileRecorded
 
 _PERSONAL = personal_fields(ProfileRecorded)
 _CLEAR = ("language", "acquisition_source", "device", "address_country")
@@ -49,5 +51,7 @@ def evolve(known: Known, event: Event, event_id: str) -> Known:
             return msgspec.structs.replace(known, duplicates=tuple(sorted({*known.duplicates, *event.players})))
         case Closed(reason):
             return msgspec.structs.replace(known, close_reason=reason)
+        case Erased():
+            return msgspec.structs.replace(known, personal={})
         case _:
             return known

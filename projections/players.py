@@ -6,6 +6,7 @@ and may deposit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import reduce
 from typing import ClassVar, NamedTuple
 
@@ -15,7 +16,7 @@ from domain.kernel import Sealed, personal_fields
 from domain.kyc import KYC
 from domain.limits import LIMITS
 from domain.logins import LOGINS
-from domain.players import PLAYERS, Channel, Player, Registered, Status, Tagged, Untagged
+from domain.players import PLAYERS, Channel, Erased, Player, Registered, Status, Tagged, Untagged
 from eventstore.record import Recorded
 from projections import balances, known
 from projections.balances import Balance
@@ -60,6 +61,7 @@ class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
     awaiting: tuple[str, ...] = ()
     consents: tuple[Channel, ...] = ()
     tags: tuple[str, ...] = ()
+    erased_at: datetime | None = None
 
 
 _standing = msgspec.json.Decoder(Standing).decode
@@ -165,7 +167,7 @@ def _after(card: Card, recorded: Recorded) -> Card:
     before = Player(
         Status(card.status), card.country, card.currency, brand=card.brand, block_reason=card.block_reason,
         jurisdiction=standing.jurisdiction or card.country, awaiting=standing.awaiting, consents=standing.consents,
-        tags=standing.tags,
+        tags=standing.tags, erased_at=standing.erased_at,
     )  # fmt: skip
     after = PLAYERS.evolve(before, recorded.event, recorded.at)
     jurisdiction = "" if after.jurisdiction == card.country else after.jurisdiction
@@ -174,7 +176,8 @@ def _after(card: Card, recorded: Recorded) -> Card:
         version=recorded.body.version,
         status=after.status,
         block_reason=after.block_reason,
-        state=_encode(Standing(jurisdiction, after.awaiting, after.consents, after.tags)).decode(),
+        personal="{}" if isinstance(recorded.event, Erased) else card.personal,
+        state=_encode(Standing(jurisdiction, after.awaiting, after.consents, after.tags, after.erased_at)).decode(),
         known=_encode(told).decode(),
     )
 
@@ -229,7 +232,7 @@ async def _update_players(cursor: Cursor, schema: str, later: dict[str, list[Rec
     """What happened is a fold of the domain's: read the cards, fold, write them back."""
     await cursor.execute(
         f"""
-        SELECT id, version, status, block_reason, brand, country, currency, 0, '', '', state::text, known::text
+        SELECT id, version, status, block_reason, brand, country, currency, 0, '', personal::text, state::text, known::text
           FROM {schema}.player WHERE id = ANY (%b)""",
         (text([_PLAYER + suffix for suffix in later]),),
     )
@@ -241,8 +244,8 @@ async def _update_players(cursor: Cursor, schema: str, later: dict[str, list[Rec
         f"""
         UPDATE {schema}.player AS p
            SET version = c.version, status = c.status, block_reason = c.block_reason, state = c.state::json,
-               known = c.known::json
-          FROM unnest(%b, %b, %b, %b, %b, %b) AS c (id, version, status, block_reason, state, known) WHERE p.id = c.id""",
+               known = c.known::json, personal = c.personal::json
+          FROM unnest(%b, %b, %b, %b, %b, %b, %b) AS c (id, version, status, block_reason, state, known, personal) WHERE p.id = c.id""",
         (
             text([card.id for card in cards]),
             bigint([card.version for card in cards]),
@@ -250,6 +253,7 @@ async def _update_players(cursor: Cursor, schema: str, later: dict[str, list[Rec
             text([card.block_reason for card in cards]),
             text([card.state for card in cards]),
             text([card.known for card in cards]),
+            text([card.personal for card in cards]),
         ),
     )
 

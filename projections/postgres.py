@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, sql
@@ -65,7 +65,9 @@ class TableProjection(Protocol[C]):
     """A read model in tables of its own."""
 
     name: str
-    tables: ClassVar[Sequence[Table]]
+
+    @property
+    def tables(self) -> Sequence[Table]: ...
 
     def changes(self, events: Events) -> C:
         """What the events change. Pure."""

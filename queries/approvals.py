@@ -10,16 +10,16 @@ import msgspec
 
 from domain.approvals import Status
 from domain.errors import Invalid, NotFound
-from domain.kernel import ApprovalId, PlayerId, instant, parse_id
-from queries import listing, words
+from domain.kernel import ApprovalId, OperatorId, PlayerId, instant, parse_id
+from queries import listing, seeing, words
 from queries.asof import microseconds
 from queries.context import Context, page_size, read_cursor
 from queries.listing import Listing, Wanted
 
-_COLUMNS: LiteralString = """id, version, player, status, action, path, asked, hash, reasons, requester, requested_at, expires_at,
-              decided_at, decided_by, refused"""
+_COLUMNS: LiteralString = """id, version, player, operator, status, action, path, asked, hash, reasons, requester, requester_person,
+              requested_at, expires_at, decided_at, decided_by, decider_person, refused"""
 _GET = f"SELECT {_COLUMNS} FROM read.approval WHERE id = %s"
-_ALL = Listing("read.approval", _COLUMNS, "expires_at", [("player",), ("status",)])
+_ALL = Listing("read.approval", _COLUMNS, "expires_at", [("player",), ("status",)], attributes=seeing.APPROVALS)
 STATUSES = frozenset(Status) - {Status.UNKNOWN}
 
 
@@ -27,12 +27,15 @@ class Approval(msgspec.Struct, frozen=True):
     """What waits for a second person, or has waited. `body`: the JSON text that was sent; SHA-256 of path, LF, `salt`, LF and
     `body` is `hash`. These two and `reject_reason` are null where they cannot be opened here, or not by this token.
 
-    `reasons`: why a second person is needed. `decided_by` is also who has let it lapse.
+    It concerns a `player` or an `operator`; the other is null. `reasons`: why a second person is needed. `requester_person`,
+    `decider_person`: who is behind these accounts; empty or null where they speak for themselves. `decided_by` is also who has
+    let it lapse.
     """
 
     id: ApprovalId
     version: int
-    player: PlayerId
+    player: PlayerId | None
+    operator: OperatorId | None
     status: Status
     action: str
     path: str
@@ -41,10 +44,12 @@ class Approval(msgspec.Struct, frozen=True):
     hash: str
     reasons: list[str]
     requester: str
+    requester_person: str
     requested_at: datetime
     expires_at: datetime
     decided_at: datetime | None
     decided_by: str | None
+    decider_person: str | None
     reject_reason: str | None
 
 
@@ -94,16 +99,16 @@ async def page(
 
 
 async def _approvals(context: Context, rows: Sequence[Sequence[Any]]) -> list[Approval]:
-    texts = await words.opened(context, [(row[2], column) for row in rows for column in (row[6], row[-1])])
+    texts = await words.opened(context, [(row[2] or row[3], column) for row in rows for column in (row[7], row[-1])])
     return [_approval(row, *texts[2 * n : 2 * n + 2]) for n, row in enumerate(rows)]
 
 
 def _approval(row: Sequence[Any], asked: Mapping[str, str], refused: Mapping[str, str]) -> Approval:
     """A row, with what is opened of its two columns."""
-    id_, version, player, status, action, path, _, hash_, reasons, *more, _ = row
-    requester, requested_at, expires_at, decided_at, decided_by = more
+    id_, version, player, operator, status, action, path, _, hash_, reasons, *more, _ = row
+    requester, person, requested_at, expires_at, decided_at, decided_by, decider = more
     return Approval(
-        ApprovalId(id_), version, PlayerId(player), Status(status), action, path, asked.get("data.body"),
-        asked.get("data.salt"), hash_, reasons.split(","), requester, requested_at, expires_at, decided_at, decided_by,
-        refused.get("data.reason"),
+        ApprovalId(id_), version, player, operator, Status(status), action, path, asked.get("data.body"),
+        asked.get("data.salt"), hash_, reasons.split(","), requester, person, requested_at, expires_at, decided_at,
+        decided_by, decider, refused.get("data.reason"),
     )  # fmt: skip

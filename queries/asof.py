@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 import msgspec
 
+from domain import players
 from domain.catalog import AGGREGATES
 from domain.errors import Invalid, NotFound
-from domain.kernel import EPOCH, Money, PlayerId, TransactionId, parse_id, parse_instant
+from domain.kernel import EPOCH, Money, PlayerId, TransactionId, instant, parse_id, parse_instant
 from domain.transactions import Kind, Status
 from eventstore.record import Codec, Entry, Recorded
 from queries import events, history
 from queries.audit import AuditEvent, shown, with_proofs
 from queries.context import LAST_US, Context
+from queries.erasures import ERASED
 from queries.events import END_US, Log, Row, Selection
 from queries.history import Account
 from queries.players import Balance, DepositLimit, Facts, Personal, deposit_limit, facts, opened
@@ -95,7 +97,7 @@ async def player(context: Context, player_id: PlayerId, at: str | None = None, *
         country=account.player.country,
         currency=account.player.currency,
         registered_at=account.registered_at,
-        personal=await opened(context, account.key, account.told()) if account.key else Personal(sealed=False),
+        personal=await _personal(context, player_id, account),
         facts=facts(account.player, account.known, account.kyc, account.login),
         balances=_balances(account),
         deposit_limit=_deposit_limit(account),
@@ -106,6 +108,14 @@ async def player(context: Context, player_id: PlayerId, at: str | None = None, *
         versions=account.versions,
         events=await with_proofs(context, made_from) if proofs else None,
     )
+
+
+async def _personal(context: Context, player_id: PlayerId, account: Account) -> Personal:
+    """Who they were then, as far as it opens now: who was erased since is not known for any moment any more."""
+    if account.key is None:
+        return Personal(sealed=False)
+    rows = await context.fetch(ERASED, players.stream(player_id).name)
+    return await opened(context, account.key, account.told(), instant(rows[0][0]) if rows else None)
 
 
 async def _moment(context: Context, held: list[Log], at: str | None) -> _Moment:

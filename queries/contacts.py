@@ -11,7 +11,7 @@ from domain import contacts
 from domain.contacts import Status
 from domain.errors import NotFound
 from domain.kernel import ContactId, PlayerId, parse_id
-from queries import words
+from queries import seeing, words
 from queries.by_due import ByDue
 from queries.context import Context, page_size, read_cursor, write_cursor
 from queries.listing import Listing
@@ -48,7 +48,7 @@ def _contact(id_: ContactId, version: int, player: PlayerId, due_at: datetime, s
 
 _ALL = ByDue(
     "contact",
-    Listing("read.contact AS c", _COLUMNS, "due_at", _LEADS),
+    Listing("read.contact AS c", _COLUMNS, "due_at", _LEADS, attributes=seeing.CONTACTS),
     _contact,
     words={"status": STATUSES},
     ids={"player": "player", "trigger": "notice"},

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 
+from access.predicate import ALWAYS, Predicate
 from domain.errors import Invalid
 from domain.kernel import Sealed
 from domain.players import DataKey
@@ -32,13 +33,22 @@ can open and may.
 """
 
 
+async def open_nothing(_event_id: str, _key: DataKey, _fields: Mapping[str, Sealed]) -> Mapping[str, str]:
+    """For whoever may not."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`pool`: eventstore.postgres.pool of the role countroom_reader."""
+    """`pool`: eventstore.postgres.pool of the role countroom_reader. `open_personal` is for what is sealed under players' keys,
+    `open_operators` for what is under operators'. `sees`: which rows are answered (queries/seeing.py).
+    """
 
     pool: AsyncConnectionPool[AsyncConnection[Any]]
     redis: Redis
     open_personal: OpenPersonal
+    open_operators: OpenPersonal = open_nothing
+    sees: Predicate = ALWAYS
 
     async def fetch(self, query: LiteralString, *arguments: object) -> list[tuple[Any, ...]]:
         """The rows of one statement, which is one snapshot."""

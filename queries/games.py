@@ -20,7 +20,7 @@ from domain.wallets import RolledBack, Staked
 from eventstore.record import Body
 from policies.play import HOUSE_ROUND_STUCK_AFTER, is_stuck
 from projections.ggr import SUMS
-from queries import listing
+from queries import listing, seeing
 from queries.context import Context, page_size, read_cursor, write_cursor
 from queries.listing import Listing, Wanted
 
@@ -33,8 +33,8 @@ _ROUND: LiteralString = """
     id, player, provider, game, round, nullif(session, ''), currency, opened_at, last_at, closed_at, status, bets, stakes,
     wins, returned"""
 _LEADS = [("player",), ("status",)]
-_QUIET_FIRST = Listing("read.round", _ROUND, "last_at", _LEADS)
-_NEWEST_FIRST = Listing("read.round", _ROUND, "last_at", _LEADS, newest_first=True)
+_QUIET_FIRST = Listing("read.round", _ROUND, "last_at", _LEADS, attributes=seeing.ROUNDS)
+_NEWEST_FIRST = _QUIET_FIRST._replace(newest_first=True)
 _ONE = f"SELECT {_ROUND}, first, last FROM read.round WHERE id = %s"
 _BETS = """
     SELECT e.body FROM ledger.entry AS e
@@ -50,6 +50,7 @@ _SESSIONS = Listing(
     "launched_at",
     [("player",), ("status",), ("player", "status")],
     newest_first=True,
+    attributes=seeing.SESSIONS,
 )
 _NOW = """
     SELECT (SELECT count(*) FROM read.round WHERE status = 'open'),

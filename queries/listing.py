@@ -8,7 +8,8 @@ order, and a plan made without the values might walk the whole table along anoth
 Invariants:
     - what leads does not change the order, so a cursor of one page holds for the next;
     - where one filter is given and can lead, a page reads the rows that it shows;
-    - of several the one with the fewest rows leads, as far as counting a thousand tells.
+    - of several the one with the fewest rows leads, as far as counting a thousand tells;
+    - what is not seen is left out where rows are read: no page, count or cursor tells of it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import Any, LiteralString, NamedTuple
 
 from domain.kernel import EPOCH
 from queries.context import Context, write_cursor
+from queries.seeing import where
 
 COUNTED_ROWS = 1_000
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-Columns = tuple[LiteralString, ...]
+Lead = tuple[LiteralString, ...]
 Condition = tuple[LiteralString, object]
 """SQL with one placeholder, and the value for it."""
 
@@ -32,15 +34,17 @@ Condition = tuple[LiteralString, object]
 class Listing(NamedTuple):
     """`table`: what stands behind FROM, with the values for its placeholders. `at`: the column of the time.
 
-    `leads`: columns of which an index (…, at, id) begins with all.
+    `leads`: columns of which an index (…, at, id) begins with all. `attributes`: what policies may ask of a row; rows of a listing
+    that says nothing of them are shown only to whom they are shown whatever they hold.
     """
 
     table: LiteralString
     columns: LiteralString
     at: LiteralString
-    leads: Sequence[Columns]
+    leads: Sequence[Lead]
     newest_first: bool = False
     values: Sequence[object] = ()
+    attributes: Mapping[str, LiteralString | None] = {}
 
 
 class Wanted(NamedTuple):
@@ -62,17 +66,19 @@ class _Part(NamedTuple):
 
 
 async def rows(context: Context, listing: Listing, wanted: Wanted, limit: int) -> list[tuple[Any, ...]]:
-    """The next rows, and one more if there are more than `limit`."""
+    """The next rows of those that are seen, and one more if there are more than `limit`. Raises Untranslatable."""
+    seen = where(context.sees, listing.attributes)
     lead = await _leading(context, listing, wanted)
     stretch = _stretch(listing, wanted, lead)
     others = [(f"{name} = %s", value) for name, value in wanted.equal.items() if name not in lead]
     rest = [*others, *wanted.conditions]
-    found: LiteralString = " AND ".join([stretch.sql, *(condition for condition, _ in rest)])
+    found: LiteralString = " AND ".join([stretch.sql, *(condition for condition, _ in rest), seen.text])
     return await context.fetch(
         f"SELECT {listing.columns} FROM {listing.table} WHERE {found} {_order(listing, lead)} LIMIT %s",
         *listing.values,
         *stretch.values,
         *(value for _, value in rest),
+        *seen.values,
         limit + 1,
     )
 
@@ -82,7 +88,7 @@ def cursor(at: datetime, id_: str) -> str:
     return write_cursor((at - EPOCH) // _MICROSECOND, id_)
 
 
-async def _leading(context: Context, listing: Listing, wanted: Wanted) -> Columns:
+async def _leading(context: Context, listing: Listing, wanted: Wanted) -> Lead:
     """The columns that lead: those which leave the fewest rows."""
     given = [lead for lead in listing.leads if wanted.equal.keys() >= set(lead)]
     able = [lead for lead in given if not any(set(lead) < set(more) for more in given)]
@@ -100,7 +106,7 @@ async def _leading(context: Context, listing: Listing, wanted: Wanted) -> Column
     return able[found.index(min(found))]
 
 
-def _stretch(listing: Listing, wanted: Wanted, lead: Columns) -> _Part:
+def _stretch(listing: Listing, wanted: Wanted, lead: Lead) -> _Part:
     """The rows between the bounds, of these values in the columns that lead."""
     low, high = (wanted.since, ""), (wanted.until, "")
     if wanted.after is not None and listing.newest_first:
@@ -113,6 +119,6 @@ def _stretch(listing: Listing, wanted: Wanted, lead: Columns) -> _Part:
     return _Part(f"({columns}) > ({places}) AND ({columns}) < ({places})", [*led, *low, *led, *high])
 
 
-def _order(listing: Listing, lead: Columns) -> LiteralString:
+def _order(listing: Listing, lead: Lead) -> LiteralString:
     direction: LiteralString = " DESC" if listing.newest_first else ""
     return "ORDER BY " + ", ".join([column + direction for column in (*lead, listing.at, "id")])

@@ -11,6 +11,7 @@ from domain.errors import NotFound
 from domain.kernel import NoticeId, PlayerId, parse_id
 from domain.notices import Status
 from policies.findings import Kind, Severity
+from queries import seeing
 from queries.by_due import ByDue
 from queries.context import Context
 from queries.listing import Listing
@@ -43,7 +44,7 @@ def _notice(id_: NoticeId, version: int, player: PlayerId, state: str) -> Notice
 
 _ALL = ByDue(
     "notice",
-    Listing("read.notice AS n", _COLUMNS, "due_at", _LEADS),
+    Listing("read.notice AS n", _COLUMNS, "due_at", _LEADS, attributes=seeing.NOTICES),
     _notice,
     words={"status": STATUSES, "kind": frozenset(Kind), "severity": frozenset(Severity)},
     ids={"player": "player"},

@@ -19,7 +19,7 @@ from domain.players import Channel, DataKey, Player
 from policies.gates import Level
 from projections.known import Known, Told
 from projections.players import Standing
-from queries import listing
+from queries import listing, seeing
 from queries.context import Context, page_size, read_cursor
 from queries.listing import Listing, Wanted
 from queries.positions import MADE
@@ -37,18 +37,27 @@ _CARD = f"""
            ({MADE} WHERE projection = 'players' AND live) AS m
      WHERE p.id = %s"""
 _LISTED: LiteralString = "id, status, brand, country, currency, registered_at"
-_ALL = Listing("read.player", _LISTED, "registered_at", [("status",), ("brand",), ("country",)], newest_first=True)
-_AMONG: LiteralString = f"(SELECT {_LISTED} FROM read.player WHERE id = ANY (%s::text[]) OFFSET 0) AS few"
+_ALL = Listing(
+    "read.player AS p",
+    _LISTED,
+    "registered_at",
+    [("status",), ("brand",), ("country",)],
+    newest_first=True,
+    attributes=seeing.PLAYERS,
+)
+_AMONG: LiteralString = f"(SELECT {_LISTED} FROM read.player WHERE id = ANY (%s::text[]) OFFSET 0) AS p"
 _TAGGED: LiteralString = f"""
-    (SELECT {_LISTED} FROM read.player_tag AS t JOIN read.player AS p ON p.id = t.player WHERE t.tag = %s OFFSET 0) AS few"""
-_HAS_TAG: LiteralString = "EXISTS (SELECT FROM read.player_tag AS t WHERE t.tag = %s AND t.player = id OFFSET 0)"
+    (SELECT {_LISTED} FROM read.player_tag AS t JOIN read.player AS p ON p.id = t.player WHERE t.tag = %s OFFSET 0) AS p"""
+_HAS_TAG: LiteralString = "EXISTS (SELECT FROM read.player_tag AS t WHERE t.tag = %s AND t.player = p.id OFFSET 0)"
 _TAGS = "SELECT count(*) FROM (SELECT FROM read.player_tag WHERE tag = %s LIMIT %s) AS few"
 _TAGGED_MAX = 5_000
 """How many players with a tag are collected for a page. Where more have it, some are soon met among all."""
 
 
 class Personal(msgspec.Struct, frozen=True):
-    """Who the player is. `sealed`: some of it cannot be opened here, because its key is elsewhere or was destroyed."""
+    """Who the player is. `sealed`: some of it cannot be opened here, because its key is elsewhere or was destroyed; that it was,
+    and when, `erased_at` says.
+    """
 
     sealed: bool
     name: str | None = None
@@ -59,6 +68,7 @@ class Personal(msgspec.Struct, frozen=True):
     street: str | None = None
     city: str | None = None
     postcode: str | None = None
+    erased_at: datetime | None = None
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -246,7 +256,7 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
         country=country,
         currency=currency,
         registered_at=registered_at,
-        personal=await opened(context, committed, fields),
+        personal=await opened(context, committed, fields, standing.erased_at),
         facts=facts(
             Player(
                 country=country,
@@ -382,7 +392,9 @@ def deposit_limit(limits: Limits) -> DepositLimit:
     return DepositLimit(limits.daily_deposit, limits.deposited.day, limits.deposited.of_day)
 
 
-async def opened(context: Context, key: DataKey, told: Mapping[str, Told]) -> Personal:
+async def opened(
+    context: Context, key: DataKey, told: Mapping[str, Told], erased_at: datetime | None = None
+) -> Personal:
     """`key`: as the registration in the log names it and commits to it, whatever the read model holds."""
     by_event: dict[str, dict[str, Sealed]] = {}
     for name, each in told.items():
@@ -391,4 +403,4 @@ async def opened(context: Context, key: DataKey, told: Mapping[str, Told]) -> Pe
     for event, sealed in by_event.items():
         found = await context.open_personal(event, key, sealed)
         clear |= {path.removeprefix("data."): value for path, value in found.items()}
-    return Personal(sealed=len(clear) < len(told), **clear)
+    return Personal(sealed=len(clear) < len(told) or erased_at is not None, erased_at=erased_at, **clear)

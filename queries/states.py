@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from domain.catalog import AGGREGATES
-from domain.kernel import Stream
+from domain.kernel import AnyStream
 from eventstore.log import state_schema
 from eventstore.postgres import PostgresStreams
 from eventstore.record import Codec
@@ -23,14 +23,14 @@ S = TypeVar("S")
 _CODEC = Codec(AGGREGATES)
 
 
-async def folded(context: Context, stream: Stream[S]) -> S:
+async def folded(context: Context, stream: AnyStream[S]) -> S:
     """The stream's state."""
     [state] = await together(context, stream)
     found: S = state
     return found
 
 
-async def together(context: Context, *streams: Stream[Any]) -> list[Any]:
+async def together(context: Context, *streams: AnyStream[Any]) -> list[Any]:
     """The states of several streams, in their order, of one moment."""
     resumed = await PostgresStreams(context.pool).resume({each.name: state_schema(each.aggregate) for each in streams})
     states = []

@@ -12,6 +12,7 @@ from domain.kernel import PlayerId, Sealed, TicketId, TransactionId, parse_id
 from domain.players import DataKey
 from domain.tickets import Status
 from policies.sla import Priority
+from queries import seeing
 from queries.by_due import ByDue
 from queries.context import Context, page_size, read_cursor, write_cursor
 from queries.listing import Listing
@@ -92,7 +93,7 @@ class TicketPage(msgspec.Struct, frozen=True):
 
 _ALL = ByDue(
     "ticket",
-    Listing("read.ticket AS t", _COLUMNS, "due_at", _LEADS),
+    Listing("read.ticket AS t", _COLUMNS, "due_at", _LEADS, attributes=seeing.TICKETS),
     Ticket,
     words={"status": STATUSES, "priority": frozenset(Priority)},
     ids={"player": "player"},
@@ -139,6 +140,6 @@ async def _message(
     }
     opened = await context.open_personal(event, key, fields) if fields else {}
     return Message(
-        event, kind, author, at, len(opened) < len(fields),
+        event, kind, author, at, not fields or len(opened) < len(fields),
         **{path.removeprefix("data."): value for path, value in opened.items()},
     )  # fmt: skip

@@ -10,7 +10,7 @@ import msgspec
 from domain.errors import Invalid, NotFound
 from domain.kernel import Money, PlayerId, TransactionId, instant, parse_id, parse_instant
 from domain.transactions import Kind, Status
-from queries import listing, words
+from queries import listing, seeing, words
 from queries.context import Context, page_size, read_cursor
 from queries.listing import Listing, Wanted
 from queries.positions import MADE
@@ -21,7 +21,7 @@ _COLUMNS: LiteralString = """
 _GET = f"SELECT {_COLUMNS} FROM read.transaction WHERE id = %s"
 _IS_KNOWN = "SELECT FROM read.player WHERE id = %s"
 _LEADS = [("player",), ("status",), ("provider",), ("kind",)]
-_ALL = Listing("read.transaction", _COLUMNS, "requested_at", _LEADS, newest_first=True)
+_ALL = Listing("read.transaction", _COLUMNS, "requested_at", _LEADS, newest_first=True, attributes=seeing.PAYMENTS)
 _SUMMARY = f"""
     SELECT m.positions, m.code, p.kind, p.status, p.currency, p.count, p.amount
       FROM ({MADE} WHERE projection = 'transactions' AND live) AS m LEFT JOIN read.payments AS p ON true

@@ -33,6 +33,7 @@ WORDS: Mapping[str, str] = {
     "player.activation_awaited": "waits for {reasons}",
     "player.activated": "activated",
     "player.blocked": "blocked: {reason}",
+    "player.erased": "erased: what was personal cannot be read any more",
     "player.unblocked": "unblocked: {reason}",
     "player.made_dormant": "made dormant",
     "player.reactivated": "active again",

@@ -260,6 +260,12 @@ class Database:
 def loosen(connection: psycopg.Connection[Any], log: int) -> None:
     """Let the table of a log hold what no unique index would allow."""
     table = f"ledger.entry_{log}"
+    for name in connection.execute(
+        """
+        SELECT p.relname FROM pg_index AS i JOIN pg_class AS p ON p.oid = i.indexrelid
+         WHERE i.indrelid = 'ledger.entry'::regclass AND NOT i.indisunique"""
+    ).fetchall():  # of all logs together: those of a single one cannot go without it
+        connection.execute("DROP INDEX ledger.{}".format(*name).encode())
     for name, definition in connection.execute(
         "SELECT i.indexname, i.indexdef FROM pg_indexes AS i WHERE i.schemaname = 'ledger' AND i.tablename = %s",
         (f"entry_{log}",),

@@ -131,6 +131,8 @@ class Ledger:
                 "ledger.checkpoint",
                 "vault.data_key",
                 "vault.blind_index",
+                "vault.index_key",
+                "vault.region_key",
             ):
                 self.sql(f"DELETE FROM {table}".encode())
         assert self.append(opening(EU, (OWNED.start, OWNED.stop - 1))) == [0]

@@ -7,16 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from domain.protection.standing import (
-    Excluded,
-    ExclusionEnded,
-    Protection,
-    ProtectionEvent,
-    RegisterAsked,
-    Said,
-    Source,
-    exclusion_of,
-)
+from domain.protection.events import Excluded, ExclusionEnded, ProtectionEvent, RegisterAsked, Said, Source
+from domain.protection.standing import Protection, exclusion_of
 from policies import protection as policy
 from policies.protection import Moment, Silence
 
@@ -65,11 +57,11 @@ def _ends(state: Protection, register: str, at: datetime) -> list[ExclusionEnded
     of the same person. What another register has said is not.
     """
     known, ended = state.registers.get(register), []
-    runs, matched = state.of(Source.REGISTER), state.of(Source.MATCHED)
+    runs, matched = state.of(Source.REGISTER), state.of(Source.MATCHED, register)
     others = any(each.excluded for name, each in state.registers.items() if name != register)
     if runs is not None and not others and (runs.register == register or (known is not None and known.excluded)):
         ended.append(runs)
-    if matched is not None and matched.register == register:
+    if matched is not None and matched.register:
         ended.append(matched)
     quiet = [(each.source, policy.quiet_until(each.jurisdiction, at)) for each in ended]
-    return [ExclusionEnded(source, until if until > at else None) for source, until in quiet]
+    return [ExclusionEnded(source, until if until > at else None, register=register) for source, until in quiet]

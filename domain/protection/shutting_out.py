@@ -10,26 +10,24 @@ import msgspec
 from domain.errors import Conflict, RuleRefused
 from domain.kernel import Intervention, PlayerId
 from domain.players import Player
-from domain.protection.standing import (
+from domain.protection.events import (
     REASONS_MAX,
     ActionBlocked,
     ActionUnblocked,
     Excluded,
-    Exclusion,
     ExclusionEnded,
     Grounds,
     Lifted,
     LiftRequested,
     MatchDismissed,
-    Protection,
     ProtectionEvent,
     Source,
     Stop,
     TimedOut,
     TimeOutDismissed,
-    evolve,
     is_automatic,
 )
+from domain.protection.standing import Exclusion, Protection, evolve
 from policies import protection as policy
 from policies.protection import NotOffered, Term
 
@@ -142,29 +140,17 @@ def exclude(
 def exclude_matched(
     state: Protection, player: Player, *, of: PlayerId, theirs: Protection, at: datetime
 ) -> list[ProtectionEvent]:
-    """Shut out the same person's other account as `of` is, whose protection is `theirs`: by each that runs there on its own.
-
-    Raises NotFound.
+    """Shut out the same person's other account as `of` is, whose protection is `theirs`: by each that runs there on its own, and
+    where its end was asked for, until then. Raises NotFound.
     """
     player.require()
     made: list[ProtectionEvent] = []
     if of in state.dismissed:
         return made
     for each in theirs.running(at):
-        if each.source is Source.MATCHED or each.lifts_at is not None:
+        if each.source is Source.MATCHED:
             continue
-        excluded = Excluded(
-            source=Source.MATCHED,
-            jurisdiction=each.jurisdiction,
-            term=each.term,
-            until=each.until,
-            not_before=each.not_before,
-            on_request=each.on_request,
-            rule=each.rule,
-            register=each.register,
-            of=of,
-        )
-        for event in _longer(state, excluded, at):
+        for event in _taken_over(state, each, of, at):
             made.append(event)
             state = evolve(state, event, at)
     ends = max((each.until for each in theirs.pauses if each.source is not Source.MATCHED), default=at)
@@ -173,11 +159,31 @@ def exclude_matched(
     return made
 
 
+def _taken_over(state: Protection, theirs: Exclusion, of: PlayerId, at: datetime) -> list[ProtectionEvent]:
+    lifts_at = theirs.lifts_at
+    excluded = Excluded(
+        source=Source.MATCHED,
+        jurisdiction=theirs.jurisdiction,
+        term=theirs.term,
+        until=lifts_at or theirs.until,
+        not_before=lifts_at or theirs.not_before,
+        on_request=theirs.on_request and lifts_at is None,
+        rule=theirs.rule,
+        register=theirs.register,
+        of=of,
+        by=theirs.source,
+    )
+    if lifts_at is None:
+        return _longer(state, excluded, at)
+    runs = state.of(Source.MATCHED, theirs.register)
+    return [] if runs is not None and _is_later(runs.ends_at, lifts_at) else [excluded]
+
+
 def _longer(state: Protection, excluded: Excluded, at: datetime) -> list[ProtectionEvent]:
     """The exclusion, or what it and the one that runs come to together; nothing if that is what runs. The end may be asked for
-    once that holds of each of them.
+    once that holds of each of them; of two that were taken over it is the player's only if both were.
     """
-    runs = state.of(excluded.source)
+    runs = state.of(excluded.source, excluded.register)
     if runs is None or runs.is_over(at):
         return [excluded]
     until = max(runs.until, excluded.until) if runs.until and excluded.until else None
@@ -193,8 +199,9 @@ def _longer(state: Protection, excluded: Excluded, at: datetime) -> list[Protect
         until=until,
         not_before=firmest.not_before,
         on_request=on_request,
+        by=excluded.by if runs.by is excluded.by else Source.OPERATOR,
     )
-    same = ("term", "jurisdiction", "until", "not_before", "on_request", "register")
+    same = ("term", "jurisdiction", "until", "not_before", "on_request", "register", "by")
     changes = runs.lifts_at is not None or any(getattr(together, name) != getattr(runs, name) for name in same)
     return [together] if changes else []
 
@@ -221,9 +228,10 @@ def lift(
 
     Raises NotExcluded, LiftRefused (why, until).
     """
-    runs = state.of(source)
-    if runs is None or runs.is_over(at):
+    running = sorted((each for each in state.running(at) if each.source is source), key=attrgetter("register"))
+    if not running:
         raise NotExcluded(source=source)
+    runs = running[0]  # rather than one that a register has said
     if runs.register:
         raise LiftRefused(why="register", until=None)
     if not runs.on_request and not _may_end_early(runs):
@@ -234,7 +242,8 @@ def lift(
         raise LiftRefused(why="too_early", until=runs.not_before)
     if runs.lifts_at is not None:
         return []
-    if source is Source.OPERATOR and policy.lift_is_the_players(runs.jurisdiction, at):
+    is_the_players = Source.PLAYER in {source, runs.by}
+    if not is_the_players and policy.lift_is_the_players(runs.jurisdiction, at):
         raise LiftRefused(why="not_researched", until=None)
     over = policy.lifted_at(policy.term(runs.term), runs.jurisdiction, at)
     if over.until is None:
@@ -256,7 +265,7 @@ def dismiss_match(
     if not whose:
         raise NotExcluded(source=Source.MATCHED)
     return [
-        *[MatchDismissed(intervention, each.of) for each in excluded if each.of == whose[0]],
+        *[MatchDismissed(intervention, each.of, each.register) for each in excluded if each.of == whose[0]],
         *[TimeOutDismissed(intervention, each.of) for each in paused if each.of == whose[0]],
     ]
 
@@ -268,7 +277,7 @@ def end(state: Protection, *, at: datetime) -> list[ProtectionEvent]:
         if each.ends_at is not None and each.is_over(at):
             quiet = policy.quiet_until(each.jurisdiction, each.ends_at)
             kind = Lifted if each.lifts_at else ExclusionEnded
-            made.append(kind(each.source, quiet if quiet > each.ends_at else None))
+            made.append(kind(each.source, quiet if quiet > each.ends_at else None, each.ends_at))
     if not made and (coming := [each.ends_at for each in state.exclusions if each.ends_at]):
         raise EndNotDue(due_at=min(coming))
     return made

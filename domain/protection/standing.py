@@ -1,4 +1,4 @@
-"""What has happened to a player's protection, what follows from it, and what it refuses."""
+"""What follows for a player from what has happened to their protection, and what it refuses."""
 
 from __future__ import annotations
 
@@ -6,198 +6,35 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
 
 import msgspec
 
 from domain.errors import Conflict, Rejected
-from domain.kernel import STREAMS_CACHED, Aggregate, Event, Intervention, PlayerId, Remark, Stream, parse_id
+from domain.kernel import STREAMS_CACHED, Aggregate, PlayerId, Stream, parse_id
 from domain.players import Verdict
+from domain.protection.events import (
+    ActionBlocked,
+    ActionUnblocked,
+    Excluded,
+    ExclusionEnded,
+    Lifted,
+    LiftRequested,
+    MatchDismissed,
+    MatchesShutOut,
+    PlayRefused,
+    ProtectionEvent,
+    RegisterAsked,
+    Said,
+    Source,
+    Stop,
+    TimedOut,
+    TimeOutDismissed,
+)
 from policies import protection as policy
 from policies.protection import Moment, Silence
 
-MATCHES_MAX = 20
-"""How many other accounts an event names."""
 DISMISSED_MAX = 50
 """Of how many other accounts it is remembered that they are somebody else's."""
-
-HARM_MARKER: Final = "harm_marker"
-NO_REPLY: Final = "no_reply"
-AUTOMATIC: Final = frozenset({HARM_MARKER, NO_REPLY})
-"""Reasons, as they stand in the events, for which something is stopped by itself: there is always room for them."""
-REASONS_MAX = 10
-"""For how many reasons one thing is stopped at once, before people are refused a further one."""
-
-
-def is_automatic(reason: str) -> bool:
-    """One of these, or the id of the notice that has stopped something for a time."""
-    return reason in AUTOMATIC or reason.startswith("notice_")
-
-
-class Stop(StrEnum):
-    """What may be stopped for one player."""
-
-    DEPOSIT = "deposit"
-    FREE_PLAY = "free_play"
-    BET = "bet"
-    BONUS = "bonus"
-    WITHDRAW = "withdraw"
-    LOGIN = "login"
-    MARKETING = "marketing"
-    REGISTER = "register"
-
-
-class Source(StrEnum):
-    """Whose word it is: the player's, the house's, a register's; or that of the same person's other account."""
-
-    PLAYER = "player"
-    OPERATOR = "operator"
-    REGISTER = "register"
-    MATCHED = "matched"
-
-
-class Said(StrEnum):
-    CLEAR = "clear"
-    EXCLUDED = "excluded"
-    UNANSWERED = "unanswered"
-
-
-# Events: the tags and fields are the storage format.
-
-
-class Grounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Why a person protects a player. `kind`: a word of policies.interventions; `reason`: their own words, left out where there is
-    no key to seal them under: the player is protected all the same.
-    """
-
-    kind: str
-    reason: Remark | None = None
-
-
-class TimedOut(Event, frozen=True, kw_only=True, tag="protection.timed_out"):
-    """The player does not gamble until then. `rule`: what allows so long; `of`: the other account with which this one was matched."""
-
-    until: datetime
-    source: Source
-    rule: str = ""
-    of: PlayerId | None = None
-    intervention: Grounds | None = None
-
-
-class Excluded(Event, frozen=True, kw_only=True, tag="protection.excluded"):
-    """
-    The player does not gamble any more. `until`: the end of the term, null for one without an end; `on_request`: it does not
-    end by itself then; `not_before`: from when on its end may be asked for, null for never. `jurisdiction`, `rule`: what that
-    follows from. `register`: which one says so. `of`: the other account with which this one was matched.
-    """
-
-    source: Source
-    jurisdiction: str
-    term: str = ""
-    until: datetime | None = None
-    not_before: datetime | None = None
-    on_request: bool = False
-    rule: str = ""
-    register: str = ""
-    of: PlayerId | None = None
-    intervention: Grounds | None = None
-
-
-class LiftRequested(Event, frozen=True, kw_only=True, tag="protection.lift_requested"):
-    """Somebody has asked for the end of an exclusion that may be asked for; it is over at `effective_at`, as `rule` says."""
-
-    source: Source
-    effective_at: datetime
-    rule: str = ""
-    intervention: Intervention | None = None
-
-
-class Lifted(Event, frozen=True, tag="protection.lifted"):
-    """An exclusion is over, as was asked for. Marketing is silent until `quiet_until`."""
-
-    source: Source
-    quiet_until: datetime | None = None
-
-
-class ExclusionEnded(Event, frozen=True, tag="protection.exclusion_ended"):
-    """An exclusion is over by itself, or because its register says so. Marketing is silent until `quiet_until`."""
-
-    source: Source
-    quiet_until: datetime | None = None
-
-
-class MatchDismissed(Event, frozen=True, tag="protection.match_dismissed"):
-    """A person has found that the account is another person's than `of`, which is excluded."""
-
-    intervention: Intervention | None = None
-    of: PlayerId | None = None
-
-
-class TimeOutDismissed(Event, frozen=True, tag="protection.time_out_dismissed"):
-    """A person has found that the account is another person's than `of`, which has the time-out."""
-
-    intervention: Intervention | None = None
-    of: PlayerId | None = None
-
-
-class MatchesShutOut(Event, frozen=True, tag="protection.matches_shut_out"):
-    """The same person's other accounts, as far as found, have been shut out like this one. `players`: which."""
-
-    players: tuple[PlayerId, ...] = ()
-
-
-class ActionBlocked(Event, frozen=True, kw_only=True, tag="protection.action_blocked"):
-    """The house has stopped something for the player. `reason`: a word, in the clear."""
-
-    action: Stop
-    reason: str
-    intervention: Grounds | None = None
-
-
-class ActionUnblocked(Event, frozen=True, kw_only=True, tag="protection.action_unblocked"):
-    """What the house had stopped for the player is no longer stopped for this reason; if that was the last one, it is possible."""
-
-    action: Stop
-    reason: str
-    intervention: Intervention | None = None
-
-
-class RegisterAsked(Event, frozen=True, kw_only=True, tag="protection.register_asked"):
-    """
-    A register was asked about the player. `register` is empty where nobody knows of one. `silence`: why it has not answered;
-    `holds`: the player waits for it; `ask_again_at`: when it is asked again.
-    """
-
-    register: str
-    moment: Moment
-    answer: Said
-    silence: Silence | None = None
-    holds: bool = False
-    ask_again_at: datetime | None = None
-
-
-class PlayRefused(Event, frozen=True, kw_only=True, tag="protection.play_refused"):
-    """Something was refused because the player is protected from it. `code`: of the refusal; `until`: its end, if it has one."""
-
-    action: Stop
-    code: str
-    until: datetime | None = None
-
-
-ProtectionEvent = (
-    TimedOut
-    | Excluded
-    | LiftRequested
-    | Lifted
-    | ExclusionEnded
-    | MatchDismissed
-    | TimeOutDismissed
-    | MatchesShutOut
-    | ActionBlocked
-    | ActionUnblocked
-    | RegisterAsked
-    | PlayRefused
-)
 
 
 # Refusals
@@ -233,7 +70,9 @@ class RegisterUnanswered(Conflict):
 
 
 class Exclusion(msgspec.Struct, frozen=True):
-    """As in the event; `lifts_at`: when it is over, as was asked for."""
+    """As in the event; `lifts_at`: when it is over, as was asked for. One that was taken over from another account stands by itself
+    for each register, since the word of each ends its own, and for all that no register says.
+    """
 
     source: Source
     jurisdiction: str
@@ -244,7 +83,13 @@ class Exclusion(msgspec.Struct, frozen=True):
     rule: str = ""
     register: str = ""
     of: PlayerId | None = None
+    by: Source | None = None
     lifts_at: datetime | None = None
+
+    @property
+    def place(self) -> tuple[Source, str]:
+        """There is at most one of each."""
+        return _place(self.source, self.register)
 
     @property
     def ends_at(self) -> datetime | None:
@@ -279,7 +124,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Protection(msgspec.Struct, frozen=True):
-    """`exclusions`: one a source at most. `pauses`: of each source the time-out that ends last. `stopped`: the house's reasons, by
+    """`exclusions`: at most one of each `place`. `pauses`: of each source the time-out that ends last. `stopped`: the house's reasons, by
     what it has stopped. `registers`: by name. `quiet_until`: marketing is silent after an exclusion. `shut_outs`: how many of
     this account's own there have been, each of which also concerns the person's other accounts. `dismissed`: accounts of which
     a person has found that they are somebody else's, the newest last.
@@ -293,8 +138,10 @@ class Protection(msgspec.Struct, frozen=True):
     shut_outs: int = 0
     dismissed: tuple[PlayerId, ...] = ()
 
-    def of(self, source: Source) -> Exclusion | None:
-        return next((each for each in self.exclusions if each.source is source), None)
+    def of(self, source: Source, register: str = "") -> Exclusion | None:
+        """`register`: of those that were taken over, the one that it has said; the one that none has, without."""
+        place = _place(source, register)
+        return next((each for each in self.exclusions if each.place == place), None)
 
     @property
     def timed_out_until(self) -> datetime | None:
@@ -366,15 +213,20 @@ def evolve(state: Protection, event: ProtectionEvent, at: datetime) -> Protectio
             return change(state, pauses=(*_pauses_without(state, source), lasts), shut_outs=own)
         case Excluded(source=source):
             own = state.shut_outs + (source is not Source.MATCHED)
-            return change(state, exclusions=(*_without(state, source), exclusion_of(event)), shut_outs=own)
+            made = exclusion_of(event)
+            return change(state, exclusions=(*_without(state, *made.place), made), shut_outs=own)
         case LiftRequested(source=source, effective_at=lifts_at):
-            lifting = [change(each, lifts_at=lifts_at) for each in state.exclusions if each.source is source]
+            lifting = [change(each, lifts_at=lifts_at) for each in state.exclusions if each.place == _place(source, "")]
             return change(state, exclusions=(*_without(state, source), *lifting))
-        case Lifted(source, quiet_until) | ExclusionEnded(source, quiet_until):
-            quiet = _later(state.quiet_until, quiet_until) if quiet_until else state.quiet_until
-            return change(state, exclusions=_without(state, source), quiet_until=quiet)
-        case MatchDismissed(of=of):
-            return change(state, exclusions=_without(state, Source.MATCHED), dismissed=_dismissed(state, of))
+        case Lifted(source=source, over_at=over_at) | ExclusionEnded(source=source, over_at=over_at):
+            if over_at is not None and at < over_at:
+                return state
+            register = event.register if isinstance(event, ExclusionEnded) else ""
+            quiet = _later(state.quiet_until, event.quiet_until) if event.quiet_until else state.quiet_until
+            return change(state, exclusions=_without(state, source, register), quiet_until=quiet)
+        case MatchDismissed(of=of, register=register):
+            others = _without(state, Source.MATCHED, register)
+            return change(state, exclusions=others, dismissed=_dismissed(state, of))
         case TimeOutDismissed(of=of):
             return change(state, pauses=_pauses_without(state, Source.MATCHED), dismissed=_dismissed(state, of))
         case ActionBlocked(action=action, reason=reason):
@@ -386,14 +238,19 @@ def evolve(state: Protection, event: ProtectionEvent, at: datetime) -> Protectio
             return change(state, stopped={**remains, action: left} if left else remains)
         case RegisterAsked():
             known = state.registers.get(event.register)
-            others = {name: change(each, holds=False) for name, each in state.registers.items()}  # not asked any more
-            return change(state, registers={**others, event.register: _asked(known, event, at)})
+            free = {name: change(each, holds=False) for name, each in state.registers.items()}  # not asked any more
+            return change(state, registers={**free, event.register: _asked(known, event, at)})
         case MatchesShutOut() | PlayRefused():
             return state
 
 
-def _without(state: Protection, source: Source) -> tuple[Exclusion, ...]:
-    return tuple(each for each in state.exclusions if each.source is not source)
+def _place(source: Source, register: str) -> tuple[Source, str]:
+    return (source, register if source is Source.MATCHED else "")
+
+
+def _without(state: Protection, source: Source, register: str = "") -> tuple[Exclusion, ...]:
+    place = _place(source, register)
+    return tuple(each for each in state.exclusions if each.place != place)
 
 
 def _pauses_without(state: Protection, source: Source) -> tuple[Pause, ...]:
@@ -416,6 +273,7 @@ def exclusion_of(event: Excluded) -> Exclusion:
         event.rule,
         event.register,
         event.of,
+        event.by,
     )
 
 

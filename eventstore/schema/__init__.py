@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import errors
 
-ROLES = ("ledger", "reader", "writer", "applier", "projector", "heads")
+ROLES = ("ledger", "reader", "writer", "applier", "projector", "heads", "vault")
 HERE = Path(__file__).parent
 
 
@@ -58,6 +58,6 @@ def _make_roles(dsn: str) -> None:
             if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (f"countroom_{role}",)).rowcount:
                 with suppress(errors.DuplicateObject, errors.UniqueViolation):
                     connection.execute(f"CREATE ROLE countroom_{role} NOLOGIN")
-        for role in ("writer", "applier", "projector", "heads"):
+        for role in ("writer", "applier", "projector", "heads", "vault"):
             with suppress(errors.UniqueViolation):
                 connection.execute(f"GRANT countroom_reader TO countroom_{role}")

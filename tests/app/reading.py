@@ -16,12 +16,14 @@ from redis.asyncio import Redis
 from access.policy import ROLES
 from access.tokens import Tokens, record
 from app.api import explain_errors
+from app.authentication import Authentication
 from app.commanding import Services
 from app.openapi import Schemas
 from app.querying import ReadSide, Regions
 from app.starting import Start, recorder
 from app.watching import Watch
 from commands.decider import Decider
+from commands.denials import Denials
 from domain.catalog import AGGREGATES
 from eventstore.postgres import PostgresLog, PostgresStreams, connect, pool
 from eventstore.record import Codec, Recorded
@@ -90,12 +92,14 @@ async def region(ledger: Ledger, servers: Servers, region_key: RegionKey, *, gap
         ticks = iter(range(10**9))
         hurried = {} if gap else {"monotonic": lambda: next(ticks) * 1.5, "sleep": at_once}
         reads = recorder(decider, readers, **hurried)
-        start = Start()
+        start, authentication = Start(), Authentication(TOKENS)
         await start.record(decider, readers)
         try:
             yield Region(
-                ReadSide(readers, redis, vault, TOKENS, Watch(ledger.dsn), Regions([]), asyncio.Event(), start, reads),
-                Services(decider, vault, TOKENS, list(OWNED), b"fingerprints"),
+                ReadSide(
+                    readers, redis, vault, authentication, Watch(ledger.dsn), Regions([]), asyncio.Event(), start, reads
+                ),
+                Services(decider, vault, authentication, list(OWNED), b"fingerprints"),
                 Schemas(),
             )
         finally:
@@ -104,13 +108,15 @@ async def region(ledger: Ledger, servers: Servers, region_key: RegionKey, *, gap
 
 
 @asynccontextmanager
-async def serving(schemas: Schemas, routers: Sequence[APIRouter]) -> AsyncIterator[Client]:
-    """The routes, behind a real socket."""
+async def serving(
+    schemas: Schemas, routers: Sequence[APIRouter], denials: Denials | None = None
+) -> AsyncIterator[Client]:
+    """The routes, behind a real socket. `denials`: who records what is refused."""
     app = FastAPI()
     for router in routers:
         app.include_router(router)
     schemas.install(app)
-    explain_errors(app)
+    explain_errors(app, denials)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = _Quiet(uvicorn.Config(app, log_config=None, lifespan="off"))
         running = asyncio.create_task(server.serve(sockets=[listening]))

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 from prometheus_client import generate_latest
+from psycopg import OperationalError
 
 from app import commanding
 from app.metrics import Metrics
 from commands.asking import Asking
+from domain.kernel import PlayerId
 from domain.protection import RegisterAsked
 from eventstore.postgres import PostgresStreams
 from eventstore.vault import RegionKey
+from policies.protection import Moment
 from registers.breaker import FAILURES_MAX, Breaker
 from registers.http import HttpRegister
 from tests.app.reading import CODEC, Client, region, serving
@@ -79,6 +82,29 @@ async def test_an_item_that_names_an_earlier_ones_player_asks_as_soon_as_that_on
     assert await house.batch(*paths) == [201, 201, 424]
     assert [(each.moment, each.silence) for each in house.asked()] == [("registration", None), ("login", None)]
     assert len(house.register.asked) == 2
+
+
+async def test_of_an_item_that_cannot_be_asked_about_nothing_is_known_and_the_others_are_answered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before it stands in the log already."""
+    of_player, bob = Asking.of_player, {**ADA, "name": "Bob Hope"}
+    lost: list[str] = []
+
+    async def cut_off(asking: Asking, player_id: PlayerId, moment: Moment) -> object:
+        if not lost:
+            lost.append(player_id)
+            raise OperationalError("the connection is lost")
+        return await of_player(asking, player_id, moment)
+
+    monkeypatch.setattr(Asking, "of_player", cut_off)
+    login = {"session": "s"}
+    items = [
+        ("/v1/players", ADA), ("/v1/players", bob), ("/v1/players/$0/logins", login), ("/v1/players/$1/logins", login),
+        ("/v1/players/$0/block", {"reason": "fraud"}),
+    ]  # fmt: skip
+    assert await house.batch(*items) == [201, 201, 503, 201, 200]
+    assert await house.batch(*items) == [201, 201, 201, 201, 200], "sent again, it is asked about and done"
 
 
 async def test_a_withdrawal_asks_where_the_law_has_a_register_asked_before_prizes_are_paid(house: House) -> None:

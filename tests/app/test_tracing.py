@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.settings import Settings, wants_traces
-from app.tracing import Tracing
+from app.tracing import TracedCommands, Tracing
 from replication.frame import Frame
 
 OTLP = "OTEL_EXPORTER_OTLP_"
@@ -49,3 +50,24 @@ def test_a_body_of_another_region_may_say_anything(body: bytes) -> None:
     tracing = Tracing(settings, ["applier"])
     tracing.moved("copy", "us", Frame(1, b"", [1], [b""], [body]), 0.1)
     tracing.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "is_traced"),
+    [("/v1/players", True), ("/v1/compartments/north/players/player_1/notes", False)],
+)
+async def test_what_is_done_inside_a_compartment_makes_no_span(path: str, is_traced: bool) -> None:
+    nowhere = Path("/nonexistent")
+    tracing = Tracing(
+        Settings("test", "eu", ("eu",), "", "", "", nowhere, "", 0, nowhere, nowhere, nowhere, {}), ["api"]
+    )
+    given = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    seen: list[Any] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.extend(scope["headers"])
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [given]}
+    await TracedCommands(app, tracing)(scope, None, None)  # type: ignore[arg-type]
+    tracing.close()
+    assert (seen != [given]) is is_traced

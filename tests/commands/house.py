@@ -22,7 +22,9 @@ from commands.batch import Batch, BatchItem
 from commands.catalog import ENDPOINTS
 from commands.decider import Decider
 from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
+from commands.log_time import LogTime
 from commands.plan import Context, Plan, Receipt, Seen
+from commands.rights import require_named
 from commands.sealing import opened
 from domain.catalog import AGGREGATES
 from domain.kernel import Event, partition_of
@@ -33,6 +35,7 @@ from eventstore.record import Codec, Entry
 from eventstore.vault import CannotOpen, DataKey, Owed, RegionKey, Vault
 from eventstore.writer import Writer
 from policies.protection import Silence
+from policies.residency import EVERYWHERE, Residency
 from tests.ledger import EU, OWNED, Clock
 
 SECRET = b"fingerprint key"
@@ -120,7 +123,7 @@ class Process:
     def __init__(self, house: House) -> None:
         self.house = house
         self.writer = Writer(self._connect)
-        self.decider = Decider("eu", self.writer, house.log, house.vault, CODEC)  # type: ignore[arg-type]
+        self.decider = Decider("eu", self.writer, house.log, house.vault, CODEC, house.times())  # type: ignore[arg-type]
         self.task = asyncio.create_task(self.writer.run())
 
     async def _connect(self) -> Log:
@@ -156,6 +159,10 @@ class House:
         self._processes = [self.process]
         self._keys = itertools.count(1)
 
+    def times(self) -> LogTime:
+        """What a process knows of the log's time. Most tests travel by the process's clock alone, which the log's does not bound."""
+        return LogTime(tolerance=timedelta(days=100_000))
+
     def opened(self, aggregate: str = "") -> list[Event]:
         """The events of the log in the clear, of one aggregate or of all."""
         chosen = [entry for entry in self.log.entries if CODEC.decode(entry).body.stream.startswith(aggregate)]
@@ -180,10 +187,12 @@ class House:
         actor: str = "",
         roles: Iterable[str] = EVERYTHING,
         seen: str | None = None,
+        residency: Residency = EVERYWHERE,
+        person: str = "",
     ) -> Plan:
         """What an endpoint makes of a request, as app.commanding does it. A new key unless there is one. `seen`: an ETag.
 
-        `actor`: by default a person, and for what payment providers tell, one of those.
+        `actor`: by default a person, and for what payment providers tell, one of those. `person`: who is behind the account.
         """
         actor = actor or (
             "payments:acme" if re.fullmatch(r"/v1/transactions/[^/]+/(settle|fail)", path) else "operator:maria"
@@ -192,7 +201,7 @@ class House:
         endpoint, arguments = route(path)
         self.now += timedelta(milliseconds=1)
         context = Context(
-            principal(actor, roles),
+            principal(actor, roles, person=person, stepped_up=self.now),
             self.now,
             identity.command_id(actor, key or f"key {next(self._keys)}"),
             identity.fingerprint(SECRET, "POST", path, raw),
@@ -200,9 +209,9 @@ class House:
         command = read_body(msgspec.json.Decoder(endpoint.body), raw)
         self.known[actor] = context.principal
         asked = (path, raw.decode() or "{}", self.known.get, self.kyc_providers)
-        more: dict[str, Any] = {"asked": self.asked, "unasked": self.unasked, "secret": SECRET}
+        more: dict[str, Any] = {"asked": self.asked, "unasked": self.unasked, "secret": SECRET, "residency": residency}
         edge = Edge(context, self.vault, list(OWNED), "eu", *asked, **more)  # type: ignore[arg-type]
-        plan = endpoint.handler(*arguments, command, edge)
+        plan = require_named(endpoint.path, endpoint.handler(*arguments, command, edge))
         if seen is None:
             return plan
         streams = [stream(*arguments) for stream in READ_TOGETHER[arguments[0].partition("_")[0] + "_id"]]
@@ -216,6 +225,15 @@ class House:
     async def deposit(self, player: str, amount: int) -> str:
         """A requested deposit's id."""
         return made(await self.process.post(f"/v1/players/{player}/deposits", deposit_of(amount)))
+
+
+class Bound(House):
+    """Its processes know the log's time, as the product's do. `elapsed`: seconds by the clock that nobody sets."""
+
+    elapsed = 0.0
+
+    def times(self) -> LogTime:
+        return LogTime(lambda: self.elapsed)
 
 
 def deposit_of(amount: int, **more: object) -> dict[str, object]:

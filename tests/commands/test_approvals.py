@@ -468,7 +468,7 @@ def find(endpoints: Sequence[Endpoint], verb: str) -> Endpoint:
 async def asks(house: House, endpoint: Endpoint, id_: str, body: dict[str, str], actor: str) -> Any:
     """An endpoint of other rules than the catalogue's."""
     path, raw = re.sub(r"\{\w+\}", id_, endpoint.path), msgspec.json.encode(body)
-    who = house.known[actor] = principal(actor, ["supervisor"])
+    who = house.known[actor] = principal(actor, ["supervisor"], machine=True)
     context = Context(who, house.now, command_id(actor, raw.decode()), fingerprint="f")
     edge = Edge(context, house.vault, list(OWNED), "eu", path, raw.decode(), house.known.get)  # type: ignore[arg-type]
     plan = endpoint.handler(id_, read_body(msgspec.json.Decoder(endpoint.body), raw), edge)

@@ -11,8 +11,7 @@ import pytest
 
 from access.policy import Action
 from commands import decider as decider_module
-from commands.decider import ledger_position
-from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion
+from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion, ledger_position
 from commands.transactions import Payment
 from domain import players
 from domain.errors import (
@@ -98,16 +97,6 @@ async def test_personal_fields_are_sealed_and_their_key_is_kept_before_anything_
     assert key.open(registered.email, event_id=event_id, path="data.email") == "anna@example.com"
     assert house.vault.before_keeping == [0]
     assert await house.vault.find("email", "ANNA@example.com") == [player.removeprefix("player_")]
-
-
-async def test_the_time_of_a_decision_is_never_before_what_it_has_seen(house: House) -> None:
-    """A clock that lags behind the log's must not give a player the same day twice."""
-    player = await house.player()
-    await house.process.post(f"/v1/players/{player}/limits/deposit", {"limit": euros(100)})
-    house.log.clock.now += 86_400_000_000
-    await house.deposit(player, 100)
-    with pytest.raises(LimitExceeded):
-        await house.deposit(player, 1)
 
 
 # Who may

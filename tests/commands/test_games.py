@@ -290,6 +290,36 @@ async def test_a_win_of_a_bet_that_is_not_here_or_another_players_is_paid(at_pla
     assert await at_play.balance(player) == (110, 0)
 
 
+@pytest.mark.parametrize("named", [{"game": "", "round": "", "session": ""}, {"round": ""}, {"game": ""}])
+async def test_a_win_is_of_the_game_and_the_round_of_its_bet_and_ends_that_round(
+    house: House, at_play: Games, named: dict[str, str]
+) -> None:
+    player = await at_play.player(cash=1_000)
+    for n in range(ROUNDS_MAX + 1):
+        await at_play.ask("bet", player, reference=f"b{n}", amount=1, round=f"r{n}")
+        said = {"round": f"r{n}", **named}
+        await at_play.ask("win", player, reference=f"w{n}", amount=2, bet=f"b{n}", **said)
+        assert (await at_play.wallet(player)).rounds.open == ()
+    event = last(house)
+    assert isinstance(event, Won)
+    assert event.played == wallets.Played("studio", "book", f"r{ROUNDS_MAX}", "session_1")
+
+
+@pytest.mark.parametrize("missing", ["game", "round"])
+async def test_a_win_that_names_no_round_waits_for_the_bet_that_does(
+    house: House, at_play: Games, missing: str
+) -> None:
+    player = await at_play.player(cash=100)
+    before, said = len(house.log.entries), {"reference": "w1", "amount": 2, "bet": "b1", missing: ""}
+    with pytest.raises(Invalid) as refused:
+        await at_play.ask("win", player, **said)
+    assert refused.value.facts["pointer"] == f"/{missing}"
+    assert len(house.log.entries) == before
+    await at_play.ask("bet", player, reference="b1", amount=1)
+    await at_play.ask("win", player, **said)
+    assert await at_play.balance(player) == (101, 0)
+
+
 async def test_a_balance_is_told_to_whom_the_player_plays_at_and_to_nobody_else(house: House, at_play: Games) -> None:
     player = await at_play.player(cash=100)
     assert balance((await at_play.ask("balance", player)).answer) == (100, 0)
@@ -360,7 +390,17 @@ def test_references_are_short_words_of_the_provider(reference: str) -> None:
 
 @pytest.mark.parametrize(
     ("verb", "missing"),
-    [("bet", "session"), ("bet", "round"), ("bet", "game"), ("bet", "amount"), ("win", "currency"), ("close", "round")],
+    [
+        ("bet", "session"),
+        ("bet", "round"),
+        ("bet", "game"),
+        ("bet", "amount"),
+        ("win", "currency"),
+        ("win", "game"),
+        ("win", "round"),
+        ("close", "game"),
+        ("close", "round"),
+    ],
 )
 async def test_what_a_verb_needs_is_named(at_play: Games, verb: str, missing: str) -> None:
     player = await at_play.player()

@@ -34,7 +34,7 @@ from eventstore.log import Outcome as Appended
 from eventstore.postgres import PostgresLog, PostgresStreams
 from eventstore.writer import Unavailable
 from policies.limits import local_day
-from tests.commands.house import CODEC, NOON, House, MemoryVault, Process, deposit_of, euros
+from tests.commands.house import CODEC, NOON, Bound, House, MemoryVault, Process, deposit_of, euros
 from tests.ledger import Ledger
 
 DAILY: dict[str, object] = {"kind": "deposit", "period": "day"}
@@ -297,14 +297,16 @@ async def test_a_raise_that_a_lagging_process_was_asked_for_waits_from_when_the_
     "of_us", [timedelta(0), timedelta(hours=1), timedelta(days=1), timedelta(hours=-1), timedelta(days=-1)]
 )
 async def test_no_step_of_a_clock_gives_a_day_or_24_hours_twice(
-    house: House, of_log: timedelta, of_us: timedelta
+    bound: Bound, of_log: timedelta, of_us: timedelta
 ) -> None:
     """The log's clock and the process's, stepped there and back across midnight, by themselves and both."""
+    house = bound
     player = await house.player(country="PT", birth_date="1980-01-01")
     await set_(house, player, limit=euros(100))
     await set_(house, player, period="24_hours", limit=euros(150))
     moments = (datetime(2026, 11, 23, 23, 40, tzinfo=UTC), datetime(2026, 11, 24, 0, 20, tzinfo=UTC))
     for moment, sign in itertools.product(moments, (0, 1, 0, -1, 0)):
+        house.elapsed = (moment - NOON).total_seconds()
         house.now = moment + of_us * sign
         house.log.clock.now = int((moment + of_log * sign).timestamp()) * 1_000_000
         for _ in range(3):
@@ -324,9 +326,23 @@ async def test_no_step_of_a_clock_gives_a_day_or_24_hours_twice(
         assert day >= local_day("PT", at)
         by_day[day] = by_day.get(day, 0) + event.money.amount
     assert max(by_day.values()) <= 100
-    if of_us == of_log:  # a process whose clock is ahead of the log's looks at a later window
-        for at, _ in counted:
-            assert sum(e.money.amount for was, e in counted if at - timedelta(hours=24) < was <= at) <= 150
+    for at, _ in counted:
+        assert sum(e.money.amount for was, e in counted if at - timedelta(hours=24) < was <= at) <= 150
+
+
+async def test_a_clock_that_is_a_year_ahead_neither_opens_a_window_nor_closes_one_for_a_year(bound: Bound) -> None:
+    player = await bound.player(country="PT", birth_date="1980-01-01")
+    await set_(bound, player, limit=euros(100))
+    await set_(bound, player, period="30_days", limit=euros(150))
+    right = bound.now
+    bound.now = right + timedelta(days=365)
+    await bound.deposit(player, 100)
+    with pytest.raises(LimitExceeded):
+        await bound.deposit(player, 100)
+    later = right + timedelta(days=1)
+    bound.elapsed += timedelta(days=1).total_seconds()
+    at(bound, later)
+    await bound.deposit(player, 50)
 
 
 # Two processes and one PostgreSQL

@@ -24,7 +24,7 @@ from domain.findings import Finding
 from domain.kernel import PlayerId, Sealed
 from domain.notices import NotYetReleased
 from domain.protection import ActionBlocked, ActionUnblocked, Stop
-from domain.protection.standing import REASONS_MAX
+from domain.protection.events import REASONS_MAX
 from domain.suppressions import NotSuppressible, Scope, Withheld
 from policies.findings import Kind, Severity, Step
 from tests.commands.house import OWNED, House, made

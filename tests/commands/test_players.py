@@ -16,7 +16,7 @@ from commands.plan import Plan, Receipt
 from commands.players import NothingGiven
 from commands.sealing import KeyNotHeld
 from domain import kyc, players
-from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, Underage
+from domain.eligibility import BirthDateNeeded, JurisdictionElsewhere, JurisdictionNeeded, KeysElsewhere, Underage
 from domain.errors import Forbidden, GateClosed, Invalid, NotFound
 from domain.kernel import Event, Sealed
 from domain.players import (
@@ -30,6 +30,7 @@ from domain.players import (
 )
 from eventstore.vault import CannotOpen, DataKey
 from policies.gates import Level
+from policies.residency import Residency
 from tests.commands.house import CODEC, House, made
 
 NOBODY = f"player_{'0' * 26}"
@@ -402,3 +403,20 @@ async def test_a_block_names_its_reason_in_a_word(house: House) -> None:
         await house.process.post(f"/v1/players/{ada}/unblock", {"reason": "Ada Byron was right"})
     await house.process.post(f"/v1/players/{ada}/unblock", {"reason": "mistake"})
     assert house.log.events()[-2:] == [players.Blocked("fraud"), players.Unblocked("mistake")]
+
+
+async def test_whose_keys_may_not_be_held_here_is_not_registered_here_and_does_not_move_there(house: House) -> None:
+    abroad = Residency({"DE": ("us",)})
+    german = {"country": "DE", "currency": "EUR", "birth_date": "1990-01-01"}
+
+    async def post(path: str, body: object) -> object:
+        plan = house.plan(path, body, residency=abroad)
+        return (await house.process.decider.decide(plan)).answer
+
+    with pytest.raises(KeysElsewhere) as refused:
+        await post("/v1/players", german)
+    assert refused.value.facts == {"jurisdiction": "DE", "regions": ["us"]}
+    assert house.vault.kept == {}
+    player = await house.player(country="AT", birth_date="1990-01-01")
+    with pytest.raises(KeysElsewhere):
+        await post(f"/v1/players/{player}/profile", {"address_country": "DE", "jurisdiction": "DE"})

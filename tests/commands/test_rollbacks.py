@@ -10,7 +10,7 @@ import pytest
 from commands import games
 from commands.games import GameAnswer
 from domain import play, players, wallets
-from domain.bets import BetElsewhere, Claimed
+from domain.bets import BetElsewhere, Claimed, TooManyEarly
 from domain.errors import (
     CurrencyMismatch,
     KeyReused,
@@ -145,16 +145,22 @@ async def test_of_a_part_and_a_bet_that_race_no_more_is_taken_than_is_left(house
         assert await at_both.balance(player) == (100, 0)
 
 
-async def test_parts_of_more_bets_than_are_waited_for_make_these_void(house: House, at_play: Games) -> None:
-    player = await at_play.player(cash=100)
-    for n in range(TALLIED_MAX + 1):
+async def test_a_part_of_one_bet_more_than_are_waited_for_is_said_again_later_and_takes_no_more_than_it_says(
+    house: House, at_play: Games
+) -> None:
+    player = await at_play.player(cash=200)
+    for n in range(TALLIED_MAX):
         await at_play.ask("rollback", player, reference=f"rb{n}", bet=f"b{n}", amount=4)
-    assert isinstance(last(house), Claimed)
-    late = await at_play.ask("bet", player, reference=f"b{TALLIED_MAX}", amount=10)
-    assert late.answer == GameAnswer(games.GameBalance(100, 0, "EUR"), void=True)
+    before, one_more = len(house.log.entries), {"reference": "rb", "bet": f"b{TALLIED_MAX}", "amount": 4}
+    for _ in range(2):
+        with pytest.raises(TooManyEarly):
+            await at_play.ask("rollback", player, **one_more)
+    assert len(house.log.entries) == before
+    assert (await at_play.ask("bet", player, reference=f"b{TALLIED_MAX}", amount=10)).answer.returned == 0  # type: ignore[attr-defined]
+    assert (await at_play.ask("rollback", player, **one_more)).answer.returned == 4  # type: ignore[attr-defined]
     for n in range(TALLIED_MAX):
         assert (await at_play.ask("bet", player, reference=f"b{n}", amount=10)).answer.returned == 4  # type: ignore[attr-defined]
-    assert await at_play.balance(player) == (100 - 6 * TALLIED_MAX, 0)
+    assert await at_play.balance(player) == (200 - 6 * (TALLIED_MAX + 1), 0)
 
 
 async def test_a_bet_that_was_refused_has_nothing_to_give_back_and_stays_refused(at_play: Games) -> None:

@@ -18,9 +18,9 @@ from commands.rounds import BETS_MAX, Returned, RoundVoided
 from domain.errors import Forbidden, Invalid, NotFound
 from domain.kernel import Money
 from domain.rounds import BetNotOfRound, RoundNotStuck, Voided
-from domain.tallies import TALLIED_MAX
+from domain.tallies import ROUNDS_MAX, TALLIED_MAX
 from domain.wallets import KINDS, RolledBack, postings
-from policies.play import HOUSE_ROUND_STUCK_AFTER
+from policies.play import HOUSE_ROUND_STUCK_AFTER, HOUSE_SESSION_LIVES
 from tests.commands.gaming import STUDIO, WHERE, Games
 from tests.commands.house import House
 
@@ -252,6 +252,66 @@ async def test_a_round_that_is_over_is_not_voided(
     with pytest.raises(RoundNotStuck):
         await void(house, player, "b1")
     assert returned_of(house, "b1") == 0
+
+
+async def others_end(at_play: Games, player: str, rounds: int) -> None:
+    for n in range(rounds):
+        await at_play.ask("bet", player, reference=f"other{n}", amount=1, round=f"other{n}")
+        await at_play.ask("win", player, reference=f"other{n}", amount=1, round=f"other{n}")
+
+
+@pytest.mark.parametrize(("verb", "said"), [("win", {"amount": 700}), ("close", {})])
+async def test_a_round_whose_outcome_has_overtaken_its_bet_is_not_voided_whatever_else_has_ended_since(
+    house: House, at_play: Games, verb: str, said: dict[str, Any]
+) -> None:
+    player = await somebody(house, at_play)
+    await at_play.ask(verb, player, reference="w1", **said)
+    await others_end(at_play, player, 2 * TALLIED_MAX)
+    await at_play.ask("bet", player, reference="b1", amount=100)
+    assert (await at_play.wallet(player)).rounds.open == ()
+    later(house)
+    with pytest.raises(RoundNotStuck) as refused:
+        await void(house, player, "b1")
+    assert refused.value.facts == {"stuck_at": None}
+    assert returned_of(house, "b1") == 0
+
+
+async def test_nor_is_one_whose_outcome_was_forgotten_for_as_long_as_its_bet_may_come(
+    house: House, at_play: Games
+) -> None:
+    player = await somebody(house, at_play)
+    for n in range(ROUNDS_MAX + 1):
+        await at_play.ask("win", player, reference=f"w{n}", amount=7, round="r1" if n == 0 else f"r1.{n}")
+    await at_play.ask("bet", player, reference="b1", amount=100)
+    assert len((await at_play.wallet(player)).rounds.open) == 1
+    later(house)
+    with pytest.raises(RoundNotStuck) as refused:
+        await void(house, player, "b1")
+    assert refused.value.facts == {"stuck_at": None}
+    await at_play.ask("rollback", player, reference="b1")
+    house.log.clock.now = int((house.now + HOUSE_SESSION_LIVES).timestamp()) * 1_000_000
+    await at_play.ask("bet", player, reference="b2", amount=40, round="r2")
+    later(house, HOUSE_SESSION_LIVES + 2 * HOUSE_ROUND_STUCK_AFTER)
+    assert (await voided(house, player, "b2", body={"round": "r2"})).returned == Money(40, "EUR")
+
+
+async def test_a_bet_from_before_its_round_was_over_and_forgotten_is_not_voided_with_those_after(
+    house: House, at_play: Games
+) -> None:
+    player = await somebody(house, at_play)
+    await at_play.ask("bet", player, reference="b1", amount=100)
+    await at_play.ask("win", player, reference="w1", amount=700)
+    await others_end(at_play, player, TALLIED_MAX)
+    await at_play.ask("bet", player, reference="b2", amount=5)
+    later(house)
+    for bets in (("b1",), ("b1", "b2")):
+        with pytest.raises(RoundNotStuck) as refused:
+            await void(house, player, *bets)
+        assert refused.value.facts == {"stuck_at": None}
+    await at_play.ask("rollback", player, reference="b1")
+    [found] = (await at_play.wallet(player)).rounds.open
+    assert found.staked == 5
+    assert (await voided(house, player, "b2")).returned == Money(5, "EUR")
 
 
 async def test_a_free_round_is_voided_and_is_over_then(house: House, at_play: Games) -> None:

@@ -208,7 +208,7 @@ async def test_every_order_of_five_messages_said_twice_leads_to_the_same_books(
             await games.ask(verb, player, **named)
         state: Wallet = house.process.decider._states[wallets.stream(PlayerId(player)).name].state
         used = [usage.within(p, day=usage.day, at=games.now) for usage in (state.wagered, state.lost) for p in Period]
-        [found] = [*state.rounds.open, *state.rounds.over]
+        [found] = [*state.rounds.open, *state.rounds.over, *state.rounds.awaited]
         books.add((state.balance(EUR), found.staked, found.is_open, state.lost_in("session_1"), *used))
     assert len(books) == 1
 

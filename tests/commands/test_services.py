@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
-from access.policy import ROLES, Principal
+from access import files
+from access.policy import Principal
 from commands import services
 from commands.decider import Decider
 from commands.plan import Context, Plan
@@ -23,6 +23,7 @@ from eventstore.log import Malformed
 from eventstore.postgres import PostgresLog, PostgresStreams, connect, pool
 from eventstore.record import decode_body
 from eventstore.writer import Writer
+from policies import sla
 from policies.rules import RULES
 from tests.commands.house import CODEC, NOON, House, MemoryVault
 from tests.ledger import Ledger
@@ -54,11 +55,10 @@ async def test_processes_that_start_together_are_all_recorded_and_one_that_asks_
 
 
 def test_the_hashes_of_the_policies_follow_from_what_they_say() -> None:
-    canonical = json.dumps(
-        {role: sorted(actions) for role, actions in ROLES.items()}, sort_keys=True, separators=(",", ":")
-    )
     found = services.policies_in_force()
-    assert found["access"] == hashlib.sha256(canonical.encode()).hexdigest()
+    sla_ = msgspec.json.encode(sla.rules(), order="sorted")
+    assert found["access"] == files.read().digest
+    assert found["sla"] == hashlib.sha256(sla_).hexdigest()
     assert found["rules"] == RULES.digest
     assert set(found) >= {"access", "currencies", "gates", "rules"}
 
@@ -126,3 +126,17 @@ async def test_postgresql_refuses_what_memory_refuses(on_postgres: Decider, ledg
     with pytest.raises(Malformed):
         await on_postgres.decide(services.start("us", "api", "", "", NOON))
     assert len(ledger.entries()) == before
+
+
+async def test_a_process_refuses_to_start_with_policies_that_nobody_adopted_if_it_was_told_so(house: House) -> None:
+    decide, hash_ = house.process.decider.decide, files.read().digest
+    with pytest.raises(services.PoliciesNotAdopted) as refused:
+        await decide(services.start("eu", "api", "0.1.0", "x", house.now, adopted_only=True))
+    assert refused.value.facts == {"hash": hash_, "adopted": ""}
+    assert house.log.events("region-eu-services") == []
+    await house.process.post("/v1/policies", {"hash": hash_}, actor="operator:ada", roles=["administrator"])
+    adopting = {"actor": "operator:bo", "roles": ["administrator"]}
+    await house.process.post(f"/v1/policies/{hash_}/adopt", None, **adopting)
+    await decide(services.start("eu", "api", "0.1.0", "x", house.now, adopted_only=True))
+    [started_] = house.log.events("region-eu-services")
+    assert started_.policies["access"] == hash_  # type: ignore[attr-defined]

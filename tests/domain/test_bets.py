@@ -10,7 +10,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from domain import bets, wallets
-from domain.bets import BETS, Claimed, TooManyRounds
+from domain.bets import BETS, Claimed, TooManyEarly, TooManyRounds
 from domain.kernel import AMOUNT_MAX, Money
 from domain.limits import LIMITS, Limits
 from domain.players import PLAYERS, Player
@@ -234,14 +234,16 @@ def test_parts_that_come_before_their_bet_wait_for_it_until_it_comes_or_all_of_i
         assert fold(WALLETS, settles, state=wallet).early == ()
 
 
-def test_of_bets_that_never_come_only_a_few_are_waited_for_and_more_of_them_are_void() -> None:
+def test_of_bets_that_never_come_only_a_few_are_waited_for_and_a_part_of_another_comes_again_later() -> None:
     wallet = given(WALLETS, holding(100, 0))
     for place in range(TALLIED_MAX):
         wallet = fold(WALLETS, take_back(wallet, f"b{place}", amount=5), state=wallet)
     assert len(wallet.early) == TALLIED_MAX
-    event, claimed = take_back(wallet, "one more", amount=5)
-    assert isinstance(event, RolledBack)
-    assert (event.ahead, claimed) == (0, Claimed())
+    with pytest.raises(TooManyEarly) as refused:
+        take_back(wallet, "one more", amount=5)
+    assert refused.value.facts == {"most": TALLIED_MAX}
+    assert take_back(wallet, "one more")[1:] == [Claimed()], "all of it waits for nothing"
+    assert take_back(wallet, "one more", amount=AMOUNT_MAX + 1)[1:] == [Claimed()]
     (more,) = take_back(wallet, "b3", amount=7)
     assert fold(WALLETS, [more], state=wallet).early_of(PLAYED, "b3") == 12
     assert take_back(wallet, "b3", amount=AMOUNT_MAX)[1:] == [Claimed()], "nobody bets more than that"

@@ -68,6 +68,7 @@ class Limiting(RuleBasedStateMachine):
         self.open: dict[str, Any] = {}
         self.in_force: dict[tuple[Kind, Period, Source], int] = {}
         self.asked_at: dict[tuple[Kind, Period], tuple[datetime, int | None, str]] = {}
+        self.attested: set[tuple[Kind, Period]] = set()
         self.broken: list[str] = []
         self.count = 0
 
@@ -115,6 +116,7 @@ class Limiting(RuleBasedStateMachine):
             self.asked_at.pop((kind, period), None)
         elif events:
             self.asked_at[kind, period] = (self.recorded, most, self.jurisdiction)
+            self.attested.discard((kind, period))
 
     def own_or_preset(self, kind: Kind, period: Period) -> int | None:
         presets = [most for of, over, most in PRESET.get(self.jurisdiction, ()) if (of, over) == (kind, period)]
@@ -129,6 +131,7 @@ class Limiting(RuleBasedStateMachine):
             return
         kind, period = asked[place % len(asked)]
         if attested:
+            self.attested.add((kind, period))
             for need in ("test", "no_risk_behaviour", "contact"):
                 self.decide(
                     lambda need=need: limits.attest_raise(  # type: ignore[misc]
@@ -138,7 +141,7 @@ class Limiting(RuleBasedStateMachine):
         at, before = self.at, self.state.raises
         self.decide(lambda: limits.confirm_raise(self.state, self.player, kind=kind, period=period, at=at))
         if self.state.raises != before:
-            self.confirmed(kind, period, self.recorded, attested)
+            self.confirmed(kind, period, self.recorded, (kind, period) in self.attested)
 
     def confirmed(self, kind: Kind, period: Period, at: datetime, attested: bool) -> None:
         """`at`: as the log has recorded it, which is what counts."""

@@ -88,6 +88,17 @@ def test_whoever_is_blocked_neither_launches_nor_opens() -> None:
         story.launch("two")
 
 
+@pytest.mark.parametrize("status", [Status.BLOCKED, Status.CLOSED, Status.PENDING])
+def test_who_shows_another_token_hears_nothing_of_the_player(status: Status) -> None:
+    story = Story()
+    story.launch()
+    story.who = msgspec.structs.replace(story.who, status=status)
+    with pytest.raises(TokenRefused):
+        story.open("one", "reel", "hash of another")
+    with pytest.raises(TokenRefused):
+        story.open("one", "spin")
+
+
 # Sessions
 
 

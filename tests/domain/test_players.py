@@ -347,7 +347,7 @@ def test_every_note_is_one_more() -> None:
 def test_the_state_holds_nothing_personal() -> None:
     assert set(Player.__struct_fields__) == {
         "status", "country", "currency", "key", "commitment", "brand", "jurisdiction", "registered_at", "block_reason",
-        "awaiting", "consents", "tags", "duplicates", "birth_year",
+        "awaiting", "consents", "tags", "duplicates", "birth_year", "closed_at", "erased_at",
     }  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from domain.protection import (
     Lifted,
     LiftRefused,
     LiftRequested,
-    MatchDismissed,
     NotExcluded,
     PlayerExcluded,
     PlayerTimedOut,
@@ -31,15 +30,14 @@ from domain.protection import (
     Stop,
     TermNotOffered,
     TimedOut,
-    TimeOutDismissed,
     TooManyReasons,
 )
-from domain.protection.standing import REASONS_MAX
+from domain.protection.events import REASONS_MAX
 from policies import gates
 from policies import protection as policy
 from policies.protection import term
 from policies.rules import RULES
-from tests.domain.history import NOON, PLAYER, REGISTERED, given
+from tests.domain.history import NOON, REGISTERED, given
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 GAMBLING = (Stop.DEPOSIT, Stop.FREE_PLAY, Stop.BET, Stop.BONUS, Stop.LOGIN)
@@ -361,95 +359,18 @@ def test_a_refusal_can_be_told_again_from_the_log(error: Rejected) -> None:
     assert (type(again), again.facts) == (type(error), error.facts)
 
 
-# Other accounts of the same person
+# Clocks that are wrong
 
 
-def test_another_account_is_excluded_as_the_first_is_and_no_further() -> None:
-    theirs = excluded("GB", "1_year")
-    (taken,) = protection.exclude_matched(Protection(), living("AT"), of=PLAYER, theirs=theirs, at=NOON + HOUR)
-    assert isinstance(taken, Excluded)
-    assert (taken.source, taken.of, taken.until, taken.jurisdiction) == (
-        Source.MATCHED, PLAYER, policy.term("1_year").after(NOON), "GB",  # type: ignore[union-attr]
-    )  # fmt: skip
-    matched = given(PROTECTION, taken)
-    assert protection.exclude_matched(matched, living("AT"), of=PLAYER, theirs=theirs, at=NOON + HOUR) == []
-    assert protection.exclude_matched(Protection(), living("AT"), of=OTHER, theirs=matched, at=NOON) == []
-    over = policy.term("1_year").after(NOON)  # type: ignore[union-attr]
-    assert protection.exclude_matched(Protection(), living("AT"), of=PLAYER, theirs=theirs, at=over) == []
-
-
-def test_a_time_out_and_what_a_register_says_are_taken_over_too() -> None:
-    theirs = given(
-        PROTECTION,
-        TimedOut(until=NOON + DAY, source=Source.PLAYER),
-        Excluded(source=Source.REGISTER, jurisdiction="NL", on_request=True, register="CRUKS"),
-    )
-    made = protection.exclude_matched(Protection(), living("AT"), of=PLAYER, theirs=theirs, at=NOON)
-    assert [(type(each), each.source, each.of) for each in made] == [  # type: ignore[union-attr]
-        (Excluded, Source.MATCHED, PLAYER), (TimedOut, Source.MATCHED, PLAYER)
-    ]  # fmt: skip
-    with pytest.raises(LiftRefused) as refused:
-        protection.lift(given(PROTECTION, *made), source=Source.MATCHED, at=NOON + 1000 * DAY)
-    assert refused.value.facts["why"] == "register"
-
-
-def test_a_match_that_was_another_person_is_dismissed_and_nothing_else_is() -> None:
-    own = Excluded(source=Source.PLAYER, jurisdiction="GB", term="6_months", until=NOON + 181 * DAY)
-    matched = Excluded(source=Source.MATCHED, jurisdiction="GB", term="6_months", until=NOON + 181 * DAY, of=OTHER)
-    both = given(PROTECTION, own, matched)
-    assert protection.dismiss_match(both, at=NOON, intervention=WHY) == [MatchDismissed(WHY, OTHER)]
-    assert closed(given(PROTECTION, own, matched, MatchDismissed(WHY)), NOON)
-    assert not closed(given(PROTECTION, matched, MatchDismissed(WHY)), NOON)
-    with pytest.raises(NotExcluded):
-        protection.dismiss_match(given(PROTECTION, own), at=NOON, intervention=WHY)
-
-
-def test_who_was_dismissed_is_not_matched_again_and_another_still_is() -> None:
-    theirs, further = excluded("GB", "5_years"), PlayerId("player_01m81j18g0e1pa2yb5e8r30c1b")
-    dismissed = given(PROTECTION, MatchDismissed(WHY, OTHER))
-    assert protection.exclude_matched(dismissed, living("GB"), of=OTHER, theirs=theirs, at=NOON) == []
-    assert protection.exclude_matched(dismissed, living("GB"), of=further, theirs=theirs, at=NOON)
-
-
-def test_a_time_out_that_was_taken_over_can_be_dismissed_and_ones_own_goes_on() -> None:
-    theirs = given(PROTECTION, TimedOut(until=NOON + 9 * DAY, source=Source.PLAYER))
-    (taken,) = protection.exclude_matched(Protection(), living("GB"), of=OTHER, theirs=theirs, at=NOON)
-    matched = given(PROTECTION, taken)
-    assert protection.dismiss_match(matched, at=NOON, intervention=WHY) == [TimeOutDismissed(WHY, OTHER)]
-    dismissed = given(PROTECTION, taken, TimeOutDismissed(WHY, OTHER))
-    assert not closed(dismissed, NOON)
-    assert protection.exclude_matched(dismissed, living("GB"), of=OTHER, theirs=theirs, at=NOON) == []
-    own = protection.time_out(matched, living("GB"), wanted=term("24_hours"), source=Source.PLAYER, at=NOON)
-    state = given(PROTECTION, taken, *own, TimeOutDismissed(WHY, OTHER))
-    assert state.refusal(Stop.BET, NOON).facts == {"until": NOON + DAY}  # type: ignore[union-attr]
-    with pytest.raises(NotExcluded):
-        protection.dismiss_match(state, at=NOON, intervention=WHY)
-    with pytest.raises(NotExcluded):
-        protection.dismiss_match(matched, at=NOON + 9 * DAY, intervention=WHY)
-
-
-def test_of_two_accounts_with_which_one_was_matched_one_is_dismissed_and_the_other_counts() -> None:
-    further = PlayerId("player_01m81j18g0e1pa2yb5e8r30c1b")
-    until = NOON + 181 * DAY
-    both = given(
-        PROTECTION,
-        Excluded(source=Source.MATCHED, jurisdiction="GB", term="6_months", until=until, of=OTHER),
-        TimedOut(until=NOON + DAY, source=Source.MATCHED, of=further),
-    )
-    assert protection.dismiss_match(both, at=NOON, intervention=WHY) == [MatchDismissed(WHY, OTHER)]
-    assert protection.dismiss_match(both, of=further, at=NOON, intervention=WHY) == [TimeOutDismissed(WHY, further)]
-    state = protection.fold(both, [TimeOutDismissed(WHY, further)], NOON)
-    assert state.refusal(Stop.BET, NOON).facts == {"until": until}  # type: ignore[union-attr]
-    with pytest.raises(NotExcluded):
-        protection.dismiss_match(state, of=further, at=NOON, intervention=WHY)
-
-
-def test_a_time_out_that_was_taken_over_goes_no_further() -> None:
-    matched = given(PROTECTION, TimedOut(until=NOON + DAY, source=Source.MATCHED, of=OTHER))
-    assert protection.exclude_matched(Protection(), living("GB"), of=PLAYER, theirs=matched, at=NOON) == []
-
-
-def test_own_shut_outs_are_counted_and_taken_over_ones_are_not() -> None:
-    matched = Excluded(source=Source.MATCHED, jurisdiction="GB", until=NOON + DAY, of=OTHER)
-    own = TimedOut(until=NOON + DAY, source=Source.PLAYER)
-    assert given(PROTECTION, matched, own, matched).shut_outs == 1
+@pytest.mark.parametrize("lifted", [False, True])
+def test_an_end_that_was_recorded_before_its_time_changes_nothing(lifted: bool) -> None:
+    """By a process whose clock is ahead of the log's."""
+    where = only_on_request() if lifted else "GB"
+    state, at = excluded(where, "6_months"), NOON + 2000 * DAY
+    if lifted:
+        state = protection.fold(state, protection.lift(state, source=Source.PLAYER, at=at), at)
+    over = state.exclusions[0].ends_at
+    assert over is not None
+    ended = protection.end(state, at=over + HOUR)
+    assert protection.fold(state, ended, over - timedelta(microseconds=1)) == state
+    assert not protection.fold(state, ended, over).exclusions

@@ -87,6 +87,38 @@ def test_what_was_taken_over_from_a_register_ends_when_it_says_clear_of_this_acc
     assert not closed(hear(state, CLEAR), NOON)
 
 
+@pytest.mark.parametrize("register_first", [False, True])
+def test_what_a_register_says_of_another_account_and_its_own_exclusion_end_by_themselves(register_first: bool) -> None:
+    """Whichever came first: the register's word ends with the register's, the term when it is over."""
+    own = protection.exclude(Protection(), living("NL"), wanted=policy.term("6_months"), source=Source.PLAYER, at=NOON)
+    over = own[0].until  # type: ignore[union-attr]
+    in_it = protection.hear(Protection(), "NL", IN_IT, at=NOON)
+    theirs, state = Protection(), Protection()
+    for events in (in_it, own) if register_first else (own, in_it):
+        theirs = protection.fold(theirs, events, NOON)
+        taken = protection.exclude_matched(state, living("NL"), of=OTHER, theirs=theirs, at=NOON)
+        state = protection.fold(state, taken, NOON)
+    assert closed(hear(state, CLEAR, at=over - HOUR), over - HOUR), "the other account's own goes on"
+    assert closed(state, over), "the register has not said otherwise"
+    assert not closed(hear(state, CLEAR, at=over - HOUR), over)
+    with pytest.raises(LiftRefused) as refused:
+        protection.lift(state, source=Source.MATCHED, at=over)
+    assert refused.value.facts["why"] == "register"
+    dismissed = protection.fold(state, protection.dismiss_match(state, at=NOON, intervention=None), NOON)
+    assert not closed(dismissed, NOON)
+
+
+def test_what_one_register_says_of_another_account_does_not_end_what_another_has_said() -> None:
+    theirs, state = Protection(), Protection()
+    for register in ("CRUKS", "OASIS"):
+        theirs = hear(theirs, IN_IT._replace(register=register))
+        taken = protection.exclude_matched(state, living("NL"), of=OTHER, theirs=theirs, at=NOON)
+        state = protection.fold(state, taken, NOON)
+    state = hear(state, CLEAR)
+    assert closed(state, NOON)
+    assert not closed(hear(state, CLEAR._replace(register="OASIS")), NOON)
+
+
 def test_where_the_wait_for_an_end_is_the_players_alone_the_houses_exclusion_is_not_lifted_by_it() -> None:
     state = excluded("DE", "3_months", source=Source.OPERATOR)
     with pytest.raises(LiftRefused) as refused:

@@ -20,7 +20,8 @@ from domain.bets import TooManyRounds
 from domain.kernel import Event
 from domain.limits import Limits
 from domain.players import Player
-from domain.tallies import Rounds
+from domain.rounds import RoundNotStuck, require_stuck
+from domain.tallies import Round, Rounds
 from domain.wallets import CASH, WALLETS, Accounts, Moved, Movement, Played, RolledBack, RoundClosed, Staked, Wallet
 from policies.spending import WinKind
 from tests.domain.history import EUR, NOON, euros
@@ -38,9 +39,11 @@ def test_every_session_that_may_be_open_is_remembered() -> None:
 
 
 class Known(NamedTuple):
-    """All that was ever heard of a round."""
+    """All that was ever heard of a round, or since it began anew. `in_doubt`: it has begun though its outcome was told."""
 
     staked: int = 0
+    began_at: datetime = NOON
+    in_doubt: bool = False
     heard_at: datetime = NOON
     bets: int = 0
     returned: bool = False
@@ -98,8 +101,10 @@ class Remembering(RuleBasedStateMachine):
     def bet_in(self, n: int, name: str, amount: int) -> None:
         known = self.rounds.get(name, Known())
         played = Played("studio", "book", name, self.alive[n])
-        if name in self.rounds and not known.is_open and self.wallet.round(played) is None:
-            return  # what has long been over begins anew
+        if (
+            name in self.rounds and not known.is_open and self.wallet.round(played) is None
+        ):  # what has long been over begins anew
+            known = Known(began_at=self.now, in_doubt=known.told and not known.bets)
         open_ = sum(each.is_open for each in self.rounds.values())
         is_refused = open_ >= FEW and not known.is_open and not known.told
         self.numbers += 1
@@ -113,7 +118,7 @@ class Remembering(RuleBasedStateMachine):
             assert is_refused
             return
         assert not is_refused
-        self.hear(name, staked=known.staked + amount, bets=known.bets + 1)
+        self.rounds[name] = known._replace(heard_at=self.now, staked=known.staked + amount, bets=known.bets + 1)
         self.lost[played.session] = self.lost.get(played.session, 0) + amount
         self.bets.append((event, self.now, None))
         self.fold(event)
@@ -131,23 +136,49 @@ class Remembering(RuleBasedStateMachine):
         self.hear(name, told=True)
         self.fold(event)
 
+    @rule(n=which, name=rounds)
+    def begin_anew(self, n: int, name: str) -> None:
+        """What is over, after so many others that it is forgotten. Then its first bet is given back."""
+        if n < len(self.alive):
+            first = len(self.bets)
+            for each in (name, *(f"r{other}" for other in range(1, 9) if f"r{other}" != name)):
+                self.bet_in(n, each, 7)
+                self.close_one(each)
+            self.bet_in(n, name, 1)
+            if first < len(self.bets):
+                self.give_back(first, None, void=False)
+
+    @rule(n=which, name=rounds)
+    def overtake(self, n: int, name: str) -> None:
+        """An outcome its bet, and so many others theirs that it is forgotten."""
+        if n < len(self.alive):
+            for each in (name, *(f"x{self.numbers}.{other}" for other in range(FEW))):
+                self.close_one(each)
+            self.bet_in(n, name, 1)
+
     @rule(name=rounds)
     def close(self, name: str) -> None:
+        self.close_one(name)
+
+    def close_one(self, name: str) -> None:
         self.hear(name, told=True)
         played = Played("studio", "book", name)
         self.fold(RoundClosed(played=played, reference="c", currency=EUR, accounts=self.wallet.balance(EUR)))
 
     @rule(n=st.integers(0, 9), amount=st.sampled_from([None, 1]), void=st.booleans())
     def roll_back(self, n: int, amount: int | None, void: bool) -> None:
-        if n >= len(self.bets):
-            return
-        bet, at, last = self.bets[-1 - n]
+        if n < len(self.bets):
+            self.give_back(len(self.bets) - 1 - n, amount, void)
+
+    def give_back(self, place: int, amount: int | None, void: bool) -> None:
+        bet, at, last = self.bets[place]
         event, *_ = bets.roll_back(self.wallet, bet, staked_at=at, last=last, reference="x", amount=amount, void=void)
         assert isinstance(event, RolledBack)
-        self.bets[-1 - n] = (bet, at, event if event.part else last)
+        self.bets[place] = (bet, at, event if event.part else last)
         name, back = bet.played.round, event.money.amount
         before = self.rounds[name]
-        self.hear(name, staked=before.staked - back, returned=True)
+        if at >= before.began_at:
+            self.hear(name, staked=before.staked - back, returned=True)
         if void:
             self.rounds[name] = self.rounds[name]._replace(heard_at=before.heard_at)
         self.lost[bet.played.session] -= back
@@ -161,13 +192,27 @@ class Remembering(RuleBasedStateMachine):
         assert known == {name: (each.staked, each.heard_at) for name, each in self.rounds.items() if each.is_open}
 
     @invariant()
+    def a_round_whose_outcome_was_told_is_not_taken_for_one_that_may_be_given_back(self) -> None:
+        for each in self.wallet.rounds.open:
+            if self.rounds[each.name.rpartition("\n")[2]].in_doubt:
+                assert never_stuck(each)
+
+    @invariant()
     def of_every_session_in_which_bets_may_be_placed_is_known_what_was_lost(self) -> None:
         for session in self.alive:
             assert self.wallet.lost_in(session) == self.lost.get(session, 0)
 
     @invariant()
     def no_more_is_kept_however_much_is_played(self) -> None:
-        assert max(len(self.wallet.rounds.open), len(self.wallet.rounds.over), len(self.wallet.sessions)) <= FEW
+        assert max(map(len, (*self.wallet.rounds[:3], self.wallet.sessions))) <= FEW
+
+
+def never_stuck(found: Round) -> bool:
+    try:
+        require_stuck(found, found.began_at, found.heard_at + timedelta(days=1))
+    except RoundNotStuck as refused:
+        return refused.facts == {"stuck_at": None}
+    return False
 
 
 WHO: Player = AUSTRIAN
@@ -192,8 +237,21 @@ def test_nothing_that_matters_is_forgotten_whatever_is_played() -> None:
     run_machine(60)
 
 
-def told_nothing(self: Rounds, *_: object) -> Rounds:
+def told_nothing(self: Rounds, *_: object, **__: object) -> Rounds:
     return self
+
+
+def doubting_nothing(self: Rounds, name: str, session: str, amount: int, at: datetime) -> Rounds:
+    return STAKED(self._replace(forgot_at=None), name, session, amount, at)
+
+
+def given_back_whenever_it_was_staked(
+    self: Rounds, name: str, amount: int, *, staked_at: datetime, **at: Any
+) -> Rounds:
+    return GIVEN_BACK(self, name, amount, staked_at=max(staked_at, NOON + timedelta(days=1)), **at)
+
+
+STAKED, GIVEN_BACK = Rounds.staked, Rounds.given_back
 
 
 @pytest.mark.parametrize(
@@ -204,6 +262,8 @@ def told_nothing(self: Rounds, *_: object) -> Rounds:
         (wallets, "less_or_below", lambda tally, name, amount, _: tallies.less(tally, name, amount)),
         (Rounds, "told", told_nothing),
         (Rounds, "given_back", told_nothing),
+        (Rounds, "given_back", given_back_whenever_it_was_staked),
+        (Rounds, "staked", doubting_nothing),
     ],
 )
 def test_a_planted_fault_breaks_a_law(

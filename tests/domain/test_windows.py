@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.windows import ROLLING, Usage, ends_at
+from domain.windows import ROLLING, Usage, day_of, ends_at
 from policies.limits import CALENDAR, Period
 
 HOUR, DAY, WEEK, MONTH = timedelta(hours=1), Period.DAY, Period.WEEK, Period.MONTH
@@ -20,6 +20,21 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 def at(text: str) -> datetime:
     return datetime.fromisoformat(text + "+00:00")
+
+
+@pytest.mark.parametrize(
+    ("decided_for", "counts_on"),
+    [
+        ("2026-11-21", "2026-11-23"),  # a clock that lags
+        ("2026-11-23", "2026-11-23"),
+        ("2026-11-24", "2026-11-24"),  # just before midnight, a clock that is ahead
+        ("2026-11-25", "2026-11-24"),
+        ("2027-11-22", "2026-11-24"),
+    ],
+)
+def test_something_counts_on_the_day_of_its_recording_or_the_next_one(decided_for: str, counts_on: str) -> None:
+    recorded = at("2026-11-22T23:30")  # half past midnight where it was decided
+    assert day_of(date.fromisoformat(decided_for), 60, recorded) == date.fromisoformat(counts_on)
 
 
 # Where calendar windows end: midnight there, in UTC

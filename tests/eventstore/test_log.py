@@ -392,6 +392,14 @@ async def test_streams_are_loaded_after_a_version_and_in_order(subject: Subject)
     assert all(entry in subject.entries() for found in loaded.values() for entry in found)
 
 
+async def test_the_streams_of_an_aggregate_are_named_with_their_versions(subject: Subject) -> None:
+    await subject.append(command(("wallet 1", 1), ("wallet 1", 2)), command(("player 2", 1)))
+    await subject.append(command(("wallet 2", 1)))
+    assert await subject.streams.versions("wallet") == {stream("wallet 1"): 2, stream("wallet 2"): 1}
+    assert await subject.streams.versions("player") == {stream("player 2"): 1}
+    assert await subject.streams.versions("wall") == {}
+
+
 # Snapshots
 
 

@@ -268,9 +268,13 @@ HARMLESS = {
         f"{event}.reason"
         for event in (
             "Blocked", "Unblocked", "Closed", "Rejected", "Failed", "Escalated", "Reopened", "KeysDisclosed", "LimitSet",
-            "LimitLifted", "ActionBlocked", "SessionEnded", "Opened", "Begun", "Ended",
+            "LimitLifted", "ActionBlocked", "ActionUnblocked", "SessionEnded", "Opened", "Begun", "Ended", "PayoutHeld",
+            "Suspended",
         )
     ),
+    "Refused.why",
+    "Founded.name",  # of a compartment
+    "IdentityLinked.subject",  # a hash
 }  # fmt: skip
 
 

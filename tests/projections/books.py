@@ -15,7 +15,21 @@ import msgspec
 import psycopg
 
 from commands.sealing import seal
-from domain import approvals, bets, kernel, kyc, limits, logins, players, protection, tickets, transactions, wallets
+from domain import (
+    approvals,
+    bets,
+    kernel,
+    kyc,
+    limits,
+    logins,
+    operators,
+    players,
+    protection,
+    tickets,
+    tokens,
+    transactions,
+    wallets,
+)
 from domain.catalog import AGGREGATES
 from domain.errors import Rejected
 from domain.kernel import (
@@ -23,10 +37,12 @@ from domain.kernel import (
     ApprovalId,
     Event,
     Money,
+    OperatorId,
     PlayerId,
     Sealed,
     Stream,
     TicketId,
+    TokenId,
     TransactionId,
 )
 from domain.kyc import Kyc
@@ -48,6 +64,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PARTITIONS = {"eu": (0, 127), "us": (128, 255)}
 DAY = timedelta(days=1)
 SALT = "5a" * 16
+INVITATION = "6b" * 32
 CODEC = Codec(AGGREGATES)
 
 
@@ -63,6 +80,8 @@ class Book:
         self.transactions: list[TransactionId] = []
         self.tickets: list[TicketId] = []
         self.approvals: list[ApprovalId] = []
+        self.operators: list[OperatorId] = []
+        self.tokens: list[TokenId] = []
         self.bets: list[Any] = []
         self._states: dict[str, tuple[int, Any]] = {}
         self._owners: dict[TransactionId, PlayerId] = {}
@@ -257,6 +276,40 @@ class Book:
     def answer(self, approval: ApprovalId, decision: Callable[[approvals.Approval, datetime], Sequence[Event]]) -> None:
         """Whatever is decided on an approval now."""
         self._decided(approvals.stream(approval), decision(self.state(approvals.stream(approval)), self._now))
+
+    def invite(self, name: str = "Otto") -> OperatorId:
+        """Somebody who may join within three days."""
+        suffix = self._suffix(PARTITIONS[self.name][0] + len(self.operators) % 128)
+        invited = operators.Invited(
+            name=name, email=f"{name.lower()}@house.example", person=f"staff-{len(self.operators)}",
+            key=DataKey(id=suffix, commitment="00"), invitation=INVITATION, until=self._now + 3 * DAY,
+        )  # fmt: skip
+        self.operators.append(OperatorId(f"operator_{suffix}"))
+        self._decided(operators.stream(self.operators[-1]), operators.invite(operators.Operator(), invited=invited))
+        return self.operators[-1]
+
+    def manage(self, operator: OperatorId, decision: Callable[[operators.Operator, datetime], Sequence[Event]]) -> None:
+        """Whatever is decided on an operator now."""
+        self._decided(operators.stream(operator), decision(self.state(operators.stream(operator)), self._now))
+
+    def issue(self, holder: str = "service:reports") -> TokenId:
+        """A token, which lasts a day."""
+        suffix = self._suffix(PARTITIONS[self.name][0] + len(self.tokens) % 128)
+        issued = tokens.Issued(
+            holder=holder,
+            digest=suffix,
+            roles=("viewer",),
+            expires=self._now + DAY,
+            person="staff-0",
+            brands=("north",),
+        )
+        self.tokens.append(TokenId(f"token_{suffix}"))
+        self._decided(tokens.stream(self.tokens[-1]), tokens.issue(tokens.Token(), None, issued=issued, at=self._now))
+        return self.tokens[-1]
+
+    def answer_for(self, token: TokenId, decision: Callable[[tokens.Token, datetime], Sequence[Event]]) -> None:
+        """Whatever is decided on a token now."""
+        self._decided(tokens.stream(token), decision(self.state(tokens.stream(token)), self._now))
 
     def unknown(self, player: PlayerId) -> None:
         """An event of a later release."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 from redis.asyncio import Redis
 
-from domain import approvals, tickets, transactions, wallets
+from domain import approvals, operators, tickets, tokens, transactions, wallets
 from domain.errors import Rejected
 from domain.kernel import Event, Money, TransactionId
 from domain.tickets import Resolution
@@ -23,7 +23,7 @@ from policies.spending import Order
 from projections import catalog
 from projections.projection import Source, Standing, StateHash, Store
 from tests.domain.history import paid
-from tests.projections.books import Book
+from tests.projections.books import INVITATION, Book
 from tests.projections.knowing import KNOWN
 from tests.projections.playing import play_on
 
@@ -47,6 +47,9 @@ VERBS = (
     "know",
     "play",
     "play",
+    "staff",
+    "staff",
+    "token",
 )
 Act = tuple[str, int, int]
 """Verb, whom it concerns (an index), and an amount."""
@@ -79,6 +82,29 @@ WORK = [
     )
 ]
 """What is done to a ticket, if it may be."""
+
+
+STAFF = [
+    unless_refused(decision)
+    for decision in (
+        lambda operator, at: operators.activate(operator, invitation=INVITATION, at=at),
+        lambda operator, at: operators.grant(operator, role="support", until=at + timedelta(hours=9), at=at),
+        lambda operator, at: operators.grant(operator, role="risk", until=None, at=at),
+        lambda operator, _at: operators.revoke(operator, role="risk"),
+        lambda operator, _at: operators.suspend(operator, reason="left"),
+        lambda operator, _at: operators.resume(operator),
+        lambda operator, at: operators.scope(operator, brands=("north",), countries=None, at=at),
+        lambda operator, _at: operators.set_password(operator, hash="argon2id"),
+    )
+]
+"""What is done to an operator, if it may be."""
+TOKENS = [
+    unless_refused(decision)
+    for decision in (
+        lambda token, _at: tokens.confirm(token, person="staff-1"),
+        lambda token, _at: tokens.revoke(token),
+    )
+]
 
 
 def settled_otherwise(id_: TransactionId, state: Transaction, wallet: Wallet, _at: datetime) -> Sequence[Event]:
@@ -163,6 +189,19 @@ ANSWERS = [
 """What becomes of an approval, if it still may."""
 
 
+def employ(book: Book, verb: str, which: int, amount: int) -> None:
+    """Somebody or some program comes, or something becomes of one."""
+    match verb:
+        case "staff" if book.operators and amount % 5:
+            book.manage(book.operators[which % len(book.operators)], STAFF[amount % len(STAFF)])
+        case "staff":
+            book.invite()
+        case _ if book.tokens and amount % 3:
+            book.answer_for(book.tokens[which % len(book.tokens)], TOKENS[amount % len(TOKENS)])
+        case _:
+            book.issue()
+
+
 def played(name: str, history: Sequence[Act]) -> Book:  # noqa: C901, PLR0912 â€” one case a verb
     """A region's book; what makes no sense at that moment is left out."""
     book = Book(name)
@@ -195,6 +234,8 @@ def played(name: str, history: Sequence[Act]) -> Book:  # noqa: C901, PLR0912 â€
                 book.work(book.tickets[which % len(book.tickets)], WORK[amount % len(WORK)])
             case "ask":
                 book.ask(player)
+            case "staff" | "token":
+                employ(book, verb, which, amount)
             case "answer" if book.approvals:
                 book.answer(book.approvals[which % len(book.approvals)], ANSWERS[amount % len(ANSWERS)])
             case "withdraw":

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain import approvals, kyc, tickets
+from domain import approvals, kyc, protection, tickets
 from domain.kernel import EPOCH, Event, Money, PlayerId
+from domain.protection import Source
 from domain.tickets import Author, Resolution
 from domain.transactions import (
     DepositAuthorised,
@@ -144,6 +145,29 @@ def test_what_showed_one_level_has_nothing_to_do_with_what_showed_another() -> N
     assert left(document, payslip, kyc.Rejected(Level.ENHANCED, "payslip", "unclear")) == identity
     for end in (kyc.Expired(), kyc.Rejected(Level.IDENTITY, "passport", "forged")):
         assert left(document, payslip, end) == {}
+
+
+def test_an_exclusion_is_due_at_its_end_and_stays_so_if_that_is_recorded_before_its_time() -> None:
+    until, before = NOON + timedelta(days=181), NOON - timedelta(days=1)
+    excluded = protection.Excluded(source=Source.MATCHED, jurisdiction="NL", until=until, of=PLAYER)
+    by_register = msgspec.structs.replace(excluded, until=None, on_request=True, register="CRUKS")
+    due = {"exclusion_matched": us(until)}
+    assert left(excluded) == left(excluded, by_register) == due
+    early = protection.ExclusionEnded(Source.MATCHED, over_at=until)  # by a clock that is ahead of the log's
+    assert left(excluded, early) == due
+    for of_register in (
+        protection.ExclusionEnded(Source.MATCHED, register="CRUKS"),
+        protection.MatchDismissed(of=PLAYER, register="CRUKS"),
+    ):
+        assert left(excluded, by_register, of_register) == due
+    late = protection.ExclusionEnded(Source.MATCHED, over_at=before)
+    assert left(excluded, late) == left(excluded, protection.MatchDismissed(of=PLAYER)) == {}
+    own = msgspec.structs.replace(excluded, source=Source.PLAYER, on_request=True)
+    asked = protection.LiftRequested(source=Source.PLAYER, effective_at=until)
+    lifts = {name: at for name, at in left(own, asked).items() if name != MATCHES}
+    assert lifts == {"exclusion_player": us(until)}
+    assert left(own, asked, protection.Lifted(Source.PLAYER, over_at=until)).items() >= lifts.items()
+    assert "exclusion_player" not in left(own, asked, protection.Lifted(Source.PLAYER, over_at=before))
 
 
 def test_a_tickets_promises_end_one_by_one() -> None:

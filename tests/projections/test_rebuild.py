@@ -47,6 +47,7 @@ async def spoil(connection: AsyncConnection[Any], client: Redis) -> None:
                                 outcomes, taken_back, stakes, wins, returned)
         VALUES ('none', 'nobody', '', '', '', '', 'EUR', now(), now(), 1, 1, 1, 0, 0, 1, 0, 0)"""
     )
+    await connection.execute("INSERT INTO read.operator VALUES ('nobody', 1, '', now(), NULL, '{}')")
     await connection.execute("INSERT INTO read.notice VALUES ('nobody', 1, '', '', '', '', '', NULL, now(), '{}')")
     await client.hincrby("countroom:{dashboard}:1:amounts", "2025-01-01 EUR", 7)
     await client.zadd("countroom:{segments}:1:deposited:EUR", {"nobody": 1})

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from access.tokens import Tokens, record
 from app import commanding, gaming
 from app.api import explain_errors
+from app.authentication import Authentication
 from app.commanding import Services
 from app.lane import Lane
 from app.openapi import Schemas
@@ -107,7 +108,7 @@ class Table:
 async def laid(region: Region) -> AsyncIterator[Table]:
     """The table of a region."""
     tokens = Tokens([record(token, actor, [role]) for actor, (role, token) in TOKENS.items()])
-    services = Services(region.process.decider, region.vault, tokens, list(OWNED), SECRET)  # type: ignore[arg-type]
+    services = Services(region.process.decider, region.vault, Authentication(tokens), list(OWNED), SECRET)  # type: ignore[arg-type]
     start, app, schemas = Start(), FastAPI(), Schemas()
     await start.record(region.process.decider, region.pool)
     counted: Counter[tuple[str, str]] = Counter()

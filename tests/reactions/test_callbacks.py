@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from access.tokens import Tokens
 from app import callbacks as door
 from app.api import explain_errors
+from app.authentication import Authentication
 from app.commanding import Services
 from app.openapi import Schemas
 from app.starting import Start
@@ -392,7 +393,7 @@ class Door:
 
 @asynccontextmanager
 async def open_door(region: Region) -> AsyncIterator[Door]:
-    services = Services(region.process.decider, region.vault, Tokens([]), list(OWNED), SECRET)  # type: ignore[arg-type]
+    services = Services(region.process.decider, region.vault, Authentication(Tokens([])), list(OWNED), SECRET)  # type: ignore[arg-type]
     start, app = Start(), FastAPI()
     await start.record(region.process.decider, region.pool)
     known = {"acme": Psp().known, "other": Psp().known}

@@ -326,7 +326,8 @@ async def test_a_bet_is_no_win(table: Table) -> None:
 async def test_while_a_key_is_changed_both_sign(table: Table) -> None:
     await table.sit()
     bet = table.bet()
-    body = json.dumps({"verb": "close", "reference": "c", "player": table.player, "round": bet["round"]}).encode()
+    said = {"reference": "c", "player": table.player, "game": bet["game"], "round": bet["round"]}
+    body = json.dumps({"verb": "close", **said}).encode()
     now = int(time.time())
     for header in (signing.sign(NEW_REEL, body, now), signing.sign(REEL, body, now)):
         assert (await table.say("close", raw=body, header=header)).status_code == 200

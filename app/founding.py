@@ -1,0 +1,108 @@
+"""
+The first administrators of a deployment, invited by whoever runs it, before anybody is there who could invite them.
+
+Invariants:
+    - it happens once ever, and stands in the log; where there was an administrator before, it is refused;
+    - if it is interrupted, the same again goes on with those who were not invited yet;
+    - a secret is returned to whoever asked, and is written nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from access.directory import Directory, Standing
+from commands import operators
+from commands.decider import Decider
+from commands.operators import InviteOperator, OperatorInvited
+from domain import bootstraps
+from domain.bootstraps import AlreadyBootstrapped
+from domain.catalog import AGGREGATES
+from domain.kernel import OperatorId
+from domain.operators import ADMINISTRATOR, RoleGranted
+from eventstore import postgres
+from eventstore.keyring import Keyring
+from eventstore.log import Streams
+from eventstore.postgres import PostgresLog, PostgresStreams
+from eventstore.record import Codec
+from eventstore.vault import Vault
+from eventstore.writer import Writer
+
+_CODEC = Codec(AGGREGATES)
+
+
+class House(NamedTuple):
+    """What the first commands run on."""
+
+    region: str
+    decider: Decider
+    vault: Vault
+    streams: Streams
+
+
+@asynccontextmanager
+async def house(dsn: str, region: str, region_key: Path) -> AsyncIterator[House]:
+    """The write side of a region that is open, beside its services."""
+
+    async def connect() -> PostgresLog:
+        return await PostgresLog.open(await postgres.connect(dsn, "countroom_writer"), region)
+
+    writer = Writer(connect)
+    async with postgres.pool(dsn, "countroom_writer", size=2) as pool:
+        running = asyncio.create_task(writer.run(), name="writer")
+        vault, streams = Vault(pool, Keyring(region_key)), PostgresStreams(pool)
+        try:
+            yield House(region, Decider(region, writer, streams, vault, _CODEC), vault, streams)
+        finally:
+            writer.close()
+            await running
+
+
+async def bootstrap(house: House, invited: Sequence[InviteOperator]) -> list[OperatorInvited]:
+    """Invite the first administrators. Raises AlreadyBootstrapped, Unavailable."""
+    now = datetime.now(UTC)
+    ids = await _begun(house, len(invited))
+    if ids is None:
+        group = sorted(await house.streams.epochs(house.region))
+        ids = [operators.new_operator_id(group, now) for _ in invited]
+        await house.decider.decide(operators.bootstrap(house.region, ids, now))
+    answers = []
+    for id_, command in zip(ids, invited, strict=True):
+        receipt = await house.decider.decide(operators.invite_first(id_, command, house.vault, now))
+        assert isinstance(receipt.answer, OperatorInvited)  # noqa: S101 — what invite_first answers
+        answers.append(receipt.answer)
+    return answers
+
+
+async def _begun(house: House, count: int) -> Sequence[OperatorId] | None:
+    """Those whom an earlier, interrupted bootstrap has named and not invited; None if there was none. Raises AlreadyBootstrapped."""
+    there = await house.streams.versions("operator")
+    stream = bootstraps.stream(house.region)
+    named: tuple[OperatorId, ...] = ()
+    for entry in (await house.streams.load({stream.name: 0}))[stream.name]:
+        named = _CODEC.decode(entry).event.operators  # type: ignore[attr-defined]
+    left = [id_ for id_ in named if id_.replace("_", "-", 1) not in there]
+    if left:
+        if len(left) != count:
+            raise AlreadyBootstrapped(f"{len(left)} of the first administrators are still to be invited, and no others")
+        return left
+    if named or await _had_administrators(house.streams, list(there)):
+        raise AlreadyBootstrapped(operators=named)
+    return None
+
+
+async def _had_administrators(streams: Streams, names: Sequence[str]) -> bool:
+    found = await streams.load(dict.fromkeys(names, 0)) if names else {}
+    events = [_CODEC.decode(entry).event for entries in found.values() for entry in entries]
+    return any(isinstance(event, RoleGranted) and event.role == ADMINISTRATOR for event in events)
+
+
+async def everybody(dsn: str) -> list[Standing]:
+    """All operators that stand in the logs held here."""
+    async with postgres.pool(dsn, "countroom_reader", size=1) as pool:
+        return await Directory(PostgresStreams(pool), _CODEC).everybody()

@@ -1,0 +1,81 @@
+"""How long what identifies a former player is kept, by rules.csv."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.retention import Period, retention
+from policies.rules import RULES, Rules, load
+
+ENDED = datetime(2026, 3, 14, 15, 9, tzinfo=UTC)
+HEAD = "jurisdiction,rule,value,unit,effective_from,source,address,quotation,status\n"
+
+
+def table(*rows: str) -> Rules:
+    return load((HEAD + "".join(f"{row}\n" for row in rows)).encode())
+
+
+def row(where: str, name: str, value: str, unit: str = "years", status: str = "read") -> str:
+    return f"{where},{name},{value},{unit},,a law,,,{status}"
+
+
+def test_in_germany_the_period_begins_with_the_end_of_the_calendar_year() -> None:
+    kept = retention("DE", ENDED, ENDED)
+    [period] = kept.periods
+    assert period == Period("DE", "retention.kyc_years_after_end", 5, True, datetime(2032, 1, 1, tzinfo=UTC))
+    assert kept.due == datetime(2037, 1, 1, tzinfo=UTC)
+
+
+def test_in_great_britain_it_begins_with_the_end_of_the_account_and_then_all_is_due_to_go() -> None:
+    kept = retention("GB", ENDED, ENDED)
+    assert kept.until == kept.due == datetime(2031, 3, 14, 15, 9, tzinfo=UTC)
+
+
+def test_of_several_periods_the_longest_wins() -> None:
+    kept = retention("ES", ENDED, ENDED)
+    assert [(period.rule, period.years) for period in kept.periods] == [
+        ("retention.kyc_years_after_end", 10),
+        ("retention.audit_years", 6),
+    ]
+    assert kept.until == datetime(2036, 3, 14, 15, 9, tzinfo=UTC)
+
+
+def test_a_row_that_was_read_nowhere_is_applied_and_says_so() -> None:
+    [period] = retention("NL", ENDED, ENDED).periods
+    assert (period.years, period.verified, period.of_law) == (5, False, True)
+
+
+def test_where_nobody_has_looked_the_longest_row_of_all_is_borrowed() -> None:
+    [period] = retention("AT", ENDED, ENDED).periods
+    longest = max(
+        int(rule.value)
+        for rule in RULES.all
+        if isinstance(rule.value, int) and rule.name in ("retention.kyc_years_after_end", "retention.audit_years")
+    )
+    assert (period.years, period.of_law) == (longest, False)
+
+
+def test_what_begins_at_a_moment_that_nobody_knows_never_ends() -> None:
+    rules = table(row("XX", "retention.kyc_years_after_end", "5"), row("XX", "retention.kyc_starts", "later", "moment"))
+    with pytest.raises(ValueError, match="nobody knows"):
+        retention("XX", ENDED, ENDED, rules)
+
+
+def test_years_from_a_leap_day_are_whole() -> None:
+    leap = datetime(2028, 2, 29, 12, tzinfo=UTC)
+    assert retention("GB", leap, leap).until == datetime(2033, 3, 1, 12, tzinfo=UTC)
+
+
+@given(
+    st.datetimes(datetime(2000, 1, 1), datetime(2080, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 — the zone is next to it
+    st.sampled_from([*RULES.jurisdictions, "AT", "GB-SCT", "XX"]),
+)
+def test_no_period_is_shorter_than_its_years_and_none_begins_before_the_end(ended: datetime, where: str) -> None:
+    for period in retention(where, ended, ended).periods:
+        assert (period.until.year, period.until.month, period.until.day) >= (
+            ended.year + period.years, ended.month, ended.day,
+        )  # fmt: skip

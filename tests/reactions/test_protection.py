@@ -6,13 +6,14 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from commands.plan import Plan, Receipt
 from domain import players
 from domain.errors import NotFound
 from domain.players import DUPLICATES_MAX
-from domain.protection import PlayerExcluded, PlayerTimedOut, Source
+from domain.protection import Excluded, PlayerExcluded, PlayerTimedOut, Source
 from reactions import protection as reaction
 from reactions.protection import Protecting
 from tests.commands.house import CODEC
@@ -295,12 +296,33 @@ async def test_killed_between_two_commands_it_goes_on_and_each_has_one_effect(re
 
 
 async def test_the_due_time_of_an_exclusion_ends_it_on_each_account(region: Region) -> None:
-    first, second = await account(region, email="a@example.org"), await account(region, email="a@example.org")
-    receipt = await exclude(region, first)
-    await react(region)
+    first, second = await account(region), await account(region)
+    over = region.now - timedelta(days=1)
+    for player, source in ((first, Source.PLAYER), (second, Source.MATCHED)):
+        plan = region.plan(f"/v1/players/{player}/exclude", {"term": "6_months"})
+        excluded = Excluded(source=source, jurisdiction="GB", term="6_months", until=over)
+        await region.process.decider.decide(
+            msgspec.structs.replace(plan, decision=lambda *_, made=excluded, **__: [made])
+        )
+    await region.project()
     assert {kind for kind, _ in region.due()} >= {"exclusion_player", "exclusion_matched"}
-    region.now = receipt.answer.until + timedelta(seconds=1)  # type: ignore[attr-defined]
     await region.timers().step()
     await region.project()
     assert (of(region, first).exclusions, of(region, second).exclusions) == ((), ())
     assert not {kind for kind, _ in region.due()} & {"exclusion_player", "exclusion_matched"}
+
+
+async def test_the_end_of_an_exclusion_that_is_noted_too_early_stays_due(region: Region) -> None:
+    """By a process whose clock is half a year ahead of PostgreSQL's, and that knows nothing of the log's time yet."""
+    first, second = await account(region, email="a@example.org"), await account(region, email="a@example.org")
+    receipt = await exclude(region, first)
+    await react(region)
+    due = {each for each in region.due() if each[0] in {"exclusion_player", "exclusion_matched"}}
+    assert len(due) == 2
+    excluded = of(region, first), of(region, second)
+    region.now = receipt.answer.until + timedelta(seconds=1)  # type: ignore[attr-defined]
+    await region.timers().step()
+    await region.project()
+    assert region.tags("protection").count("protection.exclusion_ended") == 2
+    assert (of(region, first), of(region, second)) == excluded
+    assert {each for each in region.due() if each[0] in {"exclusion_player", "exclusion_matched"}} == due

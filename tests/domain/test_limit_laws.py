@@ -292,6 +292,13 @@ class Raising(Limiting):
         """Whose clock is wrong; the log's is not."""
         self.ahead = ahead
 
+    @rule(place=st.integers(0, 10))
+    def a_process_that_is_far_ahead_confirms(self, place: int) -> None:
+        """No clock is that wrong by itself; so whoever believes it is found at once."""
+        before, self.ahead = self.ahead, DAYS(9)
+        self.confirm(place, attested=True)
+        self.ahead = before
+
     @rule(period=st.sampled_from([Period.DAY, Period.MONTH]), most=st.sampled_from([100_00, 400_00, 900_00]))
     def limit(self, period: Period, most: int) -> None:
         Limiting.set_limit(self, Kind.DEPOSIT, period, most)

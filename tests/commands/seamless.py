@@ -20,7 +20,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from commands.games import bet_id
 from commands.plan import Receipt
 from domain import wallets
-from domain.errors import InvalidAmount, KeyReused, Rejected
+from domain.bets import TooManyEarly
+from domain.errors import Invalid, KeyReused, Rejected
 from domain.kernel import EPOCH, Event, PlayerId
 from domain.wallets import (
     BONUS,
@@ -208,8 +209,10 @@ class Seamless(RuleBasedStateMachine):
             answer: object = receipt.answer
         except KeyReused:
             return call
-        except InvalidAmount as error:
-            if not isinstance(error, InsufficientFunds):  # to be sent again
+        except (Invalid, TooManyEarly) as error:
+            if not isinstance(
+                error, InsufficientFunds
+            ):  # nothing was recorded: it is decided anew when it is sent again
                 return call
             answer = (type(error), error.facts)
         except Rejected as error:

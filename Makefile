@@ -4,10 +4,10 @@
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
 	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))) python3)
 RUN := .venv/bin/python
-SOURCES := access app bench bootstrap.py commands console devstack domain eventstore policies projections queries reactions \
+SOURCES := access app attacks bench bootstrap.py commands console devstack domain eventstore policies projections queries reactions \
 	replication tamper tests verifier
 
-.PHONY: setup demo up test chaos check audit bench tamper format
+.PHONY: setup demo up test chaos check audit bench tamper attacks fuzz format
 
 setup:
 	@$(PYTHON) bootstrap.py
@@ -42,6 +42,12 @@ bench: setup
 
 tamper: setup
 	@$(RUN) -m tamper $(ARGS)
+
+attacks: setup  # ARGS="--quick --json", "--only codes"
+	@$(RUN) -m attacks $(ARGS)
+
+fuzz: setup  # ARGS="--requests 100000 --minutes 60 --seed 7"
+	@$(RUN) -m attacks.fuzz $(ARGS)
 
 format: setup
 	@.venv/bin/ruff format $(SOURCES)

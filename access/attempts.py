@@ -4,6 +4,8 @@ How often somebody may try: back-off for each account and for each address, whoe
 Invariants:
     - a try counts before it is looked at, so many at once are not one;
     - an account that nobody has is counted like one that somebody has;
+    - an address that has to wait counts for no account: it locks nobody out any longer;
+    - only what was counted is taken off: no address is ever owed a try;
     - whoever has to wait is told nothing of it: the caller answers as to a wrong password.
 
 Counters are kept in Redis under digests. Forgotten with it, they begin anew; what was refused stands in the log (domain.signins).
@@ -45,6 +47,13 @@ redis.call('HSET', KEYS[1], 'n', n, 'wait', wait)
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 return 1
 """
+_TAKE_OFF = """
+local n = tonumber(redis.call('HGET', KEYS[1], 'n') or '0')
+if n < 1 then return 0 end
+redis.call('HSET', KEYS[1], 'n', n - 1)
+if n - 1 < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'wait', 0) end
+return 1
+"""
 
 
 class Attempts:
@@ -52,21 +61,27 @@ class Attempts:
 
     def __init__(self, redis: Redis, account: Rule = ACCOUNT, address: Rule = ADDRESS) -> None:
         self._script = redis.register_script(_TRY)
+        self._off = redis.register_script(_TAKE_OFF)
         self._redis = redis
         self._account, self._address = account, address
 
     async def may_try(self, account: str, address: str, at: datetime) -> bool:
         """Whether this try is looked at; it counts until `succeeded`."""
-        by_address = await self._try(f"tries:address:{_digest(network(address))}", self._address, at)
-        by_account = await self._try(_key(account), self._account, at)
-        return by_address and by_account
+        return await self.address_may_try(address, at) and await self.account_may_try(account, at)
 
-    async def succeeded(self, account: str, address: str) -> None:
-        """They are who they say: the account's tries are forgotten, and this one is taken off those of the address."""
-        key = f"tries:address:{_digest(network(address))}"
-        await self._redis.delete(_key(account))
-        if await self._redis.exists(key):
-            await self._redis.hincrby(key, "n", -1)
+    async def address_may_try(self, address: str, at: datetime) -> bool:
+        """The same for what no account is guessed by, or before an account is asked for."""
+        return await self._try(_address_key(address), self._address, at)
+
+    async def account_may_try(self, account: str, at: datetime) -> bool:
+        """The second half of `may_try`, once the address may."""
+        return await self._try(_key(account), self._account, at)
+
+    async def succeeded(self, account: str | None, address: str) -> None:
+        """They are who they say: the account's tries are forgotten, if it was one, and this one is taken off those of the address."""
+        if account is not None:
+            await self._redis.delete(_key(account))
+        await self._off(keys=[_address_key(address)], args=[self._address.free])
 
     async def _try(self, key: str, rule: Rule, at: datetime) -> bool:
         given = [at.timestamp(), rule.free, rule.first, rule.most, rule.forgotten]
@@ -82,6 +97,10 @@ def network(address: str) -> str:
     if isinstance(parsed, IPv6Address):
         return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))
     return str(parsed)
+
+
+def _address_key(address: str) -> str:
+    return f"tries:address:{_digest(network(address))}"
 
 
 def _key(account: str) -> str:

@@ -26,6 +26,7 @@ from access import files, predicate
 from access.files import Files, Malformed
 from access.policy import SERVICES, Action, Principal, Scope
 from access.predicate import Known, Predicate, Untranslatable
+from access.resources import SECRECY
 from domain.errors import Forbidden
 
 _RULES_KEPT = 20_000
@@ -62,8 +63,8 @@ class Deciding(msgspec.Struct, frozen=True):
 class Explanation(msgspec.Struct, frozen=True):
     """Why somebody may, or may not. `policies`: those that decided: which permit, or which forbid.
 
-    `unmet`: permits of their roles for this action whose conditions do not hold. `attributes`: what was known of the matter;
-    `hash`: of the policies in force.
+    `unmet`: permits of their roles for this action whose conditions do not hold. `attributes`: what was known of the matter, but
+    never whether it is secret; `hash`: of the policies in force.
     """
 
     actor: str
@@ -78,7 +79,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 class _Who(NamedTuple):
-    """What policies may ask of a principal."""
+    """What policies may ask of a principal. `name`: empty where none of those that matter asks it, so that all of an office share."""
 
     name: str
     roles: frozenset[str]
@@ -108,7 +109,11 @@ class Policies:
 
     def rule(self, principal: Principal, action: Action) -> Rule:
         """Raises Untranslatable."""
-        return self._rule(_Who(principal.actor, principal.roles, principal.scope, principal.machine), action)
+        return self._rule(self._who(principal, action), action)
+
+    def _who(self, principal: Principal, action: Action) -> _Who:
+        name = principal.actor if self._slice(principal.roles, action).names else ""
+        return _Who(name, principal.roles, principal.scope, principal.machine)
 
     def settled(self, principal: Principal, actions: Iterable[Action]) -> bool | None:
         """Whether the principal may do all of this whatever it is about, and at any hour; None: that depends."""
@@ -127,7 +132,7 @@ class Policies:
         rule = self.rule(principal, action)
         if (settled := rule.settled) is not None:
             return settled
-        who = _Who(principal.actor, principal.roles, principal.scope, principal.machine)
+        who = self._who(principal, action)
         asked = tuple(sorted((name, known[name]) for name in rule.attributes - _WHEN if name in known))
         when = moment(at) if rule.attributes & _WHEN else (0, 1)
         return self._decision(who, action, asked, when)
@@ -148,7 +153,7 @@ class Policies:
 
     def explain(self, principal: Principal, action: Action, known: Known, at: datetime) -> Explanation:
         """Which policies decide, and why."""
-        who = _Who(principal.actor, principal.roles, principal.scope, principal.machine)
+        who = self._who(principal, action)
         found = self._ask(who, action, tuple(sorted(known.items())), moment(at))
         slice_ = self._rule(who, action).slice
         deciding = [slice_.annotations[id_] for id_ in found.diagnostics.reasons]
@@ -162,7 +167,7 @@ class Policies:
             sorted(principal.roles),
             sorted(deciding, key=lambda each: each.id),
             unmet,
-            dict(known),
+            {name: value for name, value in known.items() if name != SECRECY},
             at,
             self.hash,
         )
@@ -243,15 +248,16 @@ class Policies:
             if policy["effect"] == "permit":
                 permits.append(key)
         encoded = json.dumps({"templates": {}, "staticPolicies": kept, "templateLinks": []})
-        return _Slice(cedarpy.PolicySet.from_json_str(encoded), annotations, tuple(permits))
+        return _Slice(cedarpy.PolicySet.from_json_str(encoded), annotations, tuple(permits), _asks_name(kept))
 
 
 class _Slice(NamedTuple):
-    """Policies, by Cedar's name for each what it is called here, and which of them permit."""
+    """Policies, by Cedar's name for each what it is called here, and which of them permit. `names`: whether one asks who it is."""
 
     policies: cedarpy.PolicySet
     annotations: Mapping[str, Deciding]
     permits: tuple[str, ...]
+    names: bool
 
 
 def moment(at: datetime) -> tuple[int, int]:
@@ -271,6 +277,17 @@ def _residual(policy: Mapping[str, Any]) -> Predicate:
         part = predicate.read(each["body"])
         found = predicate.both(found, part if each["kind"] == "when" else predicate.negated(part))
     return found
+
+
+def _asks_name(part: Any) -> bool:
+    """Whether an expression (Cedar's JSON) asks for an attribute `name`, or for the principal as a whole."""
+    if isinstance(part, dict):
+        if part.get("attr") == "name" or part == {"Var": "principal"}:
+            return True
+        if (inner := part.get(".") or part.get("has")) and inner.get("left") == {"Var": "principal"}:
+            return bool(inner.get("attr") == "name")
+        return any(map(_asks_name, part.values()))
+    return isinstance(part, list) and any(map(_asks_name, part))
 
 
 def _kind(role: str) -> str:

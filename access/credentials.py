@@ -15,7 +15,7 @@ import msgspec
 
 from access.passkeys import Passkey
 from domain.kernel import OperatorId, RegionStream, Sealed
-from domain.operators import FactorEnrolled, FactorKind, Operator, PasswordSet
+from domain.operators import FactorEnrolled, FactorKind, Invited, Operator, PasswordSet
 from domain.operators import stream as stream_of
 from domain.signins import Signins
 from domain.signins import stream as signins_of
@@ -57,7 +57,7 @@ class Credentials(NamedTuple):
     @property
     def has_second_factor(self) -> bool:
         """One that is no recovery code."""
-        return any(each.kind is not FactorKind.RECOVERY for each in self.operator.factors.values())
+        return self.operator.has_second_factor
 
     def _is_usable(self, factor: str, kind: FactorKind) -> bool:
         return kind is FactorKind.PASSKEY or factor in self.secrets
@@ -93,11 +93,32 @@ class CredentialsReader:
         signins = await self._signins(signins_of(self._log, operator_id))
         return Credentials(operator_id, operator, signins, password, opened)
 
+    async def called(self, operator_id: OperatorId, *, invitation: str | None = None) -> list[str]:
+        """The operator's name and e-mail address, as far as they open here. `invitation` (the digest of its secret): nothing, unless
+        that is theirs, so that nobody tries names with an invitation that is not good. Raises InvalidId, CannotOpen.
+        """
+        stream = stream_of(operator_id)
+        operator, sealed = Operator(), dict[str, tuple[str, str, Sealed]]()
+        for entry in (await self._streams.load({stream.name: 0})).get(stream.name, []):
+            read = self._codec.decode(entry)
+            if isinstance(read.event, Invited):
+                told = {"data.name": read.event.name, "data.email": read.event.email}
+                sealed = {
+                    path: (read.body.id, path, value) for path, value in told.items() if isinstance(value, Sealed)
+                }
+            operator = stream.aggregate.evolve(operator, read.event, read.at)
+        if invitation is not None and invitation != operator.invitation:
+            return []
+        return list((await self._open(operator, sealed)).values())
+
     async def _opened(self, operator: Operator, sealed: Mapping[str, tuple[str, str, Sealed]]) -> dict[str, str]:
         """The secrets in the clear, as far as the key is held here. Raises CannotOpen if it is another."""
+        wanted = {name: each for name, each in sealed.items() if name == _PASSWORD or name in operator.factors}
+        return await self._open(operator, wanted)
+
+    async def _open(self, operator: Operator, wanted: Mapping[str, tuple[str, str, Sealed]]) -> dict[str, str]:
         if not operator.key:
             return {}
-        wanted = {name: each for name, each in sealed.items() if name == _PASSWORD or name in operator.factors}
         key = (await self._vault.keys({operator.key: operator.commitment})).get(operator.key)
         if key is None:
             return {}

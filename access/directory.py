@@ -6,7 +6,7 @@ FRESH_SECONDS later.
 
 Invariants:
     - an operator who is not active, and a token that is not confirmed, is revoked or over, is nobody;
-    - an operator's own token gives no more than the operator has;
+    - an operator's own token gives no more than the operator has, and only if the same person has issued it;
     - what cannot be read lets nobody in: the error goes to whoever asked.
 """
 
@@ -83,6 +83,13 @@ class Directory:
         linked = [name for name, each in self._operators.items() if (issuer, subject) in each.state.identities]
         return await self.operator(_id(linked[0])) if len(linked) == 1 else None
 
+    async def somebody(self, seed: bytes) -> OperatorId | None:
+        """One of those who are active and have a password, for the same seed the same one; None if there is none."""
+        await self.renew()
+        held = self._operators.items()
+        able = [name for name, each in held if each.state.status is Status.ACTIVE and each.state.has_password]
+        return _id(able[int.from_bytes(seed, "big") % len(able)]) if able else None
+
     async def everybody(self) -> list[Standing]:
         """All operators, in the order of their identifiers."""
         await self.renew()
@@ -113,7 +120,14 @@ class Directory:
             return None
         roles = frozenset().union(*(each.roles for each in acting))
         people = {each.person for each in acting}
-        return principal(actor, roles, person=people.pop() if len(people) == 1 else "", machine=True)
+        person = people.pop() if len(people) == 1 else ""
+        return principal(actor, roles, person=person, machine=True, issued=True)
+
+    def administrators(self) -> Mapping[OperatorId, Operator]:
+        """Who is active and administers without an end, as far as was read; nobody if nothing was read lately."""
+        if self._monotonic() > self._fresh_until + _KNOWN_SECONDS:
+            return {}
+        return {_id(name): held.state for name, held in self._operators.items() if held.state.administers}
 
     async def renew(self) -> None:
         """Read what is new, unless that was done a moment ago. Raises what the database raises."""
@@ -127,6 +141,11 @@ class Directory:
             self._tokens = await self._read(TOKENS, self._tokens)
             self._by_digest = {each.state.digest: _id(name) for name, each in self._tokens.items()}
             self._fresh_until = begun + FRESH_SECONDS
+
+    async def look_again(self) -> None:
+        """Whoever asks next reads what is new, however lately that was done: somebody has come whose joining may not be held yet."""
+        async with self._reading:
+            self._fresh_until = min(self._fresh_until, self._monotonic())
 
     async def _read(self, aggregate: Aggregate[S], held: Mapping[str, _Held[S]]) -> Mapping[str, _Held[S]]:
         """What the streams of an aggregate have come to. A stream that was longer before is read anew: its log was cut."""
@@ -158,11 +177,13 @@ class Directory:
         kind, _, name = token.holder.partition(":")
         if kind == "operator":
             held = self._operators.get(f"operator-{name}")
-            if held is None:
-                return None
+            if held is None or token.person != held.state.person:
+                return None  # somebody else has seen the secret
             roles &= held.state.roles_at(now)
             scope, person = _both(scope, _scope(held.state)), held.state.person
-        return principal(token.holder, roles, person=person, scope=scope, machine=True) if roles else None
+        if not roles:
+            return None
+        return principal(token.holder, roles, person=person, scope=scope, machine=True, issued=True)
 
 
 def _stream(id_: str) -> str:

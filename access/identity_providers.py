@@ -6,7 +6,8 @@ Which providers of identities people may come from: a file (COUNTROOM_OIDC), a J
 Invariants:
     - a secret is never in the file itself, but in one beside it that only the service may read;
     - an issuer is reached encrypted, unless it is this very machine;
-    - a group comes to a role that exists, or the service does not start.
+    - a group comes to a role that exists, or the service does not start;
+    - by a group nobody decides for others, or about who may do what: whoever runs the provider would choose them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,19 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from access.policy import ROLES
+from access.policy import ROLES, Action
+from domain.operators import REGULATOR
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519")
 """By asymmetric keys only: who can check a token cannot make one."""
+
+
+_DECIDES = {
+    Action.APPROVAL_DECIDE, Action.ROLE_GRANT, Action.OPERATOR_INVITE, Action.OPERATOR_MANAGE, Action.OPERATOR_READ,
+    Action.TOKEN_ISSUE, Action.TOKEN_REVOKE, Action.POLICY_ADOPT, Action.COMPARTMENT_MANAGE,
+}  # fmt: skip
+APART = frozenset({REGULATOR, *(role for role, granted in ROLES.items() if granted & _DECIDES)})
+"""Roles that no group comes to: they decide for others, or about who may do what, or have no other role beside them."""
 
 
 class IdentityProvidersError(ValueError):
@@ -85,6 +95,8 @@ def _checked(provider: IdentityProvider, path: Path) -> IdentityProvider:
         raise IdentityProvidersError(f"{where}: an issuer begins with https://")
     if unknown := sorted(set(provider.roles.values()) - ROLES.keys()):
         raise IdentityProvidersError(f"{where}: no role is called {', '.join(unknown)}")
+    if apart := sorted(role for role in set(provider.roles.values()) if role in APART):
+        raise IdentityProvidersError(f"{where}: {', '.join(apart)} is granted by two people here, and by no group")
     if wrong := sorted(set(provider.algorithms) - set(ALGORITHMS)):
         raise IdentityProvidersError(f"{where}: the algorithms are {', '.join(ALGORITHMS)}, not {', '.join(wrong)}")
     file = path.parent / provider.client_secret_file

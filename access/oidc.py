@@ -6,7 +6,8 @@ Invariants:
     - a token counts only if one of the provider's own keys signed it, by an algorithm of ALGORITHMS that the provider is allowed,
       for us, now, and as the answer to the question that was asked (state, nonce, PKCE);
     - what a token is not for is refused, however well it is signed: an ID token ends no session, a logout token opens none;
-    - keys are asked for again when a token names an unknown one, but not more often than every KEYS_EVERY.
+    - keys are asked for again when a token names an unknown one, but not more often than every KEYS_EVERY; where the provider says they
+      are is asked with them, so that it may move.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from access.identity_providers import ALGORITHMS, IdentityProvider
 
 KEYS_EVERY = timedelta(seconds=30)
 KEYS_GOOD_FOR = timedelta(minutes=10)
+DESCRIPTION_GOOD_FOR = timedelta(hours=1)
 LEEWAY = timedelta(seconds=60)
-"""For clocks that differ. Figures of the house, as are those of KEYS."""
+"""For clocks that differ. Figures of the house, as are those above."""
 OLD = timedelta(minutes=10)
 """How long ago a token may have been made, whatever its end is."""
 TIMEOUT_S = 5.0
@@ -104,13 +106,15 @@ class Oidc:
     def __init__(self, provider: IdentityProvider, client: httpx2.AsyncClient) -> None:
         self.provider = provider
         self._client = client
-        self._metadata: _Metadata | None = None
+        self._metadata: tuple[_Metadata, datetime] | None = None
         self._keys: Mapping[str, dict[str, Any]] = {}
         self._keys_at: datetime | None = None
 
-    async def ask(self, state: str, redirect_uri: str, *, anew: bool = False) -> Question:
-        """Where somebody signs in. `anew`: even if they have done so there before. Raises ProviderSilent."""
-        metadata = await self._described()
+    async def ask(self, state: str, redirect_uri: str, at_most: timedelta, at: datetime) -> Question:
+        """Where somebody signs in: anew if they have done so longer ago than `at_most`. A provider that is asked so says when they
+        have (OpenID Connect Core, 3.1.2.1, max_age). Raises ProviderSilent.
+        """
+        metadata = await self._described(at)
         nonce, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
         asked = {
             "response_type": "code",
@@ -121,11 +125,10 @@ class Oidc:
             "nonce": nonce,
             "code_challenge": _base64url(hashlib.sha256(verifier.encode()).digest()),
             "code_challenge_method": "S256",
+            "max_age": str(int(at_most.total_seconds())),
         }
         if self.provider.second_factor.acr:
             asked["acr_values"] = " ".join(self.provider.second_factor.acr)
-        if anew:
-            asked |= {"prompt": "login", "max_age": "0"}
         joined = "&" if "?" in metadata.authorization_endpoint else "?"
         return Question(f"{metadata.authorization_endpoint}{joined}{urlencode(asked)}", nonce, verifier)
 
@@ -133,7 +136,7 @@ class Oidc:
         self, code: str, issuer: str | None, nonce: str, verifier: str, redirect_uri: str, at: datetime
     ) -> Identity:
         """Who came back with a code. `issuer`: the parameter iss (RFC 9207). Raises NotBelieved, ProviderSilent."""
-        metadata = await self._described()
+        metadata = await self._described(at)
         if issuer != metadata.issuer and (issuer or metadata.authorization_response_iss_parameter_supported):
             raise NotBelieved("the answer is another provider's")
         answer = await self._redeem(metadata, code, verifier, redirect_uri)
@@ -233,23 +236,24 @@ class Oidc:
         return self._keys[named]
 
     async def _fetch_keys(self, at: datetime) -> None:
-        metadata = await self._described()
         self._keys_at = at  # whatever comes of it: a provider that fails is not asked by everybody
+        metadata = await self._described(at, KEYS_EVERY)
         found = await self._get(metadata.jwks_uri, _Keys)
         public = [each for each in found.keys if each.get("kty") in ("RSA", "EC", "OKP")]
         self._keys = {str(each.get("kid", "")): each for each in public}
 
     # Asking
 
-    async def _described(self) -> _Metadata:
-        """Raises ProviderSilent, NotBelieved if it is another's description."""
-        if self._metadata is None:
-            address = f"{self.provider.issuer.rstrip('/')}/.well-known/openid-configuration"
-            found = await self._get(address, _Metadata)
-            if found.issuer != self.provider.issuer:
-                raise NotBelieved("the description is of another issuer")
-            self._metadata = found
-        return self._metadata
+    async def _described(self, at: datetime, good_for: timedelta = DESCRIPTION_GOOD_FOR) -> _Metadata:
+        """As the provider has described itself no longer ago. Raises ProviderSilent, NotBelieved if it is another's description."""
+        if self._metadata is not None and at - self._metadata[1] < good_for:
+            return self._metadata[0]
+        address = f"{self.provider.issuer.rstrip('/')}/.well-known/openid-configuration"
+        found: _Metadata = await self._get(address, _Metadata)
+        if found.issuer != self.provider.issuer:
+            raise NotBelieved("the description is of another issuer")
+        self._metadata = (found, at)
+        return found
 
     async def _redeem(self, metadata: _Metadata, code: str, verifier: str, redirect_uri: str) -> _Answer:
         given = {

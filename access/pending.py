@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -23,10 +23,12 @@ P = TypeVar("P", bound=msgspec.Struct)
 
 
 class FirstFactor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who they say they are, as far as one factor shows."""
+    """Who they say they are, as far as one factor shows; `since`: when it was shown. `means`: as in access.sessions.Session, then."""
 
     operator: str
     method: str
+    means: int
+    since: datetime
     roles: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
 
@@ -40,7 +42,9 @@ class Challenge(msgspec.Struct, frozen=True):
 
 
 class Away(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody was sent to a provider of identities. `browser`: the digest of the cookie that they took along."""
+    """Somebody was sent to a provider of identities. `browser`: the digest of the cookie that they took along. `linking`, `means`: in
+    whose session their account is linked, and how far that one has heard.
+    """
 
     provider: str
     nonce: str
@@ -48,6 +52,7 @@ class Away(msgspec.Struct, frozen=True, kw_only=True):
     browser: str
     invitation: str = ""
     linking: str = ""
+    means: int = 0
 
 
 class NewSecret(msgspec.Struct, frozen=True):
@@ -76,9 +81,12 @@ class Pending:
         """It is there for nobody else from now on."""
         return _read(kind, await self._redis.getdel(_key(kind, name)))
 
-    async def only_once(self, what: str, for_seconds: int) -> bool:
-        """Whether nobody has said this before, for so long."""
-        return bool(await self._redis.set(f"once:{digest(what)}", b"1", nx=True, ex=max(1, for_seconds)))
+    async def spend(self, what: str, for_seconds: int) -> None:
+        """This was said, and is not to be said again for so long."""
+        await self._redis.set(f"spent:{digest(what)}", b"1", ex=for_seconds)
+
+    async def is_spent(self, what: str) -> bool:
+        return bool(await self._redis.exists(f"spent:{digest(what)}"))
 
 
 def new_name() -> str:

@@ -128,7 +128,7 @@ class Principal(NamedTuple):
 
     `granted`: what the roles add up to, before attributes are asked. `person`: who is behind the actor; "": the actor
     itself. `stepped_up`: when a fresh second factor was last shown; None: never. `machine`: a program, which cannot show
-    one and is not asked.
+    one and is not asked. `issued`: it comes by a token that stands in the log.
     """
 
     actor: str
@@ -138,6 +138,7 @@ class Principal(NamedTuple):
     scope: Scope = EVERYWHERE
     stepped_up: datetime | None = None
     machine: bool = False
+    issued: bool = False
 
     @property
     def behind(self) -> str:
@@ -146,8 +147,15 @@ class Principal(NamedTuple):
 
     @property
     def human(self) -> bool:
-        """Whether a person acts here, who says why when money or games are concerned."""
-        return not self.actor.startswith(_MACHINES)
+        """Whether a person acts here, who may be the second one of two. No token that was issued is a person: others may know it."""
+        return not self.issued and not self.actor.startswith(_MACHINES)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether this counts as done by hand, and is explained when money or games are concerned. Only our own processes, and
+        providers whose signatures were checked, tell what they have seen.
+        """
+        return self.issued or not self.actor.startswith(_MACHINES)
 
     def may(self, action: Action) -> bool:
         return action in self.granted
@@ -167,11 +175,18 @@ def principal(
     scope: Scope = EVERYWHERE,
     stepped_up: datetime | None = None,
     machine: bool = False,
+    issued: bool = False,
 ) -> Principal:
     """What an actor's roles add up to. An unknown role grants nothing."""
     known = frozenset(roles).intersection(ROLES)
     granted: frozenset[Action] = frozenset().union(*(ROLES[role] for role in known))
-    return Principal(actor, granted, known, person, scope, stepped_up, machine)
+    return Principal(actor, granted, known, person, scope, stepped_up, machine, issued)
+
+
+def with_roles(who: Principal, more: Iterable[str]) -> Principal:
+    """The same with further roles."""
+    roles = who.roles.union(more).intersection(ROLES)
+    return who._replace(roles=roles, granted=frozenset().union(*(ROLES[role] for role in roles)))
 
 
 def service(actor: str, kind: str) -> Principal:

@@ -19,6 +19,8 @@ from domain.tickets import Ticket
 from domain.transactions import Transaction
 from policies.limits import MONEY_LAUNDERING
 
+SECRECY = "secrecy"
+"""The attribute that only those are told who may touch such a case."""
 SECRET = "money_laundering"  # noqa: S105 — a word
 VIP_TAG = r"vip(_[1-9])?"
 """A tag that makes a VIP, of level 1 or of the level it ends in. A house rule."""
@@ -49,7 +51,7 @@ def of(known: Mapping[str, Any], at: datetime, about: Known) -> list[Known]:  # 
 def _of_player(player: Player) -> Known:
     found: dict[str, str | int] = {"brand": player.brand, "country": player.country, "vip": vip(player.tags)}
     if player.block_reason in MONEY_LAUNDERING:
-        found["secrecy"] = SECRET
+        found[SECRECY] = SECRET
     return found
 
 

@@ -4,11 +4,13 @@ Sessions of people at a browser: opaque, kept in Redis, ended by time, by themse
     session:<hex SHA-256 of the id>   → Session as JSON, which Redis forgets when it has ended
     sessions:<operator>               → the digests of that operator's sessions
     sessions:of:<hex SHA-256 of …>    → the digests of those that a provider of identities may end
+    ended:of:<hex SHA-256 of …>       → until when (seconds since 1970) a provider has ended what it names so
 
 Invariants:
     - Redis holds no id: who reads it gets into no session; what it has forgotten is over;
     - signing in, and showing a second factor, makes a new id, and the old one opens nothing any more;
     - a session that has ended is never written again;
+    - what a provider has ended is over wherever it is on its way: waiting for a second factor, or moving to another id;
     - time is a value: it comes from the caller.
 """
 
@@ -19,7 +21,7 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
@@ -33,7 +35,8 @@ SEEN_EVERY = timedelta(minutes=1)
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """`method`: by what they signed in. `stepped_up`: when a second factor was last shown; None: only a first one, by which one
     may do no more than enrol others. `roles`: what the groups of a provider of identities come to, beside those that were
-    granted. `providers`: digests by which that provider may end the session.
+    granted. `providers`: digests by which that provider may end the session. `means`: how far it has heard of what its operator
+    comes in by (domain.operators.Operator.means). `since`: when the first factor was shown, from which it all follows.
     """
 
     operator: str
@@ -41,9 +44,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
     seen: datetime
     method: str
+    since: datetime
     stepped_up: datetime | None = None
     roles: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
+    means: int = 0
 
     def is_over(self, at: datetime) -> bool:
         return at >= min(self.seen + IDLE, self.created + ABSOLUTE)
@@ -93,11 +98,15 @@ class Sessions:
         at: datetime,
         *,
         stepped_up: datetime | None,
+        means: int,
         roles: Sequence[str] = (),
         providers: Sequence[str] = (),
+        since: datetime | None = None,
         instead_of: str = "",
     ) -> Begun:
-        """A new session. `instead_of`: the id that the browser brought, whosever it was; it is over."""
+        """A new session. `since`: as in Session; now if that is when. `instead_of`: the id that the browser brought, whosever it was;
+        it is over.
+        """
         await self._forget(digest_of(instead_of))
         made = Session(
             operator=operator,
@@ -105,14 +114,16 @@ class Sessions:
             created=at,
             seen=at,
             method=method,
+            since=since or at,
             stepped_up=stepped_up,
             roles=tuple(roles),
             providers=tuple(providers),
+            means=means,
         )
         return await self._keep(made, at)
 
-    async def find(self, session_id: str, at: datetime) -> Session | None:
-        """The session of an id, if it goes on; from now on it was seen."""
+    async def find(self, session_id: str, at: datetime, *, seen: bool = True) -> Session | None:
+        """The session of an id, if it goes on; from now on it was seen, unless nobody has done anything (`seen` is false)."""
         if not session_id:
             return None
         digest = digest_of(session_id)
@@ -120,7 +131,9 @@ class Sessions:
         if found is None or found.is_over(at):
             await self._forget(digest, found)
             return None
-        if at >= found.seen + SEEN_EVERY:
+        if await self.is_ended(found.providers, found.since):
+            return None  # kept until its end is recorded
+        if seen and at >= found.seen + SEEN_EVERY:
             found = msgspec.structs.replace(found, seen=at)
             kept = await self._redis.set(_key(digest), _encode(found), ex=found.seconds_left(at), xx=True)
             return found if kept else None
@@ -128,6 +141,13 @@ class Sessions:
 
     async def step_up(self, session_id: str, at: datetime) -> Begun | None:
         """A second factor was shown just now: the session goes on under a new id."""
+        return await self._move(session_id, at, stepped_up=at, csrf=secrets.token_urlsafe(32))
+
+    async def go_on(self, session_id: str, at: datetime, means: int) -> Begun | None:
+        """What its operator comes in by was changed by this session itself: it goes on under a new id, and others do not."""
+        return await self._move(session_id, at, means=means)
+
+    async def _move(self, session_id: str, at: datetime, **changed: Any) -> Begun | None:
         digest = digest_of(session_id)
         taken = await self._redis.getdel(_key(digest))
         if taken is None:
@@ -136,8 +156,7 @@ class Sessions:
         await self._forget(digest, before)
         if before.is_over(at):
             return None
-        after = msgspec.structs.replace(before, seen=at, stepped_up=at, csrf=secrets.token_urlsafe(32))
-        return await self._keep(after, at)
+        return await self._keep(msgspec.structs.replace(before, seen=at, **changed), at)
 
     async def of(self, operator: str, at: datetime) -> list[Kept]:
         """An operator's sessions that go on, the newest first."""
@@ -164,18 +183,23 @@ class Sessions:
         await self._forget(digest, ended)
         return ended
 
-    async def end_all(self, operator: str) -> int:
-        """All sessions of an operator are over. Returns how many were."""
-        return await self._end_each(f"sessions:{operator}")
+    async def refuse_of(self, provider: str, until: datetime | None) -> None:
+        """What a provider names (provider_digest) and whose first factor was shown until then is over, whatever becomes of it; None:
+        whenever it was.
+        """
+        await self._redis.set(_ended(provider), str(until.timestamp() if until else "inf"), ex=ABSOLUTE + IDLE)
 
-    async def end_of(self, provider: str) -> list[Session]:
-        """Those that a provider names are over (provider_digest)."""
-        ended = [await self.end(digest) for digest in await self._members(f"sessions:of:{provider}")]
-        return [each for each in ended if each is not None]
+    async def is_ended(self, providers: Sequence[str], since: datetime) -> bool:
+        """Whether one of these has ended what was begun then."""
+        if not providers:
+            return False
+        found = await self._redis.mget([_ended(each) for each in providers])
+        return any(each is not None and since.timestamp() <= float(each) for each in found)
 
-    async def _end_each(self, key: str) -> int:
-        ended = [await self.end(digest) for digest in await self._members(key)]
-        return sum(each is not None for each in ended)
+    async def of_provider(self, provider: str) -> list[Kept]:
+        """The sessions that a provider names, as far as they are kept."""
+        members = await self._members(f"sessions:of:{provider}")
+        return [Kept(digest, found) for digest in members if (found := await self._read(digest)) is not None]
 
     async def _keep(self, session: Session, at: datetime) -> Begun:
         made = secrets.token_urlsafe(32)
@@ -205,6 +229,10 @@ class Sessions:
                 for each in known.providers:
                     together.srem(f"sessions:of:{each}", digest)
             await together.execute()
+
+
+def _ended(provider: str) -> str:
+    return f"ended:of:{provider}"
 
 
 def _key(digest: str) -> str:

@@ -70,7 +70,9 @@ def explain(
     *,
     actor: Annotated[str, Parameter(help="Who, as in events: operator:ann.")],
     action: Annotated[str, Parameter(help="What: ticket.work.")],
-    player: Annotated[str | None, Parameter(help="To which player.")] = None,
+    player: Annotated[str | None, Parameter(help="To which player, whom the token may read of.")] = None,
+    brand: Annotated[str | None, Parameter(help="Or to players of which brand.")] = None,
+    country: Annotated[str | None, Parameter(help="And of which country.")] = None,
     amount: Annotated[int | None, Parameter(help="Of how much, in minor units.")] = None,
     currency: Annotated[str | None, Parameter(help="Of which currency.")] = None,
     assignee: Annotated[str | None, Parameter(help="To whom the ticket or notice was given.")] = None,
@@ -84,6 +86,8 @@ def explain(
         "actor": actor,
         "action": action,
         "player": player,
+        "brand": brand,
+        "country": country,
         "amount": amount,
         "currency": currency,
         "assignee": assignee,
@@ -115,7 +119,7 @@ def _ask(url: str, token: str | None, asked: dict[str, Any]) -> dict[str, Any]:
     from app import settings
     from app.status import dev_token
 
-    bearer = token or settings.client_token() or dev_token(Path(".data"), "administrator") or ""
+    bearer = token or settings.client_token() or dev_token(Path(".data"), "compliance") or ""
     try:
         answer = httpx2.get(
             f"{url}/v1/access/explain?{urlencode(asked)}", headers={"Authorization": f"Bearer {bearer}"}, timeout=30

@@ -27,7 +27,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from access import identity_providers
+from access import common_passwords, identity_providers
 from access.attempts import Attempts
 from access.credentials import CredentialsReader
 from access.oidc import Oidc
@@ -158,9 +158,11 @@ def application() -> FastAPI:
 
 
 async def signing_in(settings: Settings, stack: AsyncExitStack, write: WriteSide, redis: Redis) -> SignIn:
-    """What sign-in needs; `stack` closes it. Raises IdentityProvidersError."""
+    """What sign-in needs; `stack` closes it. Raises IdentityProvidersError, PasswordFilesError."""
     client = await stack.enter_async_context(httpx2.AsyncClient())
-    passwords = Passwords()
+    names = [settings.deployment, settings.site]
+    common = common_passwords.load(settings.password_words, settings.breached_passwords, names)
+    passwords = Passwords(common=common)
     stack.callback(passwords.close)
     return SignIn(
         write.decider,

@@ -27,6 +27,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         parameters=[*chosen, *paging],
         errors=(InvalidId,),
         filtered=True,
+        opens=True,
     )
     get(
         "/v1/approvals/{approval_id}",
@@ -34,4 +35,5 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         Action.APPROVAL_READ,
         approvals.get,
         errors=(NotFound, InvalidId),
+        opens=True,
     )

@@ -3,7 +3,7 @@ The audit on HTTP: who did what, as pages, as a stream, live; one entry; a playe
 
 Invariants:
     - every read stands in the log before its answer begins (commands/reads.py), and what is refused leaves no trace;
-    - a stream ends at the heads that the logs had at its start; only a live one goes on.
+    - a stream ends at the heads that the logs had at its start; only a live one goes on, as long as whoever asked still may.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from starlette.responses import Response, StreamingResponse
 
 from access.policy import Action, Principal
 from app import openapi, problems
+from app import seeing as sight
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
+from app.streaming import NDJSON, SSE, STILL_HERE, STILL_HERE_SECONDS, Still
 from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
 from domain.kernel import PlayerId
 from queries import asof, audit, events
@@ -33,8 +35,7 @@ from queries.tiles import POSITION_MAX
 STEPS_MAX = 20
 """Pages of each log that a request for JSON looks at before it answers with what it has found."""
 _LOOK_AGAIN_SECONDS = 0.5
-_STILL_HERE_SECONDS = 15.0
-_JSON, _NDJSON, _SSE = "application/json", "application/x-ndjson", "text/event-stream"
+_JSON = "application/json"
 _ALWAYS: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden, Invalid, *UNRECORDED)
 _encode = msgspec.json.Encoder().encode
 
@@ -47,6 +48,7 @@ class _Asked(NamedTuple):
     after: str
     proofs: bool
     query: dict[str, Any]
+    still: Still
 
 
 def router(read: ReadSide, schemas: Schemas) -> APIRouter:
@@ -86,15 +88,15 @@ def _add_events(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
             0 if since is None else microseconds(since, "from"),
             END_US if to is None else microseconds(to, "to"),
         )
-        accepted = request.headers.get("Accept", "")
-        if _SSE in accepted:
+        accepted, still = request.headers.get("Accept", ""), read.still(request, Action.AUDIT_READ, player)
+        if SSE in accepted:
             if to is not None:
                 raise Invalid("a live stream does not end", parameter="to")
-            return await _live(read, _Asked(principal, selection, last_event_id or after, proofs, query))
-        if _NDJSON in accepted:
-            return await _all(read, _Asked(principal, selection, after, proofs, query))
+            return await _live(read, _Asked(principal, selection, last_event_id or after, proofs, query, still))
+        if NDJSON in accepted:
+            return await _all(read, _Asked(principal, selection, after, proofs, query, still))
         (after,) = read_cursor(cursor, tuple[str]) if cursor is not None else (after,)
-        return await _page(read, _Asked(principal, selection, after, proofs, query), limit)
+        return await _page(read, _Asked(principal, selection, after, proofs, query, still), limit)
 
     routes.add_api_route(
         "/v1/audit",
@@ -107,8 +109,8 @@ def _add_events(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
                 "description": "Found",
                 "content": {
                     **schemas.json(audit.AuditEvents),
-                    _NDJSON: {"schema": schemas.ref(AuditEvent)},
-                    _SSE: {"schema": {"type": "string", "description": "data: AuditEvent, id: positions"}},
+                    NDJSON: {"schema": schemas.ref(AuditEvent)},
+                    SSE: {"schema": {"type": "string", "description": "data: AuditEvent, id: positions"}},
                 },
             },
             **schemas.refusals((*_ALWAYS, InvalidId, UnknownMoment, NotFound)),  # type: ignore[dict-item]
@@ -118,7 +120,7 @@ def _add_events(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
 
 
 async def _page(read: ReadSide, asked: _Asked, limit: int) -> Response:
-    context = read.context(asked.principal)
+    context = read.context()
     merged = await Merged.begin(context, asked.selection, parse_vector(asked.after))
     rows: list[Row] = []
     for _ in range(STEPS_MAX):
@@ -133,7 +135,7 @@ async def _page(read: ReadSide, asked: _Asked, limit: int) -> Response:
 
 
 async def _all(read: ReadSide, asked: _Asked) -> Response:
-    context = read.context(asked.principal)
+    context = read.context()
     merged = await Merged.begin(context, asked.selection, parse_vector(asked.after))
     await read.recorded(asked.principal, "audit.stream", **asked.query)
 
@@ -143,34 +145,38 @@ async def _all(read: ReadSide, asked: _Asked) -> Response:
             at = _encode({"positions": write_vector(merged.vector)})
             yield b"".join([_encode(item) + b"\n" for item in items]) + at + b"\n"
 
-    return StreamingResponse(lines(), media_type=_NDJSON)
+    return StreamingResponse(asked.still.over(lines()), media_type=NDJSON)
 
 
 async def _live(read: ReadSide, asked: _Asked) -> Response:
-    context = read.context(asked.principal)
+    context = read.context()
     merged = await Merged.begin(context, asked.selection, parse_vector(asked.after))
     await read.recorded(asked.principal, "audit.live", **asked.query)
     return StreamingResponse(
-        _followed(read, context, asked, merged), media_type=_SSE, headers={"Cache-Control": "no-cache"}
+        _followed(read, context, asked, merged), media_type=SSE, headers={"Cache-Control": "no-cache"}
     )
 
 
 async def _followed(read: ReadSide, context: Context, asked: _Asked, merged: Merged) -> AsyncIterator[bytes]:
-    """Each event with the vector behind it; an id without data where nothing was found in what was looked at."""
+    """Each event with the vector behind it; an id without data where nothing was found in what was looked at. Ends with the service, and
+    with the right to it.
+    """
     later = asked.selection._replace(since=0)  # of which the vector takes care from now on
     loop = asyncio.get_running_loop()
     said = loop.time()
     yield b"retry: 1000\n\n"
-    while not read.stop.is_set():
+    while not read.stop.is_set() and await asked.still.holds():
         while not merged.done and not read.stop.is_set():
+            if not await asked.still.holds():
+                return
             for item, place in await _taken(context, merged, proofs=asked.proofs):
                 yield b"id: %b\nevent: entry\ndata: %b\n\n" % (place.encode(), _encode(item))
             yield b"id: %b\n\n" % write_vector(merged.vector).encode()
             said = loop.time()
         with suppress(TimeoutError):
             await asyncio.wait_for(read.stop.wait(), _LOOK_AGAIN_SECONDS)
-        if loop.time() > said + _STILL_HERE_SECONDS:
-            yield b": still here\n\n"
+        if loop.time() > said + STILL_HERE_SECONDS:
+            yield STILL_HERE
             said = loop.time()
         vector = merged.vector
         if any(vector.get(log.name, 0) < log.head for log in await events.logs(context, later.log)):
@@ -201,7 +207,7 @@ def _add_single(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
         principal = await read.auditor(request, Action.LOG_READ)
         if "\0" in log:  # no text of PostgreSQL holds it
             raise NotFound("no log has this name")
-        found = await audit.entry(read.context(principal), log, position, proof=proof)
+        found = await audit.entry(read.context(), log, position, proof=proof)
         await read.recorded(principal, "audit.entry", log=log, position=position, proof=proof or None)
         return Response(_encode(found), media_type=_JSON)
 
@@ -213,8 +219,10 @@ def _add_single(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
     ) -> Response:
         """A player's card as of a moment; with `proofs` also the entries that it was made from."""
         principal = await read.auditor(request, player=player_id)
-        found = await asof.player(read.context(principal), PlayerId(player_id), at, proofs=proofs)
-        await read.recorded(principal, "audit.player", player_id=player_id, at=at, proofs=proofs or None)
+        seen = sight.everything(principal)
+        asked = {"player_id": player_id, "at": at, "proofs": proofs or None}
+        async with read.opening(principal, "audit.player", asked, seen, always=True) as context:
+            found = await asof.player(context, PlayerId(player_id), at, proofs=proofs)
         return Response(_encode(found), media_type=_JSON)
 
     for path, endpoint, action, answer, errors in (

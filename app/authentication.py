@@ -6,13 +6,16 @@ Invariants:
     - a request that carries both counts by its token, which no browser sends by itself;
     - what changes something by the cookie of a session carries that session's own token too, and comes from our own pages;
     - whoever has shown only one factor is known, and may do nothing but enrol another;
-    - a session ends with its operator's suspension, and does not come back when that ends.
+    - a session ends with its operator's suspension, and none that was begun before that ends comes back;
+    - an answer that goes on for long is nobody's sign of life: who gets it is asked anew (`still`), and it keeps no session awake;
+    - nor does one that began before a password was changed, a factor removed or an identity taken away, wherever that was said;
+    - once there is a second factor, no session is one that has not shown it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -27,6 +30,7 @@ from access.sessions import Session, Sessions
 from access.tokens import Tokens
 from app import problems
 from domain.kernel import OperatorId
+from domain.operators import Operator
 
 COOKIE = "__Host-countroom"
 CSRF_HEADER = b"x-csrf-token"
@@ -69,6 +73,21 @@ class Authentication:
         authorization = _header(scope, b"authorization")
         if not authorization:
             return (await self.present(scope)).principal
+        known = await self._by_token(authorization)
+        self.limits.admit(scope, known)
+        scope["principal"] = known  # of whom is recorded what they are refused
+        return known
+
+    async def still(self, scope: Scope) -> Principal:
+        """Who they are now whose request is being answered: neither another request, nor a sign that somebody is there.
+
+        Raises Unauthenticated, Busy.
+        """
+        if authorization := _header(scope, b"authorization"):
+            return await self._by_token(authorization)
+        return (await self._by_session(scope, seen=False)).principal
+
+    async def _by_token(self, authorization: str) -> Principal:
         known = self._tokens.principal(authorization)
         if known is None and self._directory is not None:
             scheme, _, token = authorization.partition(" ")
@@ -76,33 +95,39 @@ class Authentication:
                 known = await self._directory.by_token(hashlib.sha256(token.strip().encode()).hexdigest())
         if known is None:
             raise problems.Unauthenticated
-        self.limits.admit(scope, known)
-        scope["principal"] = known  # of whom is recorded what they are refused
         return known
 
     async def present(self, scope: Scope) -> Present:
-        """Who sends this request from a browser. Raises Unauthenticated, CsrfRefused, TooManyRequests."""
+        """Who sends this request from a browser. Raises Unauthenticated, CsrfRefused, TooManyRequests, Busy."""
+        present = await self._by_session(scope, seen=True)
+        self.limits.admit(scope, present.principal)
+        if scope["method"] not in _READS and not (
+            is_our_own(scope) and present.session.may_change(_header(scope, CSRF_HEADER))
+        ):
+            raise problems.CsrfRefused
+        scope["principal"] = present.principal
+        return present
+
+    async def _by_session(self, scope: Scope, *, seen: bool) -> Present:
         session_id = cookie_of(scope, COOKIE)
         if not session_id or self._sessions is None or self._directory is None:
             raise problems.Unauthenticated
         try:
-            session = await self._sessions.find(session_id, self._now())
+            session = await self._sessions.find(session_id, self._now(), seen=seen)
         except RedisError as error:
             raise problems.Busy("whose session this is cannot be looked up now") from error
         standing = await self._directory.operator(OperatorId(session.operator)) if session else None
         if session is None or standing is None:
             raise problems.Unauthenticated
-        if standing.principal is None or session.created <= standing.operator.suspended_at:
+        if standing.principal is None or session.since <= standing.operator.barred_until:
             await self._sessions.end(sessions.digest_of(session_id))
             raise problems.Unauthenticated
-        self.limits.admit(scope, standing.principal)
-        if scope["method"] not in _READS and not (
-            is_our_own(scope) and session.may_change(_header(scope, CSRF_HEADER))
-        ):
-            raise problems.CsrfRefused
-        present = Present(session_id, session, standing, _acting(session, standing.principal))
-        scope["principal"] = present.principal
-        return present
+        if session.means < standing.operator.means:
+            await self._sessions.end(sessions.digest_of(session_id))
+            raise problems.Unauthenticated
+        if session.stepped_up is None and standing.operator.has_second_factor:
+            raise problems.Unauthenticated  # the one that enrols it goes on under another id in a moment
+        return Present(session_id, session, standing, _acting(session, standing.principal))
 
     async def renew(self) -> None:
         """Hear of what changed for operators and tokens a moment ago, before `known` is asked."""
@@ -113,6 +138,10 @@ class Authentication:
         """What an actor may do now, as far as they are known; None if they are not."""
         found = self._tokens.known(actor)
         return found if found is not None or self._directory is None else self._directory.known(actor)
+
+    def administrators(self) -> Mapping[OperatorId, Operator]:
+        """Operators who are active and administer without an end, as far as is known."""
+        return self._directory.administrators() if self._directory else {}
 
 
 def _acting(session: Session, standing: Principal) -> Principal:

@@ -139,7 +139,9 @@ def status(*, data: _Data = DATA, json: _Json = False) -> None:
 
 @app.command
 def serve(
-    *roles: Annotated[str, Parameter(help="api, projector, reactor, relay, applier, checkpointer, witness, or all.")],
+    *roles: Annotated[
+        str, Parameter(help="api, projector, reactor, relay, applier, checkpointer, witness, custodian, or all.")
+    ],
 ) -> None:
     """Play roles of one region, as the environment's COUNTROOM_… settings say."""
     from app import settings, workers

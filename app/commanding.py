@@ -193,12 +193,13 @@ def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, co
 
 def _handler(services: Services, start: Start, count: Count, route: _Route) -> Handler:
     endpoint = route.endpoint
-    is_on_approvals = endpoint.path.startswith("/v1/approvals")  # what runs then is asked of whoever requested it
+    # What is approved is asked of whoever requested it, and what is done to an operator of who else administers.
+    asks_others = endpoint.path.startswith(("/v1/approvals", "/v1/operators"))
 
     async def receipt_of(scope: Scope, receive: Receive) -> Receipt:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         principal = await services.authentication(scope)
-        if is_on_approvals:
+        if asks_others:
             await services.authentication.renew()
         start.require()
         raw = await body_of(receive, BODY_BYTES_MAX)
@@ -263,12 +264,14 @@ def plan(
     if not 0 < len(key) <= KEY_CHARACTERS_MAX:
         raise problems.KeyMissing
     command = read_body(route.decoder, raw or b"{}")
+    printed = identity.prints(services.fingerprint_key, "POST", target, raw, route.endpoint.body)
     context = Context(
         principal,
         datetime.now(UTC),
         identity.command_id(principal.actor, key),
-        identity.fingerprint(services.fingerprint_key, "POST", target, raw),
+        printed.fingerprint,
         trace,
+        whole=printed.whole,
     )
     edge = edge_of(services, context, target.partition("?")[0], raw.decode() or "{}", asked)
     made = require_named(route.endpoint.path, route.endpoint.handler(*arguments, command, edge))
@@ -290,6 +293,7 @@ def edge_of(
         path=path,
         body=body,
         known=services.authentication.known,
+        administrators=services.authentication.administrators,
         kyc_providers=services.kyc_providers,
         asked=asked,
         unasked=services.asking.unasked if services.asking else Silence.NOT_CONFIGURED,

@@ -97,13 +97,13 @@ class _Door:
         player = PlayerId(player_id)
         among = await self._read.vault.find(FIELD, word(asked.key, what, player))
         page: Callable[..., Awaitable[Any]] = inside.notes if what == NOTES else inside.reads
-        found = await page(self._read.context(principal), asked.key, compartment, player, among, limit, cursor)
+        found = await page(self._read.context(), asked.key, compartment, player, among, limit, cursor)
         return lane.json(200, _encode(found), (b"cache-control", b"no-store"))
 
     async def card(self, request: Request, compartment: str) -> Answered:
         principal = await self._admitted(request, Action.COMPARTMENT_MANAGE)
         cedar.in_force().require(principal, [Action.COMPARTMENT_MANAGE], cedar.NOTHING, datetime.now(UTC))
-        return lane.json(200, _encode(await inside.card(self._read.context(principal), self._read.log, compartment)))
+        return lane.json(200, _encode(await inside.card(self._read.context(), self._read.log, compartment)))
 
     async def _admitted(self, request: Request, action: Action) -> Principal:
         principal = await self._services.authentication(request.scope)
@@ -113,19 +113,21 @@ class _Door:
 
     async def _inside(self, request: Request, principal: Principal, name: str, key: str, raw: bytes) -> _Asked:
         """Raises NotInside, KeyNotHeld, CannotOpen."""
-        state = await inside.state(self._read.context(principal), self._read.log, name)
+        state = await inside.state(self._read.context(), self._read.log, name)
         committed = inside.committed(state, principal.actor)
         held = await self._services.vault.keys({committed.id: committed.commitment})
         if committed.id not in held:
             raise KeyNotHeld
-        secret = self._services.fingerprint_key
+        own = held[committed.id]
+        asked = identity.fingerprint(self._services.fingerprint_key, request.method, request.url.path, raw)
+        # Both are keyed by the compartment: outside, somebody could try out who has written here, of whom, and what.
         context = Context(
             principal,
             datetime.now(UTC),
-            identity.command_id(principal.actor, key),
-            identity.fingerprint(secret, request.method, request.url.path, raw),
+            identity.command_id(principal.actor, own.fingerprint(f"key\n{key}")),
+            own.fingerprint(asked),
         )
-        return _Asked(edge_of(self._services, context), held[committed.id])
+        return _Asked(edge_of(self._services, context), own)
 
     async def _decide(self, plan: Plan) -> Receipt:
         return await self._services.decider.decide(plan)

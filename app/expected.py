@@ -16,6 +16,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         ("app.demo", ("DemoFailed",)),
         ("providers.known", ("ProvidersUnreadable",)),
         ("access.identity_providers", ("IdentityProvidersError",)),
+        ("access.common_passwords", ("PasswordFilesError",)),
         ("registers.known", ("RegistersUnreadable",)),
         ("policies.residency", ("ResidencyUnreadable",)),
         ("psycopg", ("OperationalError",)),

@@ -1,4 +1,11 @@
-"""Why somebody may, or may not: GET /v1/access/explain, for those who answer for the policies."""
+"""
+Why somebody may, or may not: GET /v1/access/explain, for those who answer for the policies.
+
+Invariants:
+    - a player is named by those alone who may read of that player, and is explained as far as they may know: else every refusal would
+      tell them something;
+    - others say of what kind of player they ask.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +20,9 @@ from starlette.responses import Response
 from access import cedar
 from access.cedar import Explanation
 from access.policy import Action, Principal
+from access.resources import SECRECY
 from app import openapi, problems
+from app import seeing as sight
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
 from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
@@ -42,7 +51,11 @@ def router(read: ReadSide, schemas: Schemas, known: Callable[[str], Principal | 
         request: Request,
         actor: Annotated[str, Query(description="As it stands in events, e.g. operator:ann.")],
         action: Annotated[Action, Query(description="What they want to do.")],
-        player: Annotated[str | None, Query(description="To which player; to none in particular if absent.")] = None,
+        player: Annotated[str | None, Query(description="To which player, whom you may read of.")] = None,
+        brand: Annotated[
+            str | None, Query(description="Or to players of which brand; of none in particular if absent.")
+        ] = None,
+        country: Annotated[str | None, Query(description="And of which country: ISO 3166-1 alpha-2.")] = None,
         amount: Annotated[int | None, Query(ge=0, le=2**53 - 1, description="Minor units.")] = None,
         currency: Annotated[str | None, Query(description="ISO 4217 code of the amount.")] = None,
         assignee: Annotated[str | None, Query(description="To whom the ticket or notice was given.")] = None,
@@ -55,11 +68,13 @@ def router(read: ReadSide, schemas: Schemas, known: Callable[[str], Principal | 
         if asked is None:
             raise NotFound("nobody here is called so")
         about: dict[str, str | int] = {}
+        given = {"brand": brand, "country": country, "amount": amount, "currency": currency, "assignee": assignee}
+        about |= {name: value for name, value in given.items() if value is not None}
         if player is not None:
-            about |= await seeing.known(read.context(principal), "player_id", player)
-        for name, value in (("amount", amount), ("currency", currency), ("assignee", assignee)):
-            if value is not None:
-                about[name] = value
+            await sight.require_of(read, principal, Action.PLAYER_READ, player)
+            about |= await seeing.known(read.context(), "player_id", player)
+            if not sight.may_know(principal)(about):
+                about.pop(SECRECY, None)
         found = explained(asked, action, about, at)
         await read.recorded(principal, "access.explain", actor=actor, action=str(action), player=player, at=at)
         return Response(_encode(found), media_type="application/json")

@@ -1,8 +1,10 @@
 """
-The first administrators of a deployment, invited by whoever runs it, before anybody is there who could invite them.
+The first administrators of a deployment, invited by whoever runs it, before anybody is there who could invite them; and further
+ones, when too few are left to do it.
 
 Invariants:
-    - it happens once ever, and stands in the log; where there was an administrator before, it is refused;
+    - the first ones are invited once ever, and it stands in the log; where there was an administrator before, it is refused;
+    - further ones are invited only while fewer than two persons administer without an end;
     - if it is interrupted, the same again goes on with those who were not invited yet;
     - a secret is returned to whoever asked, and is written nowhere.
 """
@@ -23,6 +25,7 @@ from commands.operators import InviteOperator, OperatorInvited
 from domain import bootstraps
 from domain.bootstraps import AlreadyBootstrapped
 from domain.catalog import AGGREGATES
+from domain.errors import NotFound
 from domain.kernel import OperatorId
 from domain.operators import ADMINISTRATOR, RoleGranted
 from eventstore import postgres
@@ -71,12 +74,32 @@ async def bootstrap(house: House, invited: Sequence[InviteOperator]) -> list[Ope
         group = sorted(await house.streams.epochs(house.region))
         ids = [operators.new_operator_id(group, now) for _ in invited]
         await house.decider.decide(operators.bootstrap(house.region, ids, now))
-    answers = []
-    for id_, command in zip(ids, invited, strict=True):
-        receipt = await house.decider.decide(operators.invite_first(id_, command, house.vault, now))
-        assert isinstance(receipt.answer, OperatorInvited)  # noqa: S101 — what invite_first answers
-        answers.append(receipt.answer)
-    return answers
+    return [await _invited(house, id_, command, now) for id_, command in zip(ids, invited, strict=True)]
+
+
+async def recover(
+    house: House, invited: Sequence[InviteOperator], without: Sequence[OperatorId] = ()
+) -> list[OperatorInvited]:
+    """Invite further administrators, and suspend those `without` whom it is, e.g. since nobody knows who uses the account. If it is
+    interrupted, the same again begins anew. Raises NotLost, NotFound, Unavailable.
+    """
+    now = datetime.now(UTC)
+    everybody = {each.operator_id: each.operator for each in await Directory(house.streams, _CODEC).everybody()}
+    if unknown := sorted(set(without) - everybody.keys()):
+        raise NotFound(f"there is no {unknown[0]}")
+    left = {id_: operator.person for id_, operator in everybody.items() if operator.administers}
+    group = sorted(await house.streams.epochs(house.region))
+    ids = [operators.new_operator_id(group, now) for _ in invited]
+    await house.decider.decide(operators.recover(house.region, ids, without, left, now))
+    for id_ in without:
+        await house.decider.decide(operators.suspend_lost(id_, now))
+    return [await _invited(house, id_, command, now) for id_, command in zip(ids, invited, strict=True)]
+
+
+async def _invited(house: House, id_: OperatorId, command: InviteOperator, now: datetime) -> OperatorInvited:
+    receipt = await house.decider.decide(operators.invite_first(id_, command, house.vault, now))
+    assert isinstance(receipt.answer, OperatorInvited)  # noqa: S101 — what invite_first answers
+    return receipt.answer
 
 
 async def _begun(house: House, count: int) -> Sequence[OperatorId] | None:
@@ -85,7 +108,8 @@ async def _begun(house: House, count: int) -> Sequence[OperatorId] | None:
     stream = bootstraps.stream(house.region)
     named: tuple[OperatorId, ...] = ()
     for entry in (await house.streams.load({stream.name: 0}))[stream.name]:
-        named = _CODEC.decode(entry).event.operators  # type: ignore[attr-defined]
+        if isinstance(event := _CODEC.decode(entry).event, bootstraps.Made):
+            named = event.operators
     left = [id_ for id_ in named if id_.replace("_", "-", 1) not in there]
     if left:
         if len(left) != count:

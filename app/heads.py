@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from app.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from eventstore.note import SigningKey
     from replication.config import Config
     from verifier.policy import Policy
 
@@ -43,11 +44,16 @@ def make_keys(settings: Sequence[Settings]) -> None:
 
 
 def region_keys(settings: Settings) -> tuple[str, str]:
-    """The public keys of the region's log and of the region as a witness; private keys are made where there are none."""
+    """The public keys of the region's log and of the region as a witness; private keys are made where there are none. The custody
+    key is made too, and vouched for anew by those keys that sign for the log now.
+    """
     from eventstore import signer
 
     (folder,) = settings.needed("checkpointer", "COUNTROOM_SIGNER")
-    return signer.create(folder, settings.origin), _witness_vkey(settings)
+    log = signer.create(folder, settings.origin)
+    if settings.custody:
+        _make_custody_key(settings.custody, settings.origin, signer.active(folder, settings.origin))
+    return log, _witness_vkey(settings)
 
 
 def _witness_vkey(settings: Settings) -> str:
@@ -61,6 +67,20 @@ def _witness_vkey(settings: Settings) -> str:
         SigningKey.generate(f"{settings.origin}/witness").write(file)
     key = SigningKey.from_file(file)
     return str(key_of(key.name, Kind.COSIGNATURE, key.key))
+
+
+def _make_custody_key(folder: Path, origin: str, signing: Sequence[SigningKey]) -> None:
+    """The key itself is made once, the note that names it anew: `signing` are those that sign for the log now."""
+    from eventstore.note import SigningKey, signed
+    from replication import keys
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / keys.KEY_FILE
+    if not file.exists():
+        SigningKey.generate(keys.custody_name(origin)).write(file)
+    draft = folder / f"{keys.NOTE_FILE}.new"
+    draft.write_bytes(signed(keys.custody_text(origin, SigningKey.from_file(file).vkey), signing))
+    draft.replace(folder / keys.NOTE_FILE)
 
 
 async def checkpoint(settings: Settings, config: Config, stop: asyncio.Event) -> None:

@@ -39,11 +39,13 @@ PROCESSES = {
     ("reactor",): "countroom_writer",
     ("relay", "applier"): "countroom_applier",
     ("checkpointer", "witness"): "countroom_heads",
+    ("custodian",): "countroom_writer",
 }
 """The processes of a region: what each plays, and as which role of the database (all of them may read)."""
 _PROVIDERS = "providers.json"
 _REGISTERS = "registers.json"
 _RESIDENCY = "residency.json"
+_OIDC = "oidc.json"
 _CHECKOUT = Path(__file__).parent.parent
 
 
@@ -107,8 +109,10 @@ def _start(stack: Stack, settings: Settings) -> None:
             postgres=_login(stack, settings, f"service_{roles[0]}", acts_as),
             signer=settings.signer if "checkpointer" in roles else None,
             witness=settings.witness if "witness" in roles else None,
+            custody=settings.custody if "custodian" in roles else None,
             providers=settings.providers if {"api", "reactor"} & set(roles) else None,
             registers=settings.registers if {"api", "reactor"} & set(roles) else None,
+            oidc=settings.oidc if {"api", "reactor"} & set(roles) else None,
         )
         stack.start_process(
             region=settings.region,
@@ -155,10 +159,12 @@ def _settings(stack: Stack, region: str, regions: Sequence[str]) -> Settings:
         peers={other: stack.endpoints(other).api for other in regions if other != region},
         signer=stack.data / region / "signer",
         witness=stack.data / region / "witness",
+        custody=stack.data / region / "custody",
         policy=stack.data / "trust.policy",
         providers=_if_there(stack.data / _PROVIDERS),
         registers=_if_there(stack.data / _REGISTERS),
         residency=_if_there(stack.data / _RESIDENCY),
+        oidc=_if_there(stack.data / _OIDC),
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from access.policy import Action
-from app import openapi, problems
+from app import openapi
 from domain.errors import InvalidId, NotFound
 from domain.kernel import OperatorId
 from queries import operators
@@ -40,14 +40,16 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         Action.OPERATOR_READ,
         page,
         parameters=chosen(operators.STATUSES),
-        errors=(InvalidId, problems.Unopenable),
+        errors=(InvalidId,),
+        opens=True,
     )
     get(
         "/v1/operators/{operator_id}",
         operators.OperatorCard,
         Action.OPERATOR_READ,
         operator,
-        errors=(NotFound, InvalidId, problems.Unopenable),
+        errors=(NotFound, InvalidId),
+        opens=True,
     )
     get(
         "/v1/tokens",

@@ -30,8 +30,11 @@ from app import openapi
 from app.querying import ReadSide
 from app.settings import Settings
 from commands.compartments import UNMEASURED
+from eventstore.copies import Counts, counts
 from eventstore.log import Command
+from policies import residency
 from queries import due, positions
+from reactions.custody import may_hold
 from registers.breaker import Breaker, State
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -191,7 +194,7 @@ class _Together(Collector):
 
 async def _gauges(read: ReadSide, settings: Settings) -> list[GaugeMetricFamily]:
     up = _gauge("countroom_server_up", "Whether a server could be asked for the gauges.", "server")
-    tables, caches = await _tables(read), await _caches(read)
+    tables, caches = await _tables(read, settings), await _caches(read)
     up.add_metric(["postgres"], tables is not None)
     up.add_metric(["redis"], caches is not None)
     reached = _gauge("countroom_projection_position", "The last entry that a read model holds.", "projection", "log")
@@ -202,7 +205,7 @@ async def _gauges(read: ReadSide, settings: Settings) -> list[GaugeMetricFamily]
     stopped = _gauge("countroom_projection_stopped", "Whether a read model cannot go on in a log.", "projection", "log")
     for where in sorted({(each[0], each[1]) for each in (*tables.projections, *(caches or ()), *tables.stops)}):
         stopped.add_metric(where, where in tables.stops)
-    return [up, reached, stopped, *_of_logs(tables, settings), *_of_duties(tables.late)]
+    return [up, reached, stopped, *_of_logs(tables, settings), *_of_duties(tables.late), _of_keys(tables.keys)]
 
 
 def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
@@ -227,6 +230,16 @@ def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
     return [position, halted, signed, writable, lag, differs]
 
 
+def _of_keys(keys: Mapping[str, Counts]) -> GaugeMetricFamily:
+    made = _gauge(
+        "countroom_vault_keys", "Data keys that another region made, by whether they are here.", "log", "state"
+    )
+    for log, counted in keys.items():
+        for state, count in counted._asdict().items():
+            made.add_metric([log, state], count)
+    return made
+
+
 def _of_duties(late: Sequence[due.OfLog]) -> list[GaugeMetricFamily]:
     overdue = _gauge("countroom_due_overdue", "Commands that are due and not done.", "log", "duty")
     since = _gauge("countroom_due_overdue_oldest_seconds", "For how long the oldest has been due.", "log", "duty")
@@ -248,13 +261,16 @@ class _Tables(NamedTuple):
     projections: list[tuple[str, str, int]]
     stops: list[tuple[str, str]]
     late: list[due.OfLog]
+    keys: Mapping[str, Counts]
 
 
-async def _tables(read: ReadSide) -> _Tables | None:
+async def _tables(read: ReadSide, settings: Settings) -> _Tables | None:
     try:
         async with asyncio.timeout(_GIVE_UP_SECONDS), read.pool.connection() as connection:
             copies, logs, reached, stops = [await (await connection.execute(query)).fetchall() for query in _ROWS]
-            return _Tables(copies, logs, reached, stops, await due.late(connection))
+            late = await due.late(connection)
+            may = may_hold(residency.load(settings.residency, settings.regions), settings.region)
+            return _Tables(copies, logs, reached, stops, late, await counts(connection, may))
     except (TimeoutError, psycopg.Error):
         return None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from access.policy import Action
-from app import openapi, problems
+from app import openapi
 from domain.errors import InvalidId, NotFound
 from policies.findings import Kind, Severity
 from queries import contacts, notices
@@ -60,5 +60,6 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         Action.NOTICE_READ,
         contacts.get,
         parameters=paging,
-        errors=(NotFound, InvalidId, problems.Unopenable),
+        errors=(NotFound, InvalidId),
+        opens=True,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,10 @@ from app.problems import Problem
 from domain.errors import Rejected
 
 _REF = "#/components/schemas/{name}"
+_KIND = "#/countroom/kinds/"
+"""What stands for a wire type until all are known: of two types with one name each is called by its module too."""
+_OF_FASTAPI = ("HTTPValidationError", "ValidationError")
+"""Schemas of an answer that is never given: ours is a problem document."""
 
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -47,12 +51,10 @@ class Schemas:
     """Collects wire types; `install` puts them into the application's OpenAPI document."""
 
     def __init__(self) -> None:
-        self._types: dict[Any, None] = {Problem: None}
+        self._types: dict[Any, int] = {Problem: 0}
 
     def ref(self, kind: Any) -> dict[str, Any]:
-        self._types[kind] = None
-        (schema,), _ = msgspec.json.schema_components([kind], ref_template=_REF)
-        return schema
+        return {"$ref": f"{_KIND}{self._types.setdefault(kind, len(self._types))}"}
 
     def json(self, kind: Any) -> dict[str, Any]:
         return {"application/json": {"schema": self.ref(kind)}}
@@ -82,9 +84,11 @@ class Schemas:
                     routes=app.routes,
                     openapi_version="3.1.0",
                 )
-                _, components = msgspec.json.schema_components(list(self._types), ref_template=_REF)
+                kinds, components = msgspec.json.schema_components(list(self._types), ref_template=_REF)
+                made = _named(made, kinds)
                 parts = made.setdefault("components", {})
-                parts["schemas"] = _ecma(components)
+                others = {name: kind for name, kind in parts.get("schemas", {}).items() if name not in _OF_FASTAPI}
+                parts["schemas"] = {**others, **_ecma(components)}
                 parts["securitySchemes"] = {
                     "bearer": {"type": "http", "scheme": "bearer"},
                     "session": {"type": "apiKey", "in": "cookie", "name": "__Host-countroom"},
@@ -94,6 +98,23 @@ class Schemas:
             return app.openapi_schema
 
         app.openapi = document  # type: ignore[method-assign]
+
+
+def _named(part: Any, kinds: Sequence[Any]) -> Any:
+    """The same with each wire type under the name that it has among the components; without FastAPI's own problems."""
+    match part:
+        case {"$ref": str(ref)} if ref.startswith(_KIND):
+            return _ecma(kinds[int(ref.removeprefix(_KIND))])
+        case dict():
+            return {name: _named(value, kinds) for name, value in part.items() if not _is_of_fastapi(value)}
+        case list():
+            return [_named(value, kinds) for value in part]
+        case _:
+            return part
+
+
+def _is_of_fastapi(media: Any) -> bool:
+    return isinstance(media, dict) and media.get("schema") == {"$ref": _REF.format(name=_OF_FASTAPI[0])}
 
 
 def _ecma(schema: Any) -> Any:

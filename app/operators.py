@@ -1,9 +1,12 @@
-"""`countroom operators …`: the first administrators, and who works here, on the machine that holds a region."""
+"""`countroom operators …`: the first administrators, further ones when too few are left, and who works here, on the machine that
+holds a region.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,22 +21,29 @@ from app.vault import place
 if TYPE_CHECKING:
     from access.directory import Standing
 
-operators = cyclopts.App(name="operators", help="Who works here: invite the first administrators, list all.")
+operators = cyclopts.App(
+    name="operators",
+    help="Who works here: invite the first administrators, or further ones when too few are left; list all.",
+)
 
 _Region = Annotated[
     str | None, Parameter(help="Which of the regions in the data folder; else the environment's settings.")
 ]
 _Data = Annotated[Path, Parameter(help="Folder of the regions' data.")]
+_Names = Annotated[list[str], Parameter(help="Their name; give all three options once for each.")]
+_Emails = Annotated[list[str], Parameter(help="Their e-mail address.")]
+_People = Annotated[list[str], Parameter(help="Who is behind the account: a staff number or the like, no name.")]
+_Url = Annotated[str, Parameter(help="Where people reach the region.")]
 _Json = Annotated[bool, Parameter(help="End with one JSON object on standard output.", negative="")]
 
 
 @operators.command
 def bootstrap(
     *,
-    name: Annotated[list[str], Parameter(help="Their name; give all three options once for each.")],
-    email: Annotated[list[str], Parameter(help="Their e-mail address.")],
-    person: Annotated[list[str], Parameter(help="Who is behind the account: a staff number or the like, no name.")],
-    url: Annotated[str, Parameter(help="Where people reach the region.")] = "http://127.0.0.1:8100",
+    name: _Names,
+    email: _Emails,
+    person: _People,
+    url: _Url = "http://127.0.0.1:8100",
     region: _Region = None,
     data: _Data = Path(".data"),
     json: _Json = False,
@@ -42,33 +52,73 @@ def bootstrap(
     other's changes of roles.
     """
     from app import founding
+
+    _invite((name, email, person), url, place(region, data), founding.bootstrap, json=json)
+    if len(set(person)) == 1:
+        sys.stderr.write("only one person was invited: nobody can approve what they want to change\n")
+
+
+@operators.command
+def recover(
+    *,
+    name: _Names,
+    email: _Emails,
+    person: _People,
+    without: Annotated[
+        list[str] | None, Parameter(help="An operator whose account is lost or not theirs any more; suspended with it.")
+    ] = None,
+    url: _Url = "http://127.0.0.1:8100",
+    region: _Region = None,
+    data: _Data = Path(".data"),
+    json: _Json = False,
+) -> None:
+    """Invite further administrators when fewer than two persons are left, without those named (1: two are); prints a link for each, good
+    once. It stands in the log, as done by nobody inside.
+    """
+    from app import founding
+    from domain.kernel import OperatorId
+
+    lost = [OperatorId(each) for each in without or []]
+
+    async def work(house: Any, invited: Any) -> list[Any]:
+        return list(await founding.recover(house, invited, lost))
+
+    _invite((name, email, person), url, place(region, data), work, json=json)
+
+
+def _invite(
+    people: tuple[list[str], list[str], list[str]],
+    url: str,
+    at: tuple[str, str, Path],
+    work: Callable[[Any, Any], Awaitable[Any]],
+    *,
+    json: bool,
+) -> None:
+    """Let `work` invite them, and print their links. Ends with 1 where there are administrators. Raises SettingsError."""
+    from app import founding
     from commands.edge import read_body
     from commands.operators import InviteOperator
-    from domain.bootstraps import AlreadyBootstrapped
+    from domain.bootstraps import AlreadyBootstrapped, NotLost
     from domain.errors import Rejected
     from eventstore.writer import Unavailable
 
-    if not len(name) == len(email) == len(person):
+    if len({len(each) for each in people}) > 1:
         raise SettingsError("give a name, an e-mail address and a person for each")
-    where, dsn, file = place(region, data)
-    decoder = msgspec.json.Decoder(InviteOperator)
+    (where, dsn, file), decoder = at, msgspec.json.Decoder(InviteOperator)
 
-    async def work() -> list[Any]:
+    async def run() -> list[Any]:
         async with founding.house(dsn, where, file) as house:
-            return list(await founding.bootstrap(house, invited))
+            return list(await work(house, invited))
 
     try:
-        rows = zip(name, email, person, strict=True)
-        given = [{"name": one, "email": two, "person": three} for one, two, three in rows]
+        given = [{"name": one, "email": two, "person": three} for one, two, three in zip(*people, strict=True)]
         invited = [read_body(decoder, msgspec.json.encode(each)) for each in given]
-        made = asyncio.run(work())
-    except AlreadyBootstrapped as error:
+        made = asyncio.run(run())
+    except (AlreadyBootstrapped, NotLost) as error:
         sys.stderr.write(f"countroom: {error}\n")
         sys.exit(1)
     except (Rejected, Unavailable) as error:
         raise SettingsError(str(error)) from error
-    if len(set(person)) == 1:
-        sys.stderr.write("only one person was invited: nobody can approve what they want to change\n")
     links = [f"{url}/signin#operator={each.operator}&invitation={each.invitation}" for each in made]
     if json:
         found = [{"operator": each.operator, "link": link} for each, link in zip(made, links, strict=True)]

@@ -2,10 +2,12 @@
 What people change of their own way in: the password, an authenticator app, passkeys, recovery codes.
 
 Invariants:
-    - it takes a second factor that was shown a moment ago, or that there is none yet;
+    - it takes a second factor that was shown a moment ago, here or at a provider of identities; only who has none yet enrols one
+      without;
     - a secret is told once, to whoever enrols it, and stands in the log sealed;
     - an authenticator is enrolled only once it has shown that it works, and that use is spent;
-    - a new password ends all other sessions of its operator here.
+    - a new password, new recovery codes and a removed factor end all other sessions of their operator, in every region; this one
+      goes on under another id.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from app.authentication import Present
 from app.problems import SignInFailed
 from app.signing_in import Asking, SignIn
 from commands import signin
-from commands.signin import Came, Done
+from commands.signin import Came, Session
 from domain import operators
 from domain.kernel import OperatorId
 from domain.operators import FactorEnrolled, FactorKind, InvitationRefused
@@ -58,29 +60,33 @@ class Own:
     async def join(self, operator_id: OperatorId, invitation: str, password: str, asking: Asking) -> Begun:
         """Come for the first time, with a password of one's own: a session in which a second factor is enrolled.
 
-        Raises PasswordTooWeak, TooManySignIns, InvitationRefused (whatever is wrong with it), WrongRegion.
+        Raises what Passwords.hashed does, InvitationRefused (whatever is wrong with it), WrongRegion.
         """
         at = self._in.now()
         if not await self._in.attempts.may_try(f"invitation\n{operator_id}", asking.address, at):
             raise InvitationRefused
-        hashed = await self._in.passwords.hashed(password)
         digest = hashlib.sha256(invitation.encode()).hexdigest()
+        called = await self._in.credentials.called(operator_id, invitation=digest)
+        hashed = await self._in.passwords.hashed(password, asking.address, called)
         plan = signin.join(operator_id, digest, lambda who: operators.set_password(who, hash=hashed), at)
         await self._in.decide(plan)
         await self._in.attempts.succeeded(f"invitation\n{operator_id}", asking.address)
-        first = FirstFactor(operator=operator_id, method="invitation")
-        return await self._in.begin(await self._in.credentials.of(operator_id), first, None, asking)
+        who = await self._in.credentials.of(operator_id)
+        first = FirstFactor(operator=operator_id, method="invitation", means=who.operator.means, since=at)
+        return await self._in.begin(who, first, None, asking)
 
-    async def set_password(self, present: Present, password: str) -> None:
-        """Raises StepUpRequired, PasswordTooWeak, TooManySignIns."""
+    async def set_password(self, present: Present, password: str, asking: Asking) -> Begun:
+        """The session goes on as it is returned. Raises what Passwords.hashed does, StepUpRequired, MeansChanged, SignInFailed."""
         at = self._in.now()
         await self._allowed(present, at)
-        hashed = await self._in.passwords.hashed(password)
-        await self._in.decide(signin.set_password(present.operator_id, hashed, at))
+        called = await self._in.credentials.called(present.operator_id)
+        hashed = await self._in.passwords.hashed(password, asking.address, called)
+        await self._in.decide(signin.set_password(_session(present), hashed, at))
         this = sessions.digest_of(present.id)
         for each in await self._in.sessions.of(present.operator_id, at):
             if each.digest != this:
                 await self._in.out(present, each.digest, "password_set")
+        return await self._goes_on(present)
 
     async def totp(self, present: Present) -> Enrolling:
         """A secret for an authenticator app. Raises StepUpRequired."""
@@ -89,16 +95,17 @@ class Own:
         handle = await self._in.pending.put(NewSecret(present.operator_id, secret))
         return Enrolling(handle, secret, totp.address(secret, present.operator_id[-8:], NAME))
 
-    async def totp_shown(self, present: Present, handle: str, code: str) -> Enrolled:
+    async def totp_shown(self, present: Present, handle: str, code: str, asking: Asking) -> Enrolled:
         """Enrol the app, which shows its code. Raises StepUpRequired, SignInFailed."""
         at = self._in.now()
         who = await self._allowed(present, at)
-        may = await self._in.attempts.may_try(f"enrol\n{handle}", "", at)
+        may = await self._in.attempts.may_try(f"enrol\n{handle}", asking.address, at)
         pending = await self._in.pending.look(NewSecret, handle)
         mine = may and pending is not None and pending.operator == present.operator_id
         step = totp.step_of(pending.secret, code, at, who.signins.step) if mine and pending else None
         if step is None or pending is None or await self._in.pending.take(NewSecret, handle) is None:
             raise SignInFailed
+        await self._in.attempts.succeeded(f"enrol\n{handle}", asking.address)
         factor = signin.new_factor(at)
         enrolled = FactorEnrolled(factor=factor, kind=FactorKind.TOTP, secret=pending.secret)
         return await self._enrol(present, enrolled, Succeeded(method="enrolled", factors=(factor,), step=step), at)
@@ -130,33 +137,48 @@ class Own:
         shown = Succeeded(method="enrolled", factors=(factor,), credential=counted, sign_count=made.sign_count)
         return await self._enrol(present, enrolled, shown, at)
 
-    async def recovery_codes(self, present: Present) -> list[str]:
-        """New ones in place of those before, told once. They recover a second factor, so there must be one. Raises StepUpRequired."""
+    async def recovery_codes(self, present: Present) -> tuple[list[str], Begun]:
+        """New ones in place of those before, told once. They recover a second factor, so there must be one.
+
+        Raises StepUpRequired, MeansChanged, SignInFailed.
+        """
         at = self._in.now()
         require_stepped_up(present.principal, "me.recovery_codes", at)
         codes = recovery.new_codes()
         digests = msgspec.json.encode([recovery.digest(each) for each in codes]).decode()
         enrolled = FactorEnrolled(factor=signin.new_factor(at), kind=FactorKind.RECOVERY, secret=digests)
-        await self._in.decide(signin.enrol(present.operator_id, enrolled, at))
-        return codes
+        await self._in.decide(signin.enrol(_session(present), enrolled, at))
+        return codes, await self._goes_on(present)
 
-    async def remove(self, present: Present, factor: str) -> Done:
-        """Raises StepUpRequired, FactorUnknown, LastFactor."""
+    async def remove(self, present: Present, factor: str) -> Begun:
+        """Raises StepUpRequired, FactorUnknown, LastFactor, MeansChanged, SignInFailed."""
         at = self._in.now()
         require_stepped_up(present.principal, "me.factors", at)
-        await self._in.decide(signin.remove_factor(present.operator_id, factor, at))
-        return Done(present.operator_id)
+        await self._in.decide(signin.remove_factor(_session(present), factor, at))
+        return await self._goes_on(present)
+
+    async def _goes_on(self, present: Present) -> Begun:
+        """The session that has changed something is the one that goes on. Raises SignInFailed if it has ended meanwhile."""
+        who = await self._in.credentials.of(present.operator_id)
+        begun = await self._in.sessions.go_on(present.id, self._in.now(), who.operator.means)
+        if begun is None:
+            raise SignInFailed
+        return begun
 
     async def _enrol(self, present: Present, enrolled: FactorEnrolled, shown: Succeeded, at: datetime) -> Enrolled:
         """What it has shown is spent with it, so that nobody comes in by the same."""
-        await self._in.decide(signin.enrol(present.operator_id, enrolled, at))
+        await self._in.decide(signin.enrol(_session(present), enrolled, at))
         came = Came(present.operator_id, shown)
         await self._in.decide(signin.succeed(self._in.log, came, at, own=self._in.is_own(present.operator_id)))
         return Enrolled(enrolled.factor, await self._in.sessions.step_up(present.id, at))
 
     async def _allowed(self, present: Present, at: datetime) -> Credentials:
-        """Raises StepUpRequired where there is a second factor, and it was not shown a moment ago."""
+        """Raises StepUpRequired where there is a second factor, or one was shown by whatever way, and not a moment ago."""
         who = await self._in.credentials.of(present.operator_id)
-        if who.has_second_factor:
+        if who.has_second_factor or present.session.stepped_up is not None:
             require_stepped_up(present.principal, "me.factors", at)
         return who
+
+
+def _session(present: Present) -> Session:
+    return Session(present.operator_id, present.session.means)

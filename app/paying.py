@@ -25,6 +25,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         parameters=paging,
         errors=(NotFound, InvalidId),
         filtered=True,
+        opens=True,
     )
     chosen = [
         openapi.query_parameter("status", {**_TEXT, "enum": transactions.STATUSES}),
@@ -40,6 +41,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         transactions.page,
         parameters=[*chosen, *paging],
         filtered=True,
+        opens=True,
     )
     get(
         "/v1/transactions/{transaction_id}",
@@ -47,6 +49,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         Action.PLAYER_READ,
         transactions.get,
         errors=(NotFound, InvalidId),
+        opens=True,
     )
     get("/v1/payments/summary", transactions.PaymentsSummary, Action.DASHBOARD_READ, transactions.summary)
     day = openapi.query_parameter("day", {**_TEXT, "format": "date"}, "A day of UTC, YYYY-MM-DD; today if absent.")

@@ -43,6 +43,11 @@ class IfMatchMalformed(Invalid):
     title = "If-Match is * or a list of entity tags in quotes"
 
 
+class PersonalInAddress(Invalid):
+    code = "personal_in_address"
+    title = "What is personal stands in no address, which is logged on its way: POST /v1/players/look-up takes it in its body"
+
+
 class BodyTooLarge(Rejected):
     code = "body_too_large"
     title = "The body is too large"
@@ -113,6 +118,7 @@ class Fault(Rejected):
 _STATUS: tuple[tuple[type[Rejected], int], ...] = (
     (KeyMissing, 400),
     (IfMatchMalformed, 400),
+    (PersonalInAddress, 400),
     (MethodRefused, 405),
     (Unauthenticated, 401),
     (SignInFailed, 401),

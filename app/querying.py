@@ -7,22 +7,20 @@ Invariant: what a route returns is one msgspec Struct, encoded once; parameters 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-import structlog
 from fastapi import APIRouter, Header, Query, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 import console
-from access import cedar, predicate
+from access import predicate
 from access.policy import Action, Principal
 from access.predicate import Predicate
 from access.steps import StepUpRequired, require_stepped_up
@@ -32,28 +30,27 @@ from app import seeing as sight
 from app.authentication import Authentication
 from app.bootstrap import WriteSide
 from app.openapi import Schemas
+from app.opening import Opener
+from app.routing import ALWAYS, Routes
 from app.settings import Settings
 from app.starting import Start, recorder, refuse_unwritable
+from app.streaming import NDJSON, SSE, Still, Streamed, dashboards
 from app.watching import Verification, Watch
 from commands.edge import Amount, money
 from commands.reads import Recorder, TooManyReads, read_of
 from domain.errors import Forbidden, Invalid, NotFound, Rejected
-from domain.kernel import Sealed
-from domain.players import DataKey
+from domain.kernel import OperatorId, PlayerId
 from eventstore import postgres
-from eventstore.vault import CannotOpen, Vault
+from eventstore.vault import Vault
 from policies import steps
 from queries import audit, dashboard, projections, rules, segments, wallets
-from queries.context import Context, open_nothing
+from queries.context import Context, MayKnow, know_nothing, open_nothing
 from queries.tiles import POSITION_MAX
 
 READERS_MAX = 8
-_NDJSON = "application/x-ndjson"
-_ALWAYS: tuple[type[Rejected], ...] = (problems.Unauthenticated, Forbidden, Invalid)
 UNRECORDED: tuple[type[Rejected], ...] = (TooManyReads, problems.Busy, StepUpRequired)
-"""Why a read of the audit may be refused although it is allowed: it cannot be recorded now."""
+"""Why a read that is recorded may be refused although it is allowed: it cannot be recorded now."""
 _encode = msgspec.json.Encoder().encode
-_log = structlog.get_logger(__name__)
 
 
 class RegionInfo(msgspec.Struct, frozen=True):
@@ -110,7 +107,17 @@ class ReadSide(NamedTuple):
         await sight.require_of(self, principal, action, player)
         return principal
 
-    async def recorded(self, principal: Principal, what: str, *, bulk: bool = False, **query: object) -> None:
+    def still(self, request: Request, action: Action, player: str | None = None) -> Still:
+        """Whether whoever has asked this still may, while the answer goes on."""
+
+        async def ask() -> None:
+            await sight.require_of(self, await self.authentication.still(request.scope), action, player)
+
+        return Still(ask)
+
+    async def recorded(
+        self, principal: Principal, what: str, /, subjects: Collection[PlayerId | OperatorId] = (), **query: object
+    ) -> None:
         """Return once the log says that the principal reads this: to be awaited before the answer begins.
 
         Raises Invalid, TooManyReads, StepUpRequired for an export, and Busy while the log cannot be written: a read that leaves no trace is not given.
@@ -118,36 +125,27 @@ class ReadSide(NamedTuple):
         self.start.require()
         if what in steps.EXPORTS:
             require_stepped_up(principal, what, datetime.now(UTC))
-        await self.reads.record(principal, read_of(what, **query), bulk=bulk)
+        await self.reads.record(principal, read_of(what, subjects, **query))
 
-    def context(
-        self, principal: Principal, *, personal: bool | None = None, sees: Predicate = predicate.ALWAYS
-    ) -> Context:
-        """Personal fields open only for whoever may read them: players', and operators'. `personal`: whether players' do; None:
-        if they do for this principal whoever the player is.
+    def context(self, *, sees: Predicate = predicate.ALWAYS, may_know: MayKnow = know_nothing) -> Context:
+        """For queries that show what is personal as sealed."""
+        return Context(self.pool, self.redis, open_nothing, sees=sees, may_know=may_know)
+
+    @asynccontextmanager
+    async def opening(
+        self, principal: Principal, what: str, query: Mapping[str, object], seen: sight.Sight, *, always: bool = False
+    ) -> AsyncIterator[Context]:
+        """For queries that open what is personal, of players as `seen` says and of operators by right. To be left before the answer
+        begins: on leaving, it is recorded of whom that tells, and nothing if it tells of nobody, unless `always`. Raises as `recorded` does.
         """
-        if personal is None:
-            personal = cedar.in_force().settled(principal, (Action.PERSONAL_READ,)) is True
-
-        async def open_(event_id: str, key: DataKey, fields: Mapping[str, Sealed]) -> Mapping[str, str]:
-            try:
-                keys = await self.vault.keys({key.id: key.commitment})
-                return {
-                    path: keys[sealed.key].open(sealed, event_id=event_id, path=path)
-                    for path, sealed in fields.items()
-                    if sealed.key in keys
-                }
-            except CannotOpen as error:
-                _log.error("personal fields do not open", reason=str(error))
-                raise problems.Unopenable(str(error)) from error
-
-        return Context(
-            self.pool,
-            self.redis,
-            open_ if personal else open_nothing,
-            open_ if principal.may(Action.OPERATOR_READ) else open_nothing,
-            sees,
-        )
+        told: set[PlayerId | OperatorId] = set()
+        opener = Opener(self.vault, told)
+        players = opener if seen.personal else open_nothing
+        operators = opener if principal.may(Action.OPERATOR_READ) else open_nothing
+        yield Context(self.pool, self.redis, players, operators, seen.sees, told, sight.may_know(principal))
+        opener.close()
+        if told or always:
+            await self.recorded(principal, what, told, **query)
 
 
 @asynccontextmanager
@@ -170,64 +168,6 @@ async def read_side(settings: Settings, write: WriteSide, start: Start, stop: as
             watch.stop()
 
 
-class _Routes:
-    """Adds query routes with all that OpenAPI wants to know of them."""
-
-    def __init__(self, read: ReadSide, schemas: Schemas) -> None:
-        self.router = APIRouter(tags=["queries"])
-        self._read = read
-        self._schemas = schemas
-
-    def get(
-        self,
-        path: str,
-        answer: Any,
-        action: Action,
-        query: Callable[..., Awaitable[Any]],
-        *,
-        parameters: Sequence[dict[str, Any]] = (),
-        errors: Sequence[type[Rejected]] = (),
-        also: Callable[[Mapping[str, Any]], Sequence[Action]] = lambda _given: (),
-        filtered: bool = False,
-    ) -> None:
-        """Serve `query(context, *identifiers of the path, **parameters)` as JSON. `also`: what these parameters need beside `action`.
-        `filtered`: the query answers only rows that the context sees (queries/listing.py).
-        """
-        names = {parameter["name"]: parameter for parameter in parameters}
-
-        async def endpoint(request: Request) -> Response:
-            principal = await self._read.authentication(request.scope)
-            given = _parameters(request, names)
-            context = await sight.context_for(self._read, principal, action, request.path_params, filtered=filtered)
-            for more in also(given):
-                await sight.require_of(self._read, principal, more)
-            found = await query(context, *request.path_params.values(), **given)
-            headers = {"ETag": f'"{found.version}"'} if hasattr(found, "version") else {}
-            return Response(_encode(found), headers=headers, media_type="application/json")
-
-        doc = query.__doc__ or ""
-        self.router.add_api_route(
-            path,
-            endpoint,
-            methods=["GET"],
-            name=f"{query.__module__.rpartition('.')[2]}.{query.__name__}",
-            summary=doc.strip().partition(".")[0],
-            description=doc,
-            openapi_extra={
-                "parameters": [*openapi.path_parameters(path), *parameters],
-                "responses": self._schemas.refusals((*_ALWAYS, *errors)),
-                **openapi.needs(action),
-            },
-            responses={
-                200: {
-                    "description": "Found",
-                    "content": self._schemas.json(answer),
-                    "headers": openapi.ETAG if "version" in answer.__struct_fields__ else {},
-                }
-            },
-        )
-
-
 _INT = {"type": "integer"}
 _LIMIT = openapi.query_parameter("limit", {**_INT, "minimum": 1, "maximum": 200, "default": 50})
 _CURSOR = openapi.query_parameter("cursor", {"type": "string"}, "The last page's next_cursor.")
@@ -235,7 +175,7 @@ _CURSOR = openapi.query_parameter("cursor", {"type": "string"}, "The last page's
 
 def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     """All query routes, health and the live page."""
-    routes = _Routes(read, schemas)
+    routes = Routes(read, schemas)
     _add_players(routes, read)
     approving.add(routes.get, [_CURSOR, _LIMIT])
     ticketing.add(routes.get, [_CURSOR, _LIMIT])
@@ -249,12 +189,12 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     return routes.router
 
 
-def _add_players(routes: _Routes, read: ReadSide) -> None:
-    people.add(routes.get, read.vault, [_CURSOR, _LIMIT])
+def _add_players(routes: Routes, read: ReadSide) -> None:
+    people.add(routes.get, routes.look_up, read.vault, [_CURSOR, _LIMIT])
     paying.add(routes.get, [_CURSOR, _LIMIT])
 
 
-def _add_overviews(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
+def _add_overviews(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
     async def deposited(context: Context, currency: str, at_least: int, **given: Any) -> segments.Segment:
         """The CRM segment «deposited at least X in total», the largest first."""
         return await segments.deposited_at_least(context, money(Amount(at_least, currency), ""), **given)
@@ -297,9 +237,10 @@ def _add_overviews(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         """The dashboard now and whenever it changes, as server-sent events; id = positions, resume by Last-Event-ID."""
         principal = await read.authentication(request.scope)
         await sight.require_of(read, principal, Action.DASHBOARD_READ)
+        still = read.still(request, Action.DASHBOARD_READ)
         return StreamingResponse(
-            _events(read, principal, last_event_id),
-            media_type="text/event-stream",
+            dashboards(dashboard.live(read.context()), still, read.stop, last_event_id),
+            media_type=SSE,
             headers={"Cache-Control": "no-cache"},
         )
 
@@ -312,37 +253,11 @@ def _add_overviews(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
             "responses": schemas.refusals((problems.Unauthenticated, Forbidden)),
             **openapi.needs(Action.DASHBOARD_READ),
         },
-        responses={
-            200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
-        },
+        responses={200: {"description": "Server-sent events", "content": {SSE: {"schema": {"type": "string"}}}}},
     )
 
 
-async def _events(read: ReadSide, principal: Principal, last_id: str | None) -> AsyncIterator[bytes]:
-    """Ends when the service does."""
-    source = dashboard.live(read.context(principal))
-    stopping = asyncio.create_task(read.stop.wait())
-    try:
-        yield b"retry: 1000\n\n"
-        while True:
-            step = asyncio.ensure_future(anext(source))
-            while not step.done():
-                await asyncio.wait([step, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=15)
-                if stopping.done():
-                    step.cancel()
-                    return
-                if not step.done():
-                    yield b": still here\n\n"
-            shown = step.result()
-            id_ = ",".join(f"{log}/{position}" for log, position in sorted(shown.positions.items()))
-            if id_ != last_id:
-                yield b"id: %b\nevent: dashboard\ndata: %b\n\n" % (id_.encode(), _encode(shown))
-            last_id = None
-    finally:
-        stopping.cancel()
-
-
-def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
+def _add_audit(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
     async def logs(context: Context) -> Logs:
         """The logs held here, each with its newest entry."""
         return Logs(await audit.logs(context))
@@ -370,21 +285,16 @@ def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         principal = await read.auditor(request, Action.LOG_READ)
         if "\0" in log:  # no text of PostgreSQL holds it
             raise NotFound("no log has this name")
-        context = read.context(principal)
-        if _NDJSON not in request.headers.get("Accept", ""):
+        context = read.context()
+        if NDJSON not in request.headers.get("Accept", ""):
             found = await audit.page(context, log, after, limit, cursor)
             await read.recorded(principal, "log.entries", log=log, after=after, limit=limit, cursor=cursor)
             return Response(_encode(found), media_type="application/json")
         stream = audit.stream(context, log, after)
         first = await anext(stream, b"")  # an unknown log is refused before the answer has begun
-        await read.recorded(principal, "log.read", bulk=True, log=log)
+        await read.recorded(principal, "log.read", log=log)
 
-        async def lines() -> AsyncIterator[bytes]:
-            yield first
-            async for more in stream:
-                yield more
-
-        return StreamingResponse(lines(), media_type=_NDJSON)
+        return Streamed(first, stream, read.still(request, Action.LOG_READ))
 
     routes.router.add_api_route(
         "/v1/logs/{log}/entries",
@@ -394,17 +304,17 @@ def _add_audit(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
         responses={
             200: {
                 "description": "Found",
-                "content": {**schemas.json(audit.AuditPage), _NDJSON: {"schema": schemas.ref(audit.AuditEntry)}},
+                "content": {**schemas.json(audit.AuditPage), NDJSON: {"schema": schemas.ref(audit.AuditEntry)}},
             }
         },
         openapi_extra={
-            "responses": schemas.refusals((*_ALWAYS, NotFound, *UNRECORDED)),
+            "responses": schemas.refusals((*ALWAYS, NotFound, *UNRECORDED)),
             **openapi.needs(Action.LOG_READ),
         },
     )
 
 
-def _add_projections(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
+def _add_projections(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
     async def read_models(context: Context) -> Projections:
         """The read models: how far each one is, what code made it, and where it cannot go on."""
         return Projections(await projections.projections(context))
@@ -414,45 +324,26 @@ def _add_projections(routes: _Routes, read: ReadSide, schemas: Schemas) -> None:
     async def state(request: Request, name: str) -> Response:
         """All that a read model holds at one moment, as NDJSON: what it is, each table and its rows, and a digest."""
         principal = await read.auditor(request)
-        stream = projections.state(read.context(principal), name)
+        stream = projections.state(read.context(), name)
         first = await anext(stream)  # an unknown read model is refused before the answer has begun
         try:
             await read.recorded(principal, "projection.state", projection=name)
         except BaseException:
             await stream.aclose()
             raise
-        return Streamed(first, stream)
+        return Streamed(first, stream, read.still(request, Action.AUDIT_READ))
 
     routes.router.add_api_route(
         "/v1/projections/{name}/state",
         state,
         methods=["GET"],
         summary="All that a read model holds",
-        responses={200: {"description": "Found", "content": {_NDJSON: {"schema": {"type": "string"}}}}},
+        responses={200: {"description": "Found", "content": {NDJSON: {"schema": {"type": "string"}}}}},
         openapi_extra={
-            "responses": schemas.refusals((*_ALWAYS, NotFound, *UNRECORDED)),
+            "responses": schemas.refusals((*ALWAYS, NotFound, *UNRECORDED)),
             **openapi.needs(Action.AUDIT_READ),
         },
     )
-
-
-class Streamed(StreamingResponse):
-    """NDJSON, of which the first part is at hand. However the reader goes away, what made the rest is closed at once."""
-
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
-        self._first, self._rest = first, rest
-        super().__init__(self._all(), media_type=_NDJSON)
-
-    async def _all(self) -> AsyncIterator[bytes]:
-        yield self._first
-        async for more in self._rest:
-            yield more
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._rest.aclose()
 
 
 def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
@@ -476,23 +367,3 @@ def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
     router.add_api_route("/", page, methods=["GET"], include_in_schema=False)
     for path, look in (("/healthz", healthz), ("/readyz", readyz)):
         router.add_api_route(path, look, methods=["GET"], tags=["health"], openapi_extra=openapi.UNGUARDED)
-
-
-def _parameters(request: Request, names: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The query parameters that a route knows. Raises Invalid."""
-    given: dict[str, Any] = {}
-    for name, parameter in names.items():
-        text = request.query_params.get(name)
-        if text is None:
-            if parameter["required"]:
-                raise Invalid(f"the parameter {name} is needed", parameter=name)
-            continue
-        if parameter["schema"]["type"] == "integer":
-            if not text.lstrip("-").isdecimal() or not text.isascii() or len(text) > 19:  # noqa: PLR2004 — digits of int64
-                raise Invalid(f"{name} is an integer", parameter=name)
-            given[name] = int(text)
-            if abs(given[name]) > POSITION_MAX:
-                raise Invalid(f"{name} is an integer of 64 bits", parameter=name)
-        else:
-            given[name] = text
-    return given

@@ -27,7 +27,7 @@ from providers import known
 from providers.http import HttpProvider
 from providers.port import Provider
 from reactions import runner
-from reactions.erasing import Erasing
+from reactions.erasing import Erasing, Sweeping
 from reactions.notices import Notices
 from reactions.payouts import Payouts
 from reactions.protection import Protecting
@@ -66,7 +66,8 @@ async def react(settings: Settings) -> None:
         reactions: Mapping[str, Reaction] = {
             "timers": Timers(settings.region, pool, streams, write.decider.run, edge),
             "payouts": payouts,
-            "erasing": Erasing(write.vault),
+            "erasing": Erasing(settings.region, pool, codec, write.vault, write.decider.run),
+            "sweeping": Sweeping(write.vault),
             "notices": Notices(settings.region, pool, streams, write.decider.run, edge),
             "protection": Protecting(settings.region, pool, streams, codec, write.vault, decide, edge),
             "registers": registers,

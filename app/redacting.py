@@ -21,7 +21,7 @@ _NAMES = re.compile(
 )
 _SHAPES = re.compile(
     r"""
-      \bcr_[A-Za-z0-9_-]{20,}                                       # tokens of our own, by whatever issued
+      (?:\b|(?<=%[0-9A-Fa-f]{2}))cr[ti]?_[A-Za-z0-9_-]{20,}         # tokens of our own, of the file or issued, and invitations
     | (?<![\w-])(?=[\w-]*[A-Z])(?=[\w-]*[a-z])(?=[\w-]*\d)[A-Za-z0-9_-]{43}(?![\w-])  # 32 random bytes: sessions and the like
     | (?i:\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/-]{8,}=*             # of anybody's
     | (?i:__Host-[a-z0-9_-]+=)[^;\s"']+                             # cookies

@@ -2,6 +2,7 @@
 Changing the key that wraps a region's data keys, on the machine that keeps it, while everything goes on serving.
 
 Invariants:
+    - one rotation runs at a time on a machine; of two machines, the second meets a vault that its file does not open;
     - the old key is destroyed only after nothing is left that it opens, and after the log says so;
     - whatever step it stops at, asking again goes on from there.
 """
@@ -22,7 +23,7 @@ from domain.catalog import AGGREGATES
 from domain.kernel import uuid7_texts
 from domain.vaults import RegionKeyRotated
 from eventstore import postgres
-from eventstore.keyring import Keyring
+from eventstore.keyring import KeyInUse, Keyring
 from eventstore.log import Appended, Command
 from eventstore.postgres import PostgresLog, PostgresStreams
 from eventstore.record import Body, Codec, CommandPart, Entry, encode_body
@@ -55,9 +56,15 @@ async def rotate(dsn: str, region: str, file: Path, progress: Callable[[Left], N
     Raises RewrappingRefused, WrongKey, what Keyring raises and what the database raises.
     """
     keyring = Keyring(file)
-    if keyring.old.exists() and not keyring.next.exists():
-        return await _finish(dsn, region, keyring)
-    old, new = RegionKey.from_file(file), keyring.prepare()
+    try:
+        with keyring.alone():
+            return await _finish(dsn, region, keyring) or await _rotate(dsn, region, keyring, progress)
+    except KeyInUse as error:
+        raise RewrappingRefused(str(error)) from None
+
+
+async def _rotate(dsn: str, region: str, keyring: Keyring, progress: Callable[[Left], None]) -> Rewrapped:
+    old, new = RegionKey.from_file(keyring.file), keyring.prepare()
     async with await postgres.connect(dsn, ROLE) as connection:
         work = Rewrapping(connection, old, new)
         await work.begin()
@@ -73,16 +80,22 @@ async def rotate(dsn: str, region: str, file: Path, progress: Callable[[Left], N
     return Rewrapped(old.id, new.id, keys, position)
 
 
-async def _finish(dsn: str, region: str, keyring: Keyring) -> Rewrapped:
-    """Destroy the old key, where only that was left to do."""
-    new = RegionKey.from_file(keyring.file)
-    there = [(entry.position, said) for entry, said in await _said(dsn, region) if said.new == new.id]
-    if not there:
+async def _finish(dsn: str, region: str, keyring: Keyring) -> Rewrapped | None:
+    """Destroy the old key, and say in the vault that it is, where only one of these was left to do; None if nothing was."""
+    if keyring.next.exists():
+        return None
+    new, all_ = RegionKey.from_file(keyring.file), await _said(dsn, region)
+    there = [(entry.position, said) for entry, said in all_ if said.new == new.id]
+    was_left = keyring.old.exists()
+    if was_left and not there:
         raise RewrappingRefused(f"{keyring.old} is there, but the log does not say that {new.id} came in its place")
     keyring.destroy()
-    position, said = there[-1]
+    gone = [said.old for _, said in all_ if said.old != new.id]  # of whatever was replaced there is no file any more
     async with await postgres.connect(dsn, ROLE) as connection:
-        await connection.execute(DESTROYED, (said.old,))
+        marked = {id_ for (id_,) in await (await connection.execute(DESTROYED, (gone,))).fetchall()}
+    if not there or not (was_left or there[-1][1].old in marked):
+        return None
+    position, said = there[-1]
     return Rewrapped(said.old, said.new, said.keys, position)
 
 

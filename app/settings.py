@@ -27,7 +27,9 @@ class Settings(NamedTuple):
     `signer` (a folder) is told to the checkpointer alone, `witness` (a folder) and `policy` (C2SP tlog-policy: keys of all
     logs and witnesses) to whoever plays those roles. `providers` (a file: providers.known) and `registers` (registers.known) to
     the api and the reactor, and so is `residency` (policies.residency). `oidc` (a file: access.identity_providers) and `public`
-    (scheme, host and port, as people's browsers know this region) are told to the api.
+    (scheme, host and port, as people's browsers know this region) are told to the api, and so are `password_words` and
+    `breached_passwords` (files: access.common_passwords). `custody` (a folder: replication.keys), with
+    `policy` and `residency`, is told to the custodian.
     """
 
     deployment: str
@@ -49,7 +51,10 @@ class Settings(NamedTuple):
     providers: Path | None = None
     registers: Path | None = None
     residency: Path | None = None
+    custody: Path | None = None
     oidc: Path | None = None
+    password_words: Path | None = None
+    breached_passwords: Path | None = None
     public: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -81,6 +86,7 @@ class Settings(NamedTuple):
             self.nats_seeds,
             self.signer,
             self.witness,
+            self.custody,
             self.providers,
             self.registers,
             self.oidc,
@@ -134,7 +140,10 @@ class Settings(NamedTuple):
             "COUNTROOM_PROVIDERS": self.providers,
             "COUNTROOM_REGISTERS": self.registers,
             "COUNTROOM_OIDC": self.oidc,
+            "COUNTROOM_PASSWORD_WORDS": self.password_words,
+            "COUNTROOM_BREACHED_PASSWORDS": self.breached_passwords,
             "COUNTROOM_RESIDENCY": self.residency,
+            "COUNTROOM_CUSTODY": self.custody,
             "COUNTROOM_TLS_CERT": self.tls_certificate,
             "COUNTROOM_TLS_KEY": self.tls_key,
         }
@@ -176,8 +185,11 @@ def from_environment() -> Settings:
         providers=_path("COUNTROOM_PROVIDERS"),
         registers=_path("COUNTROOM_REGISTERS"),
         oidc=_path("COUNTROOM_OIDC"),
+        password_words=_path("COUNTROOM_PASSWORD_WORDS"),
+        breached_passwords=_path("COUNTROOM_BREACHED_PASSWORDS"),
         public=os.environ.get("COUNTROOM_PUBLIC", ""),
         residency=_path("COUNTROOM_RESIDENCY"),
+        custody=_path("COUNTROOM_CUSTODY"),
         tls_certificate=_path("COUNTROOM_TLS_CERT"),
         tls_key=_path("COUNTROOM_TLS_KEY"),
         proxies=tuple(proxy.strip() for proxy in os.environ.get("COUNTROOM_PROXIES", "").split(",") if proxy.strip()),

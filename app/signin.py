@@ -19,6 +19,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 import console
+from access.common_passwords import PasswordBreached, PasswordCommon, PasswordNamesSomebody
 from access.passwords import PasswordTooWeak, TooManySignIns
 from access.policy import Action
 from access.sessions import Begun, Kept, digest_of
@@ -36,9 +37,11 @@ from app.signin_types import (
     EnrolPasskey,
     EnrolTotp,
     ForPasskey,
+    Leave,
     Me,
     NewPassword,
     Nothing,
+    Onward,
     OwnFactor,
     PasskeyOptions,
     RecoveryCodes,
@@ -51,14 +54,14 @@ from app.signin_types import (
 )
 from app.signing_in import Asking, SignIn, Step
 from app.single_sign_on import COOKIE as AWAY
-from app.single_sign_on import LogoutRefused, SingleSignOn
+from app.single_sign_on import Departure, LogoutRefused, SingleSignOn
 from app.starting import Start
 from commands.edge import read_body
 from commands.plan import WrongRegion
-from commands.signin import LastFactor
+from commands.signin import LastFactor, Session
 from domain.errors import Forbidden, Invalid, NotFound, Rejected
 from domain.kernel import OperatorId, parse_id
-from domain.operators import FactorUnknown, InvitationRefused
+from domain.operators import FactorUnknown, InvitationRefused, MeansChanged
 
 BODY_BYTES_MAX = 16 * 1024
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -169,15 +172,14 @@ class _Routes:
                 operator = OperatorId(given.operator)
                 return _signed_in(await self._own.join(operator, given.invitation, given.password, _asking(request)))
             present = await self._who.present(request.scope)
-            await self._own.set_password(present, given.password)
-            return _signed_in(Begun("", present.session))
+            return _signed_in(await self._own.set_password(present, given.password, _asking(request)))
 
         async def totp(request: Request, given: EnrolTotp) -> Response:
             """Enrol an authenticator app, in two steps."""
             present = await self._who.present(request.scope)
             if not given.handle:
                 return _enrolment(await self._own.totp(present))
-            return _enrolment(await self._own.totp_shown(present, given.handle, given.code))
+            return _enrolment(await self._own.totp_shown(present, given.handle, given.code, _asking(request)))
 
         async def passkey(request: Request, given: EnrolPasskey) -> Response:
             """Enrol a passkey, in two steps."""
@@ -189,28 +191,31 @@ class _Routes:
         async def recovery(request: Request, _given: Nothing) -> Response:
             """New recovery codes, in place of those before."""
             present = await self._who.present(request.scope)
-            return _json(RecoveryCodes(await self._own.recovery_codes(present)))
+            codes, begun = await self._own.recovery_codes(present)
+            return _with_cookie(_json(RecoveryCodes(codes)), cookie(COOKIE, begun.id))
 
         async def remove(request: Request, _given: Nothing) -> Response:
             """Remove one of one's own factors, if another one is left."""
             present = await self._who.present(request.scope)
-            await self._own.remove(present, request.path_params["factor"])
-            return _json(Nothing())
+            begun = await self._own.remove(present, request.path_params["factor"])
+            return _with_cookie(_json(Nothing()), cookie(COOKIE, begun.id))
 
         self._get("/v1/me", me, Me)
-        joining = (InvitationRefused, WrongRegion, PasswordTooWeak, TooManySignIns)
-        self._post("/v1/me/password", NewPassword, SignedIn, password, (*_OWN, *joining), public=True)
-        shown = (*_OWN, problems.SignInFailed)
+        changing = (*_OWN, MeansChanged, problems.SignInFailed)
+        guessable = (PasswordTooWeak, PasswordCommon, PasswordNamesSomebody, PasswordBreached)
+        joining = (InvitationRefused, WrongRegion, *guessable, TooManySignIns)
+        self._post("/v1/me/password", NewPassword, SignedIn, password, (*changing, *joining), public=True)
+        shown = changing
         self._post("/v1/me/factors/totp", EnrolTotp, Enrolment, totp, shown)
         self._post("/v1/me/factors/passkey", EnrolPasskey, Enrolment, passkey, shown)
-        removed = (*_OWN, FactorUnknown, LastFactor)
+        removed = (*changing, FactorUnknown, LastFactor)
         self._post("/v1/me/factors/{factor}/remove", Nothing, Nothing, remove, removed)
-        self._post("/v1/me/recovery-codes", Nothing, RecoveryCodes, recovery, _OWN)
+        self._post("/v1/me/recovery-codes", Nothing, RecoveryCodes, recovery, changing)
 
     def sessions(self) -> None:
         async def listed(request: Request, operator: str = "") -> Response:
             """One's own sessions in this region, or for whoever manages operators those of `operator`."""
-            present = await self._who.present(request.scope)
+            present = await self._whole(request)
             if operator not in ("", present.operator_id):
                 present.principal.require(Action.OPERATOR_MANAGE)
                 parse_id("operator", operator)
@@ -219,7 +224,7 @@ class _Routes:
 
         async def revoke(request: Request, _given: Nothing) -> Response:
             """End a session: one's own, or for whoever manages operators anybody's."""
-            present = await self._who.present(request.scope)
+            present = await self._whole(request)
             named = request.path_params["session"]
             found = await self._in.sessions.at(named)
             if found is None or (
@@ -234,17 +239,30 @@ class _Routes:
         self._get("/v1/me/sessions", listed, SessionList)
         self._post("/v1/me/sessions/{session}/revoke", Nothing, Nothing, revoke, (*_OWN, NotFound))
 
+    async def _whole(self, request: Request) -> Present:
+        """Whoever has shown two factors; by one nobody does more than enrol another. Raises Unauthenticated, StepUpRequired."""
+        present = await self._who.present(request.scope)
+        if present.session.stepped_up is None:
+            require_stepped_up(present.principal, "me.sessions", self._in.now())
+        return present
+
     def single_sign_on(self) -> None:
-        async def start(request: Request, provider: str, invitation: str = "", link: bool = False) -> Response:
-            """Go to a provider of identities: to sign in, to join by an invitation, or to link one's account."""
-            linking = ""
+        async def start(request: Request, provider: str, link: bool = False, again: bool = False) -> Response:
+            """Go to a provider of identities: to sign in, to show there anew who one is, or to link one's account."""
+            linking = None
             if link:
                 present = await self._who.present(request.scope)
                 require_stepped_up(present.principal, "me.factors", self._in.now())
-                linking = present.operator_id
-            departure = await self._sso.depart(provider, invitation, linking)
-            away = cookie(AWAY, departure.browser, same_site="Lax", seconds=600)
-            return _with_cookie(RedirectResponse(departure.url, 303, headers=_NO_STORE), away)
+                linking = Session(present.operator_id, present.session.means)
+            departure = await self._sso.depart(provider, linking=linking, again=again)
+            return _leaving(RedirectResponse(departure.url, 303, headers=_NO_STORE), departure)
+
+        async def join(request: Request, given: Leave) -> Response:
+            """Go to a provider of identities, to join by an invitation: its secret is in no address."""
+            parse_id("operator", given.operator)
+            invitation = f"{given.operator}:{given.invitation}"
+            departure = await self._sso.depart(request.path_params["provider"], invitation=invitation)
+            return _leaving(_json(Onward(departure.url)), departure)
 
         async def callback(
             request: Request, provider: str, state: str = "", code: str = "", iss: str | None = None
@@ -254,7 +272,7 @@ class _Routes:
             browser = cookie_of(request.scope, AWAY)
             try:
                 step = await self._sso.arrive(provider, (code, state, iss), browser, _asking(request))
-            except (problems.SignInFailed, problems.ProviderUnavailable, InvitationRefused) as refused:
+            except (problems.SignInFailed, problems.ProviderUnavailable, InvitationRefused, MeansChanged) as refused:
                 return _with_cookie(_on(failed=refused.code), cookie(AWAY, "", seconds=0))
             begun = step.begun
             onward = _on() if begun else _on(ticket=step.ticket, factors=" ".join(step.factors))
@@ -270,6 +288,7 @@ class _Routes:
 
         one = "/v1/signin/oidc/{provider}"
         errors = (NotFound, problems.ProviderUnavailable)
+        self._post(f"{one}/start", Leave, Onward, join, (*errors, *_PUBLIC), public=True)
         self._redirects(f"{one}/start", start, (*errors, problems.Unauthenticated, StepUpRequired))
         self._redirects(f"{one}/callback", callback, (*errors, problems.Busy))
         self.made.add_api_route(
@@ -373,6 +392,11 @@ def _with_cookie(response: Response, *cookies: str) -> Response:
     return response
 
 
+def _leaving(response: Response, departure: Departure) -> Response:
+    """With the cookie without which nobody comes back."""
+    return _with_cookie(response, cookie(AWAY, departure.browser, same_site="Lax", seconds=600))
+
+
 def _on(**told: str) -> Response:
     """To the sign-in page. What it is told stands behind the #, which no server hears of."""
     return RedirectResponse("/signin" + ("#" + urlencode(told) if told else "#done"), 303, headers=_NO_STORE)
@@ -384,9 +408,7 @@ def _session_of(begun: Begun) -> SignedIn:
 
 
 def _signed_in(begun: Begun) -> Response:
-    """`begun.id`: "" where the session goes on as it was."""
-    answer = _json(_session_of(begun))
-    return _with_cookie(answer, cookie(COOKIE, begun.id)) if begun.id else answer
+    return _with_cookie(_json(_session_of(begun)), cookie(COOKIE, begun.id))
 
 
 def _enrolment(made: Enrolling | Enrolled) -> Response:

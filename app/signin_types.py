@@ -56,6 +56,19 @@ class NewPassword(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     invitation: Handle = ""
 
 
+class Leave(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """To a provider of identities. `operator` and `invitation`: of who comes for the first time."""
+
+    operator: Annotated[str, msgspec.Meta(max_length=60)]
+    invitation: Handle
+
+
+class Onward(msgspec.Struct, frozen=True):
+    """Where the browser goes."""
+
+    url: str
+
+
 class EnrolTotp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """First without anything, which tells a secret; then with what its app shows."""
 

@@ -3,14 +3,17 @@ Signing in: a first factor, then a second one, then a session. What a person sho
 is recorded in the log.
 
 Invariants:
-    - whatever is wrong (no such account, the password, the code, a lock, a suspension), the answer is the same, and costs a hash;
+    - whatever is wrong (no such account, the password, the code, a lock, a suspension), the answer is the same, and costs a hash; of
+      nobody as much is read as of somebody. An address that has to wait costs nothing, whoever it asks for;
     - nobody has a session by one factor alone, but to enrol a second one while there is none;
-    - a session begins only after the log says that they came in: there a code is spent, also if Redis forgets everything.
+    - a session begins only after the log says that they came in: there a code is spent, also if Redis forgets everything;
+    - a first factor goes no further if a suspension, a change of their means or their provider has ended it meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -34,13 +37,15 @@ from commands.decider import Decider
 from commands.signin import Came
 from domain.errors import InvalidId
 from domain.kernel import OperatorId, parse_id, partition_of
-from domain.operators import FactorKind, Status
-from domain.signins import CodeUsed, Succeeded
+from domain.operators import FactorKind, Operator, OperatorNotActive, Status
+from domain.signins import CodeUsed, Signins, Succeeded
 from eventstore.vault import normalised
 
 NOBODY = OperatorId("operator_" + "0" * 26)
 """Whose credentials are looked for where there is no account."""
 _NAMESAKES_MAX = 5
+_ALL = 2**62
+"""Whose only factor is shown now has heard of all changes."""
 _log = structlog.get_logger(__name__)
 
 
@@ -101,21 +106,29 @@ class SignIn:
     async def by_password(self, email: str, password: str, asking: Asking) -> Step:
         """Raises SignInFailed, TooManySignIns."""
         at, account = self.now(), normalised(email)
-        may = await self.attempts.may_try(account, asking.address, at)
+        if not await self.attempts.address_may_try(asking.address, at):
+            raise SignInFailed
+        may = await self.attempts.account_may_try(account, at)
         who = await self._by_email(email)
-        fits = await self.passwords.fits(who.password, password)
+        fits = await self.passwords.fits(who.password, password, asking.address)
         if not may or not fits or who.operator.status is not Status.ACTIVE:
             raise self.failed(who, "password", "waiting" if not may else "wrong" if not fits else "not_active")
         await self.attempts.succeeded(account, asking.address)
-        return await self.after_first(FirstFactor(operator=who.operator_id, method="password"), asking)
+        first = FirstFactor(operator=who.operator_id, method="password", means=who.operator.means, since=at)
+        return await self.after_first(first, asking)
 
     async def _by_email(self, email: str) -> Credentials:
-        """Whose address it is: of several, such as of somebody who was invited anew, the one who is active; else nobody."""
-        found = [await self.credentials.of(each) for each in (await self.credentials.find(email))[:_NAMESAKES_MAX]]
-        active = [each for each in found if each.operator.status is Status.ACTIVE]
-        if len(active or found) == 1:
-            return (active or found)[0]
-        return await self.credentials.of(NOBODY)
+        """Whose address it is: of several, such as of somebody who was invited anew, the one who is active; else nobody. Either way
+        the credentials of one operator are read and opened: for nobody those of somebody, who is always the same for one address.
+        """
+        found = await self.credentials.find(email)
+        known = [each for id_ in found[:_NAMESAKES_MAX] if (each := await self.directory.operator(id_)) is not None]
+        active = [each for each in known if each.operator.status is Status.ACTIVE]
+        stand_in = await self.directory.somebody(hashlib.sha256(normalised(email).encode()).digest())
+        if len(active or known) == 1:
+            return await self.credentials.of((active or known)[0].operator_id)
+        await self.credentials.of(stand_in or NOBODY)
+        return Credentials(NOBODY, Operator(), Signins(), None, {})
 
     async def after_first(self, first: FirstFactor, asking: Asking) -> Step:
         """What comes next. Raises SignInFailed."""
@@ -137,9 +150,12 @@ class SignIn:
         may = await self.attempts.may_try(_second(first.operator), asking.address, at)
         who = await self.credentials.of(OperatorId(first.operator))
         proof = _proof_of(who, code, at)
-        if not may or proof is None or await self.pending.take(FirstFactor, ticket) is None:
-            raise self.failed(who, "code", "wrong" if may else "waiting")
-        return await self.begin(who, first, proof, asking)
+        is_active = who.operator.status is Status.ACTIVE
+        if not may or proof is None or not is_active or await self.pending.take(FirstFactor, ticket) is None:
+            raise self.failed(who, "code", "waiting" if not may else "wrong" if is_active else "not_active")
+        begun = await self.begin(who, first, proof, asking)
+        await self.attempts.succeeded(_second(first.operator), asking.address)
+        return begun
 
     async def challenge(self, purpose: str, ticket: str, present: Present | None) -> tuple[str, Any]:
         """A challenge for an authenticator, by name, and what the browser is given. Raises SignInFailed."""
@@ -160,26 +176,27 @@ class SignIn:
 
     async def by_passkey(self, handle: str, response: dict[str, Any], ticket: str, asking: Asking) -> Begun:
         """By a passkey: after a first factor (`ticket`), or alone. Raises SignInFailed."""
-        challenge = await self.pending.take(Challenge, handle)
+        at, challenge = self.now(), await self.pending.take(Challenge, handle)
         if challenge is None:
             raise SignInFailed
-        at = self.now()
         if challenge.purpose == "factor" and challenge.bound_to == pending.digest(ticket):
             first = await self.pending.take(FirstFactor, ticket)
         elif challenge.purpose == "signin" and not ticket:
             operator = _user_of(response)
-            first = FirstFactor(operator=operator, method="passkey")
+            first = FirstFactor(operator=operator, method="passkey", means=_ALL, since=at)
         else:
             first = None
         if first is None:
             raise SignInFailed
         # Nobody guesses a signature: what counts is the address, or anybody could lock out anybody here.
-        may = await self.attempts.may_try(f"passkey\n{asking.address}", asking.address, at)
+        may = await self.attempts.address_may_try(asking.address, at)
         who = await self.credentials.of(OperatorId(first.operator))
         proof = self._shown(who, challenge, response)
         if not may or proof is None or who.operator.status is not Status.ACTIVE:
             raise self.failed(who, "passkey", "wrong" if may else "waiting")
-        return await self.begin(who, first, proof, asking)
+        begun = await self.begin(who, first, proof, asking)
+        await self.attempts.succeeded(None, asking.address)
+        return begun
 
     async def step_up(self, present: Present, code: str, passkey: tuple[str, dict[str, Any]], asking: Asking) -> Begun:
         """Show a second factor again. Raises SignInFailed."""
@@ -207,15 +224,17 @@ class SignIn:
     async def begin(self, who: Credentials, first: FirstFactor, proof: _Proof | None, asking: Asking) -> Begun:
         """A session for whom both factors speak; without a second one only to enrol it. Raises SignInFailed."""
         at = self.now()
+        await self._require_good(who, first)
         await self._record(who, first.method, proof, first.roles)
-        await self.attempts.succeeded(_second(first.operator), asking.address)
         return await self.sessions.begin(
             first.operator,
             first.method,
             at,
             stepped_up=at if proof else None,
+            means=who.operator.means,
             roles=first.roles,
             providers=first.providers,
+            since=first.since,
             instead_of=asking.session_id,
         )
 
@@ -223,14 +242,17 @@ class SignIn:
         self, who: Credentials, first: FirstFactor, factor: str, shown_at: datetime, asking: Asking
     ) -> Begun:
         """A session for whom a provider of identities vouches with both factors, shown there at a time. Raises SignInFailed."""
+        await self._require_good(who, first)
         await self._record(who, first.method, _Proof(factor), first.roles)
         return await self.sessions.begin(
             first.operator,
             first.method,
             self.now(),
             stepped_up=shown_at,
+            means=first.means,
             roles=first.roles,
             providers=first.providers,
+            since=first.since,
             instead_of=asking.session_id,
         )
 
@@ -258,6 +280,15 @@ class SignIn:
         """Whether the operator's own stream is written here."""
         return partition_of(operator_id) in self._group
 
+    async def _require_good(self, who: Credentials, first: FirstFactor) -> None:
+        """That nothing has ended what was begun with this first factor. Raises SignInFailed."""
+        if first.means < who.operator.means:
+            raise self.failed(who, first.method, "means_changed")
+        if first.since <= who.operator.barred_until:
+            raise self.failed(who, first.method, "not_active")
+        if await self.sessions.is_ended(first.providers, first.since):
+            raise self.failed(who, first.method, "provider_ended")
+
     async def _record(self, who: Credentials, method: str, proof: _Proof | None, roles: tuple[str, ...] = ()) -> None:
         shown = proof or _Proof("")
         succeeded = Succeeded(
@@ -273,6 +304,9 @@ class SignIn:
             await self.decide(signin.succeed(self.log, came, self.now(), own=self.is_own(who.operator_id)))
         except CodeUsed:
             raise self.failed(who, method, "code_used") from None
+        except OperatorNotActive:  # since a moment ago
+            raise self.failed(who, method, "not_active") from None
+        await self.directory.look_again()
 
     async def _tell(self, plan: Any) -> None:
         try:

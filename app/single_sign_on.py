@@ -4,19 +4,20 @@ Single sign-on: away to a provider of identities, and back; and what it tells us
 Invariants:
     - whoever comes back is the browser that went away (a cookie of its own), with the state that it took along, once;
     - a provider makes nobody an operator: it is linked by an invitation, or by somebody who is signed in with a fresh second factor;
-    - a provider's word for a second factor counts from when it was shown there, not from when it was told.
+    - a provider's word for a second factor counts from when it was shown there, not from when it was told;
+    - what a provider has ended is over here, also what waits for a second factor.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
 
-from access import pending
+from access import pending, sessions
 from access.credentials import Credentials
 from access.oidc import Identity, NotBelieved, Oidc, ProviderSilent
 from access.pending import Away, FirstFactor
@@ -24,6 +25,7 @@ from access.sessions import provider_digest
 from app.problems import ProviderUnavailable, SignInFailed
 from app.signing_in import NOBODY, Asking, SignIn, Step
 from commands import signin
+from commands.signin import Session
 from domain import operators
 from domain.errors import NotFound, Rejected
 from domain.kernel import OperatorId, parse_id
@@ -62,13 +64,16 @@ class SingleSignOn:
     def redirect_uri(self, name: str) -> str:
         return f"{self._in.site.origin}/v1/signin/oidc/{name}/callback"
 
-    async def depart(self, name: str, invitation: str, linking: str) -> Departure:
-        """Where the browser goes. `invitation`: operator_id:secret, of who joins; `linking`: the operator who is signed in, and links
-        their account. Raises NotFound, ProviderUnavailable.
+    async def depart(
+        self, name: str, *, invitation: str = "", linking: Session | None = None, again: bool = False
+    ) -> Departure:
+        """Where the browser goes. `invitation`: operator_id:secret, of who joins; `linking`: in whose session an account is linked;
+        `again`: to show there anew who they are, so that their second factor is fresh. Raises NotFound, ProviderUnavailable.
         """
         provider, state, browser = self._provider(name), pending.new_name(), secrets.token_urlsafe(32)
         try:
-            question = await provider.ask(state, self.redirect_uri(name))
+            at_most = timedelta() if again else sessions.ABSOLUTE
+            question = await provider.ask(state, self.redirect_uri(name), at_most, self._in.now())
         except (ProviderSilent, NotBelieved) as error:
             _log.warning("a provider of identities does not answer", provider=name, reason=str(error))
             raise ProviderUnavailable from error
@@ -78,7 +83,8 @@ class SingleSignOn:
             verifier=question.verifier,
             browser=pending.digest(browser),
             invitation=invitation,
-            linking=linking,
+            linking=linking.operator_id if linking else "",
+            means=linking.means if linking else 0,
         )
         await self._in.pending.put(away, state)
         return Departure(question.url, browser)
@@ -101,6 +107,8 @@ class SingleSignOn:
         first = FirstFactor(
             operator=who.operator_id,
             method="oidc",
+            means=who.operator.means,
+            since=at,
             roles=provider.roles(identity.groups),
             providers=_names(identity),
         )
@@ -120,7 +128,8 @@ class SingleSignOn:
             await self._join(OperatorId(operator_id), secret, issuer, subject, at)
             return await self._in.credentials.of(OperatorId(operator_id))
         if away.linking:
-            await self._in.decide(signin.link(OperatorId(away.linking), issuer, subject, at))
+            by = Session(OperatorId(away.linking), away.means)
+            await self._in.decide(signin.link(by, issuer, subject, at))
             return await self._in.credentials.of(OperatorId(away.linking))
         who = await self._in.credentials.of(standing.operator_id if standing else NOBODY)
         if standing is None or standing.principal is None:
@@ -137,7 +146,9 @@ class SingleSignOn:
         await self._in.decide(signin.join(operator_id, digest, linked, at))
 
     async def signed_out(self, name: str, token: str) -> int:
-        """End what the provider says has ended there. Returns how many sessions. Raises LogoutRefused, ProviderUnavailable, NotFound."""
+        """End what the provider says has ended there: what is open, and what is on its way. Its message is spent once that is done, so
+        one that comes again because we failed is heard. Returns how many sessions. Raises LogoutRefused, ProviderUnavailable, NotFound.
+        """
         provider, at = self._provider(name), self._in.now()
         try:
             said = await provider.signed_out(token, at)
@@ -146,12 +157,17 @@ class SingleSignOn:
             raise LogoutRefused from error
         except ProviderSilent as error:
             raise ProviderUnavailable from error
-        if not await self._in.pending.only_once(f"{said.issuer}\n{said.id}", _JTI_SECONDS):
+        message = f"{said.issuer}\n{said.id}"
+        if await self._in.pending.is_spent(message):
             raise LogoutRefused("this logout token came before")
         kind, value = ("sid", said.session) if said.session else ("sub", said.subject)
-        ended = await self._in.sessions.end_of(provider_digest(said.issuer, kind, value))
+        named, until = provider_digest(said.issuer, kind, value), self._in.now()
+        await self._in.sessions.refuse_of(named, None if said.session else until)  # a sid never comes back, a user does
+        ended = await self._in.sessions.of_provider(named)
         for each in ended:
-            await self._in.decide(signin.end(self._in.log, OperatorId(each.operator), "provider", at))
+            await self._in.decide(signin.end(self._in.log, OperatorId(each.session.operator), "provider", until))
+            await self._in.sessions.end(each.digest)
+        await self._in.pending.spend(message, _JTI_SECONDS)
         return len(ended)
 
 

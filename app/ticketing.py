@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from access.policy import Action
-from app import openapi, problems
+from app import openapi
 from domain.errors import InvalidId, NotFound
 from policies.sla import Priority
 from queries import tickets
@@ -38,5 +38,6 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         Action.TICKET_READ,
         tickets.get,
         parameters=paging,
-        errors=(NotFound, InvalidId, problems.Unopenable),
+        errors=(NotFound, InvalidId),
+        opens=True,
     )

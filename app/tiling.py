@@ -17,7 +17,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from access.policy import Action, Principal
+from access.policy import Action
 from app import openapi, problems
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
@@ -26,7 +26,6 @@ from queries import tiles
 from queries.context import LIMIT_MAX, Context
 from queries.tiles import NotPublished
 
-_NOBODY = Principal("public", frozenset())
 _ENTRIES = "entries/"
 _BYTES = "application/octet-stream"
 _TEXT = "text/plain"
@@ -44,7 +43,7 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     """The routes of all logs held here."""
     routes = APIRouter(prefix="/v1/logs/{log}", tags=["logs"])
 
-    _add_heads(routes, lambda: read.context(_NOBODY), schemas)
+    _add_heads(routes, read.context, schemas)
     _add_entries(routes, read, schemas)
     return routes
 
@@ -76,8 +75,8 @@ def _add_entries(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
         principal = await read.auditor(request, Action.LOG_READ)
         if not request.scope["path"].endswith(f"/{path}"):
             raise NotFound("a path ends in no line feed")  # which the router's pattern leaves out
-        found = await tiles.file(read.context(principal), log, f"tile/{path}")
-        await read.recorded(principal, "log.read", bulk=True, log=log)
+        found = await tiles.file(read.context(), log, f"tile/{path}")
+        await read.recorded(principal, "log.read", log=log)
         headers = dict(_FOR_EVER)
         if path.startswith(_ENTRIES):
             headers["Vary"] = "Accept-Encoding"
@@ -94,7 +93,7 @@ def _add_entries(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
     ) -> Response:
         """The proof that an entry stands in the newest published head: JSON, or a C2SP tlog-proof if Accept asks for text."""
         principal = await read.auditor(request, Action.LOG_READ)
-        found = await tiles.inclusion(read.context(principal), log, position)
+        found = await tiles.inclusion(read.context(), log, position)
         await read.recorded(principal, "log.proof", log=log, position=position)
         headers = {"Vary": "Accept", "Cache-Control": "no-store"}
         if form == "tlog-proof" or (form is None and _TEXT in request.headers.get("Accept", "")):

@@ -25,7 +25,7 @@ from replication.config import Config
 if TYPE_CHECKING:
     from app.tracing import Tracing
 
-ROLES = ("api", "projector", "reactor", "relay", "applier", "checkpointer", "witness")
+ROLES = ("api", "projector", "reactor", "relay", "applier", "checkpointer", "witness", "custodian")
 
 
 def run(settings: Settings, roles: Sequence[str]) -> None:
@@ -105,6 +105,10 @@ def _work(  # noqa: PLR0911 — one return a role
             from app import heads
 
             return [heads.witness(settings, _replication(settings), stop)]
+        case "custodian":
+            from app import custody
+
+            return [custody.hold(settings, _replication(settings), stop)]
         case _:
             raise ValueError(f"no role is called {role}; there are {', '.join(ROLES)}")
 

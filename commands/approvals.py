@@ -24,6 +24,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from access import policy
 from access.policy import Action
 from commands import authorising
 from commands.edge import Edge, Endpoint, Nothing, PersonalText, read_body, whole
@@ -109,7 +110,7 @@ def _wrapped(endpoint: Endpoint, rule: Rule) -> Endpoint:
     def handler(*asked: Any) -> Plan:
         edge: Edge = asked[-1]
         plan = endpoint.handler(*asked)
-        return plan if rule.of_people and not edge.context.principal.human else _asking(plan, edge, rule, measure)
+        return plan if rule.of_people and not edge.context.principal.by_hand else _asking(plan, edge, rule, measure)
 
     return endpoint._replace(handler=handler, accepted=AwaitingApproval)
 
@@ -154,6 +155,7 @@ def _asking(plan: Plan, edge: Edge, rule: Rule, measure: Measure) -> Plan:
             person=edge.context.principal.person,
             expires_at=at + timedelta(hours=rule.expires_hours),
             reasons=needed,
+            roles=_beside(edge),
         )
         return approvals.request(approval, requested=requested)
 
@@ -173,6 +175,12 @@ def _asking(plan: Plan, edge: Edge, rule: Rule, measure: Measure) -> Plan:
         answer=answer,
         key=_sealing_key,
     )
+
+
+def _beside(edge: Edge) -> tuple[str, ...]:
+    """By which roles they ask that were not granted to them: those of a provider's groups, which only their session knows."""
+    known = edge.known(edge.context.principal.actor)
+    return tuple(sorted(edge.context.principal.roles - known.roles)) if known else ()
 
 
 def _concerning(plan: Plan, states: Mapping[str, Any]) -> AnyStream[Any]:
@@ -253,6 +261,7 @@ def _endpoints(own: Sequence[Endpoint]) -> Sequence[Endpoint]:
         requester, body = edge.known(requested.requester), str(requested.body)
         if requester is None:
             raise RequesterUnknown(requester=requested.requester)
+        requester = policy.with_roles(requester, requested.roles)
         for pattern, endpoint in routes:
             if found := pattern.fullmatch(requested.path):
                 context = msgspec.structs.replace(edge.context, principal=requester)

@@ -20,8 +20,8 @@ import msgspec
 
 from access.policy import service
 from commands import kyc, transactions
-from commands.edge import Amount, Edge, Endpoint, read_body
-from commands.identity import command_id, fingerprint
+from commands.edge import PERSONAL, Amount, Edge, Endpoint, read_body
+from commands.identity import command_id, prints
 from commands.plan import Context, Fact, Plan, RefusedFact
 from domain.errors import Conflict, Forbidden, Invalid, InvalidAmount, NotFound, Rejected
 from domain.kernel import Event, Money
@@ -45,7 +45,7 @@ class Callback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     reference: Annotated[str, msgspec.Meta(max_length=200)] = ""
     amount: int | None = None
     currency: str | None = None
-    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=500, extra=PERSONAL)] = ""
     level: str = ""
     method: str = ""
     age_verified: bool | None = None
@@ -129,12 +129,15 @@ def plan(
         raise Invalid("this verb needs a reference", pointer="/reference")
     said = msgspec.structs.replace(callback, id="", reference=callback.reference or callback.id)
     actor = f"provider:{provider}"
+    told = msgspec.json.encode(said, order="sorted")
+    printed = prints(secret, "POST", f"/v1/providers/{provider}/callbacks", told, Callback)
     context = Context(
         service(actor, "provider"),
         now,
         command_id(actor, f"{said.verb}\n{said.reference}"),
-        fingerprint(secret, "POST", f"/v1/providers/{provider}/callbacks", msgspec.json.encode(said, order="sorted")),
+        printed.fingerprint,
         trace,
+        whole=printed.whole,
     )
     endpoint = _ENDPOINTS[verb.path]
     subject = said.transaction if verb.of == "payments" else said.player

@@ -27,11 +27,11 @@ from access.steps import require_fresh
 from commands.alike import Alike
 from commands.authorising import asking
 from commands.gathering import Gathering, Results
-from commands.keys import Held, Keys, Seeing, key_of
+from commands.keys import Held, Keys, Seeing, asks_the_same, key_of
 from commands.log_time import LogTime
 from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion, ledger_position, timed
 from commands.referring import Referred, Referring
-from commands.sealing import personal, seal
+from commands.sealing import personal, seal, sealed_under
 from domain.errors import KeyReused, Rejected
 from domain.kernel import EPOCH, Aggregate, AnyStream, Event, instant, uuid7_texts
 from eventstore.log import (
@@ -296,13 +296,7 @@ class Decider:
 
     # Deciding
 
-    def _decide(
-        self,
-        plan: Plan,
-        saw: _Saw,
-        held: Held,
-        alike: Mapping[str, Sequence[str]],
-    ) -> _Decided:
+    def _decide(self, plan: Plan, saw: _Saw, held: Held, alike: Mapping[str, Sequence[str]]) -> _Decided:
         """Raises WrongRegion, KeyNotHeld, CannotOpen. Any other refusal is to be confirmed, with the versions that it was decided from."""
         context = plan.context
         versions = saw.versions
@@ -334,15 +328,17 @@ class Decider:
         homes = {stream.aggregate.name: stream for stream in plan.writes.values()}
         new_ids = uuid7_texts(context.now, os.urandom(10 * len(events)))
         next_version = versions.copy()
-        command, fingerprint, actor = context.command_id.hex(), context.fingerprint, context.principal.actor
+        events = [seal(event, key, new_ids[i]) if personal(type(event)) else event for i, event in enumerate(events)]
+        command, actor = context.command_id.hex(), context.principal.actor
+        fingerprint = context.fingerprint
+        if context.whole and key and any(map(sealed_under, events)):
+            fingerprint = key.fingerprint(context.whole)
         occurred = _rfc3339(plan.occurred) if plan.occurred else None
         claims = plan.claims(events) if plan.claims else {}
         facts, streams, bodies = [], [], []
         for i, event in enumerate(events, 1):
             stream = homes[event.tag.partition(".")[0]]
             name, partition, event_id = stream.name, stream.partition, new_ids[i - 1]
-            if personal(type(event)):
-                event = seal(event, key, event_id)  # noqa: PLW2901 — never the plain one
             next_version[name] = version = next_version[name] + 1
             body = Body(
                 stream=name,
@@ -407,19 +403,20 @@ class Decider:
         if not repeats:
             return
         commands = await self._streams.commands([first for _, first in repeats])
+        naming = [entries for (place, _), entries in zip(repeats, commands, strict=True) if plans[place].context.whole]
+        keys = await self._keys.to_compare(naming) if naming else {}
         for (place, _), entries in zip(repeats, commands, strict=True):
-            results.put(place, self._first_answer, plans[place], entries)
+            results.put(place, self._first_answer, plans[place], entries, keys)
 
-    def _first_answer(self, plan: Plan, entries: Sequence[Entry]) -> Receipt | Exception:
+    def _first_answer(self, plan: Plan, entries: Sequence[Entry], keys: Mapping[str, DataKey]) -> Receipt | Exception:
         try:
             plan.context.principal.require(*plan.require)
         except Rejected as refused:
             return refused
         read = [self._codec.decode(entry) for entry in entries]
-        command = read[0].body.command
-        of_itself = command.id == plan.context.command_id.hex()
+        of_itself = read[0].body.command.id == plan.context.command_id.hex()
         answers = plan.answer if of_itself else plan.claimed
-        if answers is None or (of_itself and command.fingerprint != plan.context.fingerprint):
+        if answers is None or (of_itself and not asks_the_same(plan.context, read, keys)):
             return KeyReused()
         last = entries[-1]
         try:

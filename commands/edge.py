@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -22,7 +22,7 @@ from commands.plan import Context, Fact, Plan
 from domain import approvals, contacts, kyc, limits, notices, operators, players, tickets, tokens, transactions, wallets
 from domain.errors import Invalid, InvalidAmount, Rejected, UnknownCurrency
 from domain.ijson import NotText, require_text
-from domain.kernel import AMOUNT_MAX, Intervention, Money, Stream, parse_day_or_instant, suffix, uuid7
+from domain.kernel import AMOUNT_MAX, Intervention, Money, OperatorId, Stream, parse_day_or_instant, suffix, uuid7
 from domain.protection import Answer
 from eventstore.vault import DataKey, Vault
 from policies.currencies import EXPONENTS
@@ -40,8 +40,11 @@ def whole(pattern: str, description: str | None = None) -> msgspec.Meta:
 
 
 Word = Annotated[str, whole("[a-z0-9][a-z0-9_-]{0,39}", "A short name, e.g. of a provider.")]
+PERSONAL: Final = {"personal": True}
+"""Marks what is personal in a body, as in an event: commands.identity keeps it out of fingerprints."""
+
 PersonalText = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=500, description="Sealed under the player's own key.")
+    str, msgspec.Meta(min_length=1, max_length=500, description="Sealed under the player's own key.", extra=PERSONAL)
 ]
 Label = Annotated[
     str, msgspec.Meta(min_length=1, max_length=100, description="A name, in the clear: nothing personal.")
@@ -85,6 +88,7 @@ class Edge(msgspec.Struct, frozen=True):
     """What a handler may use: its context, and where new things come from. `log`: the one that is written here.
 
     `path` and `body` are what was asked, as it was sent. `known(actor)`: what somebody may do now, if they are known.
+    `administrators()`: operators who are active and administer without an end, as far as is known; missing some is safe.
     `kyc_providers`: who may be asked how well a player is known.
     `asked`: what registers of the excluded have said for this command; `unasked`: why one that is not among them has not.
     `residency`: which regions may hold whose keys.
@@ -103,6 +107,7 @@ class Edge(msgspec.Struct, frozen=True):
     unasked: Silence = Silence.NOT_CONFIGURED
     residency: Residency = EVERYWHERE
     secret: bytes = b""
+    administrators: Callable[[], Mapping[OperatorId, operators.Operator]] = dict
 
     def new_player(self) -> str:
         """The suffix of a new player, or of what is no player's, in a partition of this residency."""
@@ -151,9 +156,9 @@ READ_TOGETHER: Mapping[str, tuple[Callable[[Any], Stream[Any]], ...]] = {
 
 
 def intervention(why: Why | None, context: Context) -> Intervention | None:
-    """What a person has to say about it, and a program need not. Raises InterventionMissing."""
+    """What whoever acts by hand has to say about it, and our own processes and providers need not. Raises InterventionMissing."""
     if why is None:
-        if context.principal.human:
+        if context.principal.by_hand:
             raise InterventionMissing(pointer="/intervention")
         return None
     return Intervention(why.kind, why.reason)

@@ -8,16 +8,18 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from commands.plan import Plan
-from commands.sealing import opened
+import msgspec
+
+from commands.plan import Context, Plan
+from commands.sealing import opened, sealed_under
 from domain.errors import Rejected
 from domain.kernel import Event
 from eventstore.log import Streams
-from eventstore.record import Codec
+from eventstore.record import Codec, Entry, Recorded, UnknownEvent
 from eventstore.vault import CannotOpen, DataKey, Vault
 
 Seeing = Iterable[tuple[Plan, Mapping[str, Any]]]
@@ -52,6 +54,15 @@ class Keys:
                     found[id_] = error
             return found
 
+    async def to_compare(self, commands: Iterable[Sequence[Entry]]) -> Mapping[str, DataKey]:
+        """By their ids, the keys under which these commands' events are sealed, of those that are held here."""
+        ids = set()
+        for entry in (entry for entries in commands for entry in entries):
+            with suppress(UnknownEvent, msgspec.DecodeError):  # whoever reads it will say so
+                if named := sealed_under(self._codec.decode(entry).event):
+                    ids.add(named)
+        return await self._vault.keys_to_compare(ids)
+
     async def opened(self, seeing: Seeing, held: Held) -> Mapping[str, Event | CannotOpen]:
         """By stream, the events that plans want to read, as far as their keys are held here."""
         found: dict[str, Event | CannotOpen] = {}
@@ -83,3 +94,12 @@ def key_of(plan: Plan, known: Mapping[str, Any], held: Held) -> DataKey | None:
     if isinstance(key, CannotOpen):
         raise key
     return key
+
+
+def asks_the_same(context: Context, read: Sequence[Recorded], keys: Mapping[str, DataKey]) -> bool:
+    """Whether this was asked when these events were recorded. Of what is personal nobody can tell without its key."""
+    recorded = read[0].body.command.fingerprint
+    sealed = next(filter(None, (sealed_under(each.event) for each in read)), None)
+    if context.whole is None or sealed is None:
+        return recorded == context.fingerprint
+    return sealed not in keys or recorded == keys[sealed].fingerprint(context.whole)

@@ -10,7 +10,7 @@ import msgspec
 
 from access.policy import Action
 from commands import protection, registers
-from commands.edge import Country, Edge, Endpoint, Label, Word
+from commands.edge import PERSONAL, Country, Edge, Endpoint, Label, Word
 from commands.plan import Plan, RefusedFact
 from commands.sealing import KeyNotHeld
 from domain import logins, players
@@ -23,7 +23,10 @@ from domain.protection import REFUSALS, Protection, Stop, refused
 from policies.protection import Moment
 
 Address = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=45, description="The IP address. Sealed under the player's own key.")
+    str,
+    msgspec.Meta(
+        min_length=1, max_length=45, description="The IP address. Sealed under the player's own key.", extra=PERSONAL
+    ),
 ]
 
 

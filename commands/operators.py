@@ -2,8 +2,10 @@
 Commands on operators: invite them, say what they may do and for whose players, suspend them.
 
 Invariants:
-    - whoever is given a role, a scope or a person, or is let in again, is so by two people (policies.approvals); taking away
-      needs one;
+    - whoever is given a role, a scope or a person, or is let in again, is so by two people (policies.approvals), and two invite
+      somebody; taking away needs one;
+    - once two persons administer without an end, nothing leaves fewer: who else does is a condition of the append, as far as they
+      are written here;
     - the secret of an invitation is in no event, and is shown once: a repeat of the same request does not know it.
 """
 
@@ -12,21 +14,34 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from access.policy import ROLES, Action, Principal
+from commands.approvals import PersonNeeded
 from commands.edge import Country, Edge, Endpoint, Nothing, PersonalText, Word, whole
 from commands.identity import command_id
 from commands.plan import Context, Fact, Plan
 from commands.sealing import KeyNotHeld
-from domain import bootstraps, operators
+from domain import administrators, bootstraps, operators
+from domain.administrators import LastAdministrator
+from domain.approvals import SamePerson
 from domain.errors import Invalid, NotFound
-from domain.kernel import OperatorId, parse_instant, suffix, uuid7
-from domain.operators import ADMINISTRATOR, AlreadyJoined, InThePast, Operator, OperatorEvent, RegulatorApart, Status
+from domain.kernel import AnyStream, OperatorId, parse_instant, partition_of, suffix, uuid7
+from domain.operators import (
+    ADMINISTRATOR,
+    AlreadyJoined,
+    IdentityUnknown,
+    InThePast,
+    LastMeans,
+    Operator,
+    OperatorEvent,
+    RegulatorApart,
+    Status,
+)
 from domain.players import DataKey
 from eventstore.vault import Owed, Vault
 from policies.approvals import PERSON, RESUME, ROLE, SCOPE
@@ -73,6 +88,12 @@ class GrantRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     role: Word
     until: Instant | None = None
+
+
+class UnlinkIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`issuer`: of the provider, as the operator's card names it."""
+
+    issuer: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
 class RevokeRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,8 +166,9 @@ def given(values: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def invite(command: InviteOperator, edge: Edge) -> Plan:
-    """Invite somebody to work here; they hold no role yet. Raises Forbidden."""
-    return _inviting(command, edge.context, edge.vault, edge.new_player(), (Action.OPERATOR_INVITE,))
+    """Invite somebody to work here; they hold no role yet, and join once another person has confirmed it. Raises Forbidden."""
+    by = edge.context.principal.behind
+    return _inviting(command, edge.context, edge.vault, edge.new_player(), (Action.OPERATOR_INVITE,), by=by)
 
 
 def _inviting(
@@ -156,6 +178,7 @@ def _inviting(
     suffix_: str,
     require: tuple[Action, ...],
     more: Sequence[OperatorEvent] = (),
+    by: str = "",
 ) -> Plan:
     invitation, key = Secret("cri_"), vault.new_key(uuid7(context.now, os.urandom(10)))
     invited = operators.Invited(
@@ -167,12 +190,13 @@ def _inviting(
         until=context.now + timedelta(hours=INVITED_HOURS),
         brands=given(command.brands),
         countries=given(command.countries),
+        by=by,
     )
 
     def answer(facts: Sequence[Fact]) -> OperatorInvited:
         event, id_ = facts[0].event, "operator_" + facts[0].stream.partition("-")[2]
         assert isinstance(event, operators.Invited)  # noqa: S101 — it is the first that is recorded
-        return OperatorInvited(id_, Status.INVITED, invitation.shown(event.invitation), event.until)
+        return OperatorInvited(id_, _status(event), invitation.shown(event.invitation), event.until)
 
     return Plan(
         context,
@@ -186,25 +210,65 @@ def _inviting(
 
 
 def invite_again(operator_id: str, _command: Nothing, edge: Edge) -> Plan:
-    """Make another invitation for somebody who has not joined; the last one is void. Raises NotFound, AlreadyJoined."""
+    """Make another invitation for somebody who has not joined; the last one is void, and another person confirms this one.
+
+    Raises NotFound, AlreadyJoined.
+    """
     invitation, until = Secret("cri_"), edge.context.now + timedelta(hours=INVITED_HOURS)
+    by = edge.context.principal.behind
 
     def answer(facts: Sequence[Fact]) -> OperatorInvited:
         event = facts[0].event
         assert isinstance(event, operators.InvitedAgain)  # noqa: S101 — nothing else is recorded
-        return OperatorInvited(operator_id, Status.INVITED, invitation.shown(event.invitation), event.until)
+        return OperatorInvited(operator_id, _status(event), invitation.shown(event.invitation), event.until)
 
     return Plan(
         edge.context,
         require=(Action.OPERATOR_INVITE,),
         writes={"operator": operators.stream(OperatorId(operator_id))},
-        decision=lambda _at, operator: operators.invite_again(operator, invitation=invitation.digest, until=until),
+        decision=lambda _at, operator: operators.invite_again(
+            operator, invitation=invitation.digest, until=until, by=by
+        ),
         answer=answer,
     )
 
 
+def _status(event: operators.Invited | operators.InvitedAgain) -> Status:
+    return Status.AWAITING if event.by else Status.INVITED
+
+
+def confirm(operator_id: str, _command: Nothing, edge: Edge) -> Plan:
+    """Confirm whom another person has invited, and for whose players. Raises NotFound, SamePerson, PersonNeeded, AlreadyJoined."""
+    principal = edge.context.principal
+
+    def decision(_at: datetime, operator: Operator) -> Sequence[OperatorEvent]:
+        if not principal.human:
+            raise PersonNeeded
+        return operators.confirm_invitation(operator, person=principal.behind)
+
+    return Plan(
+        edge.context,
+        require=(Action.OPERATOR_INVITE,),
+        writes={"operator": operators.stream(OperatorId(operator_id))},
+        decision=decision,
+        answer=lambda _facts: OperatorChanged(operator_id),
+    )
+
+
+def unlink_identity(operator_id: str, command: UnlinkIdentity, edge: Edge) -> Plan:
+    """Let an operator not come in any more as a provider of identities knows them. Raises NotFound, IdentityUnknown, LastMeans."""
+    return _changing(
+        operator_id,
+        edge,
+        Action.OPERATOR_MANAGE,
+        lambda _at, operator: operators.unlink_identity(operator, issuer=command.issuer),
+    )
+
+
 def grant(operator_id: str, command: GrantRole, edge: Edge) -> Plan:
-    """Grant a role; another person has to approve. Raises NotFound, RoleUnknown, InThePast, RegulatorApart, KeyNotHeld."""
+    """Grant a role; another person has to approve. Raises NotFound, RoleUnknown, InThePast, RegulatorApart, LastAdministrator,
+    KeyNotHeld.
+    """
     role = known_role(command.role, "/role")
     until = None if command.until is None else instant_of(command.until, "/until")
     return _changing(
@@ -216,7 +280,7 @@ def grant(operator_id: str, command: GrantRole, edge: Edge) -> Plan:
 
 
 def revoke(operator_id: str, command: RevokeRole, edge: Edge) -> Plan:
-    """Take a role away, at once. Raises NotFound."""
+    """Take a role away, at once. Raises NotFound, LastAdministrator."""
     return _changing(
         operator_id, edge, Action.ROLE_GRANT, lambda _at, operator: operators.revoke(operator, role=command.role)
     )
@@ -234,7 +298,9 @@ def scope(operator_id: str, command: ScopeOperator, edge: Edge) -> Plan:
 
 
 def suspend(operator_id: str, command: SuspendOperator, edge: Edge) -> Plan:
-    """Suspend an operator, at once: nothing is granted to them, their sessions and tokens end. Raises NotFound."""
+    """Suspend an operator, at once: nothing is granted to them, their sessions and tokens end. Raises NotFound,
+    LastAdministrator.
+    """
     return _changing(
         operator_id,
         edge,
@@ -249,7 +315,7 @@ def resume(operator_id: str, _command: Nothing, edge: Edge) -> Plan:
 
 
 def name_person(operator_id: str, command: NamePerson, edge: Edge) -> Plan:
-    """Say who is behind the account; another person has to approve. Raises NotFound, KeyNotHeld."""
+    """Say who is behind the account; another person has to approve. Raises NotFound, LastAdministrator, KeyNotHeld."""
     return _changing(
         operator_id,
         edge,
@@ -261,11 +327,21 @@ def name_person(operator_id: str, command: NamePerson, edge: Edge) -> Plan:
 def _changing(
     operator_id: str, edge: Edge, action: Action, decision: Callable[[datetime, Operator], Sequence[OperatorEvent]]
 ) -> Plan:
+    """`decision`: what is done, unless too few would administer then. Those of other regions count as they are known here."""
+    others = {id_: state for id_, state in edge.administrators().items() if id_ != operator_id}
+    here: dict[str, AnyStream[Any]] = {id_: operators.stream(id_) for id_ in others if partition_of(id_) in edge.group}
+    elsewhere = [state for id_, state in others.items() if id_ not in here]
+
+    def decide(at: datetime, operator: Operator, **known: Operator) -> Sequence[OperatorEvent]:
+        beside = [*(known[id_] for id_ in here), *elsewhere]
+        return administrators.keep(operator, decision(at, operator), beside, at)
+
     return Plan(
         edge.context,
         require=(action,),
         writes={"operator": operators.stream(OperatorId(operator_id))},
-        decision=decision,
+        reads=here,
+        decision=decide,
         answer=lambda _facts: OperatorChanged(operator_id),
     )
 
@@ -295,6 +371,41 @@ def invite_first(id_: OperatorId, command: InviteOperator, vault: Vault, now: da
     return _inviting(command, context, vault, id_.partition("_")[2], (), first)
 
 
+class Recovered(msgspec.Struct, frozen=True):
+    operators: tuple[OperatorId, ...]
+
+
+def recover(
+    region: str,
+    ids: Sequence[OperatorId],
+    without: Sequence[OperatorId],
+    left: Mapping[OperatorId, str],
+    now: datetime,
+) -> Plan:
+    """Record that further administrators are made from outside, which `invite_first` invites, and `suspend_lost` suspends those
+    `without` whom it is. `left`: who administers, by person. Raises NotLost.
+    """
+    recovered = bootstraps.Recovered(tuple(ids), tuple(without))
+    return Plan(
+        Context(SYSTEM, now, command_id(SYSTEM.actor, "\n".join(["recover", *ids])), None),
+        require=(),
+        writes={"bootstrap": bootstraps.stream(region)},
+        decision=lambda _at, bootstrap: bootstraps.recover(left, recovered=recovered),  # noqa: ARG005 — its name
+        answer=lambda _facts: Recovered(tuple(ids)),
+    )
+
+
+def suspend_lost(id_: OperatorId, now: datetime) -> Plan:
+    """Suspend somebody without whom the house is recovered, however many are left. Raises NotFound."""
+    return Plan(
+        Context(SYSTEM, now, command_id(SYSTEM.actor, f"suspend\n{id_}\n{now.isoformat()}"), None),
+        require=(),
+        writes={"operator": operators.stream(id_)},
+        decision=lambda _at, operator: operators.suspend(operator, reason="recovered"),
+        answer=lambda _facts: OperatorChanged(id_),
+    )
+
+
 def new_operator_id(group: Sequence[int], now: datetime) -> OperatorId:
     """In a partition of the residency."""
     random = os.urandom(10)
@@ -306,11 +417,27 @@ ENDPOINTS = (
     Endpoint("/v1/operators", invite, InviteOperator, OperatorInvited, 201, ()),
     Endpoint(f"{_ONE}/invite-again", invite_again, Nothing, OperatorInvited, 200, (NotFound, AlreadyJoined)),
     Endpoint(
-        ROLE, grant, GrantRole, OperatorChanged, 200, (NotFound, RoleUnknown, InThePast, RegulatorApart, KeyNotHeld)
+        f"{_ONE}/confirm", confirm, Nothing, OperatorChanged, 200, (NotFound, SamePerson, PersonNeeded, AlreadyJoined)
     ),
-    Endpoint(f"{_ONE}/revoke-role", revoke, RevokeRole, OperatorChanged, 200, (NotFound,)),
+    Endpoint(
+        ROLE,
+        grant,
+        GrantRole,
+        OperatorChanged,
+        200,
+        (NotFound, RoleUnknown, InThePast, RegulatorApart, LastAdministrator, KeyNotHeld),
+    ),
+    Endpoint(f"{_ONE}/revoke-role", revoke, RevokeRole, OperatorChanged, 200, (NotFound, LastAdministrator)),
     Endpoint(SCOPE, scope, ScopeOperator, OperatorChanged, 200, (NotFound, RegulatorApart, KeyNotHeld)),
-    Endpoint(f"{_ONE}/suspend", suspend, SuspendOperator, OperatorChanged, 200, (NotFound,)),
+    Endpoint(f"{_ONE}/suspend", suspend, SuspendOperator, OperatorChanged, 200, (NotFound, LastAdministrator)),
+    Endpoint(
+        f"{_ONE}/unlink-identity",
+        unlink_identity,
+        UnlinkIdentity,
+        OperatorChanged,
+        200,
+        (NotFound, IdentityUnknown, LastMeans),
+    ),
     Endpoint(RESUME, resume, Nothing, OperatorChanged, 200, (NotFound, KeyNotHeld)),
-    Endpoint(PERSON, name_person, NamePerson, OperatorChanged, 200, (NotFound, KeyNotHeld)),
+    Endpoint(PERSON, name_person, NamePerson, OperatorChanged, 200, (NotFound, LastAdministrator, KeyNotHeld)),
 )

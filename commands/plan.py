@@ -25,7 +25,7 @@ class Context(msgspec.Struct, frozen=True):
     """Who asks what, and when: all that a decision may know beside the folded states.
 
     `fingerprint`: of the request; None where nobody asked, and the service itself has something to record. `cause`: the id of
-    the event to which it reacts.
+    the event to which it reacts. `whole`: of the request with what is personal in it, where something is (commands.identity).
     """
 
     principal: Principal
@@ -34,6 +34,7 @@ class Context(msgspec.Struct, frozen=True):
     fingerprint: str | None
     trace: str | None = None
     cause: str | None = None
+    whole: str | None = None
 
 
 class Fact(msgspec.Struct, frozen=True):

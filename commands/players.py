@@ -12,6 +12,7 @@ from access.policy import Action
 from commands.asking import person_word
 from commands.duplicates import introducing
 from commands.edge import (
+    PERSONAL,
     Country,
     Edge,
     Endpoint,
@@ -46,7 +47,7 @@ ALIKE = frozenset({"email", "phone", "person"})
 
 Language = Annotated[str, whole("[a-z]{2,3}(-[A-Z]{2})?", "BCP 47, e.g. de-AT.")]
 LongPersonalText = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=5_000, description="Sealed under the player's own key.")
+    str, msgspec.Meta(min_length=1, max_length=5_000, description="Sealed under the player's own key.", extra=PERSONAL)
 ]
 
 
@@ -56,7 +57,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: PersonalText | None = None
     email: PersonalText | None = None
     phone: PersonalText | None = None
-    birth_date: date | None = None
+    birth_date: Annotated[date, msgspec.Meta(extra=PERSONAL)] | None = None
     street: PersonalText | None = None
     city: PersonalText | None = None
     postcode: PersonalText | None = None
@@ -182,7 +183,7 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
         fresh=frozenset({"player"}),
         decision=decide,
         answer=_registered,
-        owed=Owed(suffix, key, _found_by(command, command.external_id)),
+        owed=Owed(suffix, key, found_by(command, command.external_id)),
         alike=frozenset() if happened else ALIKE,
         introduce=None if happened else introducing(context, holds=True),
         occurred=happened,
@@ -203,12 +204,20 @@ def index_words(field: str, value: str) -> list[str]:
     return value.split() if field == "name" else [value]
 
 
-def _found_by(known: Known, external_id: str | None = None) -> list[tuple[str, str]]:
-    given = {"name": known.name, "email": known.email, "phone": known.phone, "external_id": external_id}
-    found_by = [(field, word) for field, value in given.items() if value for word in index_words(field, value)]
-    if known.name and known.birth_date:
-        found_by.append(("person", person_word(known.name, known.birth_date)))
-    return found_by
+def found_by(
+    told: Known | players.Registered | players.ProfileRecorded, external_id: str | None = None
+) -> list[tuple[str, str]]:
+    """(field, value) by which a player is found, of what a command or an opened event tells of them."""
+    given = {"name": told.name, "email": told.email, "phone": told.phone, "external_id": external_id}
+    found = [
+        (field, word)
+        for field, value in given.items()
+        if value and isinstance(value, str)
+        for word in index_words(field, value)
+    ]
+    if isinstance(told.name, str) and told.birth_date:
+        found.append(("person", person_word(told.name, told.birth_date)))
+    return found
 
 
 def _profile(known: Known, *, of_registration: bool) -> players.ProfileRecorded | None:
@@ -244,7 +253,7 @@ def record_profile(player_id: str, command: Known, edge: Edge) -> Plan:
     profile = _profile(command, of_registration=False)
     if profile is None:
         raise NothingGiven(pointer="")
-    found_by = _found_by(command)
+    words = found_by(command)
 
     def decide(
         at: datetime, player: players.Player, state: kyc.Kyc, alike: dict[str, list[str]] | None = None
@@ -262,10 +271,10 @@ def record_profile(player_id: str, command: Known, edge: Edge) -> Plan:
         writes={"player": stream, "state": kyc.stream(PlayerId(player_id))},
         decision=decide,
         answer=lambda _facts: PlayerChanged(player_id),
-        owed=Owed(player_id.rpartition("_")[2], None, found_by) if found_by else None,
+        owed=Owed(player_id.rpartition("_")[2], None, words) if words else None,
         key=lambda player, state: player.sealing_key(),  # noqa: ARG005 — the states come by these names
-        alike=ALIKE if found_by else frozenset(),
-        introduce=introducing(edge.context, holds=False) if found_by else None,
+        alike=ALIKE if words else frozenset(),
+        introduce=introducing(edge.context, holds=False) if words else None,
     )
 
 
@@ -342,7 +351,7 @@ def close(player_id: str, command: ClosePlayer, edge: Edge) -> Plan:
         edge.context,
         require=(Action.PLAYER_MANAGE,),
         writes={"player": players.stream(PlayerId(player_id))},
-        decision=lambda _at, player: players.close(player, reason=command.reason),
+        decision=lambda at, player: players.close(player, reason=command.reason, at=at),
         answer=lambda _facts: PlayerStatus(player_id, players.Status.CLOSED),
     )
 

@@ -107,6 +107,8 @@ RIGHTS: Mapping[str, tuple[Action, ...]] = {
     "/v1/players/{player_id}/erase": (Action.PLAYER_ERASE,),
     "/v1/operators": (Action.OPERATOR_INVITE,),
     "/v1/operators/{operator_id}/invite-again": (Action.OPERATOR_INVITE,),
+    "/v1/operators/{operator_id}/confirm": (Action.OPERATOR_INVITE,),
+    "/v1/operators/{operator_id}/unlink-identity": (Action.OPERATOR_MANAGE,),
     "/v1/operators/{operator_id}/roles": (Action.ROLE_GRANT,),
     "/v1/operators/{operator_id}/revoke-role": (Action.ROLE_GRANT,),
     "/v1/operators/{operator_id}/scope": (Action.OPERATOR_MANAGE,),

@@ -40,6 +40,17 @@ def seal(event: Event, key: DataKey | None, event_id: str) -> Event:
     return event
 
 
+def sealed_under(event: Event) -> str | None:
+    """The id of the data key under which something of the event is sealed; None where nothing is."""
+    for _, names, _ in personal(type(event)):
+        value: Any = event
+        for name in names:
+            value = getattr(value, name, None)
+        if isinstance(value, Sealed):
+            return value.key
+    return None
+
+
 def _sealed(key: DataKey, event_id: str, path: str, text: str) -> Sealed:
     return key.seal(text, event_id=event_id, path=path, nonce=os.urandom(12))
 

@@ -94,25 +94,32 @@ def join(operator_id: OperatorId, invitation: str, means: Callable[[Operator], S
     return _own(operator_id, at, decide)
 
 
-def set_password(operator_id: OperatorId, hashed: str, at: datetime) -> Plan:
-    """Raises OperatorNotActive."""
-    return _own(operator_id, at, lambda _now, operator: operators.set_password(operator, hash=hashed))
+class Session(NamedTuple):
+    """In whose session something is changed, and how far it has heard of what they come in by (Operator.means): of two sessions that
+    would shut each other out, the first one does.
+    """
+
+    operator_id: OperatorId
+    means: int
 
 
-def enrol(operator_id: OperatorId, enrolled: FactorEnrolled, at: datetime) -> Plan:
-    """Raises OperatorNotActive."""
-    return _own(operator_id, at, lambda _now, operator: operators.enrol(operator, enrolled=enrolled))
+def set_password(by: Session, hashed: str, at: datetime) -> Plan:
+    """Raises OperatorNotActive, MeansChanged."""
+    return _within(by, at, lambda _now, operator: operators.set_password(operator, hash=hashed))
 
 
-def link(operator_id: OperatorId, issuer: str, subject: str, at: datetime) -> Plan:
-    """Raises OperatorNotActive."""
-    return _own(
-        operator_id, at, lambda _now, operator: operators.link_identity(operator, issuer=issuer, subject=subject)
-    )
+def enrol(by: Session, enrolled: FactorEnrolled, at: datetime) -> Plan:
+    """Raises OperatorNotActive, MeansChanged."""
+    return _within(by, at, lambda _now, operator: operators.enrol(operator, enrolled=enrolled))
 
 
-def remove_factor(operator_id: OperatorId, factor: str, at: datetime) -> Plan:
-    """Raises FactorUnknown, LastFactor."""
+def link(by: Session, issuer: str, subject: str, at: datetime) -> Plan:
+    """Raises OperatorNotActive, MeansChanged."""
+    return _within(by, at, lambda _now, operator: operators.link_identity(operator, issuer=issuer, subject=subject))
+
+
+def remove_factor(by: Session, factor: str, at: datetime) -> Plan:
+    """Raises FactorUnknown, LastFactor, MeansChanged."""
 
     def decide(_now: datetime, operator: Operator) -> Sequence[Event]:
         removed = operators.remove_factor(operator, factor=factor)
@@ -121,7 +128,15 @@ def remove_factor(operator_id: OperatorId, factor: str, at: datetime) -> Plan:
             raise LastFactor
         return removed
 
-    return _own(operator_id, at, decide)
+    return _within(by, at, decide)
+
+
+def _within(by: Session, at: datetime, decide: Callable[[datetime, Operator], Sequence[Event]]) -> Plan:
+    def decided(now: datetime, operator: Operator) -> Sequence[Event]:
+        operators.require_means(operator, by.means)
+        return decide(now, operator)
+
+    return _own(by.operator_id, at, decided)
 
 
 def _own(operator_id: OperatorId, at: datetime, decide: Callable[..., Sequence[Event]]) -> Plan:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from access.policy import Action
-from commands.edge import Edge, Endpoint, Nothing, Word, suffix_in, whole
+from commands.edge import PERSONAL, Edge, Endpoint, Nothing, Word, suffix_in, whole
 from commands.plan import Fact, Plan
 from domain import players, tickets, transactions
 from domain.errors import InvalidId, NotFound
@@ -21,9 +21,12 @@ from policies.sla import Priority
 TEXT_MAX = 10_000
 """Characters; sealed, the longest still fits into an entry."""
 
-Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=200, description="Sealed under the player's own key.")]
+Subject = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=200, description="Sealed under the player's own key.", extra=PERSONAL)
+]
 Message = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=TEXT_MAX, description="Sealed under the player's own key.")
+    str,
+    msgspec.Meta(min_length=1, max_length=TEXT_MAX, description="Sealed under the player's own key.", extra=PERSONAL),
 ]
 Actor = Annotated[str, whole(r"[^\s\x00-\x1f]{1,100}", "As it stands in events.")]
 

@@ -22,7 +22,7 @@ from domain.approvals import SamePerson
 from domain.errors import NotFound
 from domain.kernel import OperatorId, Stream, TokenId
 from domain.operators import InThePast, OperatorNotActive
-from domain.tokens import RolesNotTheirs, Status, Token, TokenEvent, TokenRevoked
+from domain.tokens import HolderIsAnother, RolesNotTheirs, Status, Token, TokenEvent, TokenRevoked
 
 Holder = Annotated[
     str,
@@ -60,7 +60,7 @@ class TokenChanged(msgspec.Struct, frozen=True):
 def issue(command: IssueToken, edge: Edge) -> Plan:
     """Make a token; it opens nothing until another person has confirmed it.
 
-    Raises RoleUnknown, RolesNotTheirs, InThePast, NotFound, OperatorNotActive, Forbidden.
+    Raises RoleUnknown, RolesNotTheirs, HolderIsAnother, InThePast, NotFound, OperatorNotActive, Forbidden.
     """
     secret, reads, suffix = Secret("crt_"), _reads(command.holder), edge.new_player()
     if reads:
@@ -86,7 +86,9 @@ def issue(command: IssueToken, edge: Edge) -> Plan:
         writes={"token": tokens.stream(TokenId("token_" + suffix))},
         reads=reads,
         fresh=frozenset({"token"}),
-        decision=lambda at, token, holder=None: tokens.issue(token, holder, issued=issued, at=at),
+        decision=lambda at, token, holder=None: tokens.issue(
+            token, holder, issued=issued, by=edge.context.principal.actor, at=at
+        ),
         answer=answer,
     )
 
@@ -134,7 +136,7 @@ ENDPOINTS = (
         IssueToken,
         TokenIssued,
         201,
-        (NotFound, RoleUnknown, RolesNotTheirs, InThePast, OperatorNotActive),
+        (NotFound, RoleUnknown, RolesNotTheirs, HolderIsAnother, InThePast, OperatorNotActive),
     ),
     Endpoint(
         f"{_ONE}/confirm", confirm, Nothing, TokenChanged, 200, (NotFound, SamePerson, PersonNeeded, TokenRevoked)

@@ -47,7 +47,8 @@ class Requested(Event, frozen=True, kw_only=True, tag="approval.requested"):
     `action`: the right that it needs. `body`: the JSON text as it was sent; `salt`: 32 random hex digits; `hash`: the `digest`
     of path, salt and body. `requester`: whose command it is, when another one's approval runs it. `reasons`: words of
     policies.approvals. It concerns a player or an operator, under whose key it is sealed. `person`: who is behind the requester,
-    if that does not speak for itself.
+    if that does not speak for itself. `roles`: those by which they asked beside the ones that were granted to them, of the groups of
+    a provider of identities.
     """
 
     action: str
@@ -61,6 +62,7 @@ class Requested(Event, frozen=True, kw_only=True, tag="approval.requested"):
     person: str = ""
     expires_at: datetime
     reasons: tuple[str, ...]
+    roles: tuple[str, ...] = ()
 
 
 class Approved(Event, frozen=True, tag="approval.approved"):

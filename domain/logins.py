@@ -75,6 +75,11 @@ def evolve(login: Login, event: LoginEvent, at: datetime) -> Login:
             return msgspec.structs.replace(login, sessions=tuple(each for each in login.sessions if each != session))
 
 
+def forgotten(login: Login) -> Login:
+    """What is shown of it once the player was erased: nothing by which they could be known, such as what they call their telephone."""
+    return Login(login.last, failures=login.failures)
+
+
 def _newest(kept: tuple[str, ...], one: str, limit: int) -> tuple[str, ...]:
     return (*(each for each in kept if each != one), one)[-limit:]
 

@@ -7,7 +7,10 @@ count persons, not accounts.
 
 Invariants:
     - nobody has a role that was not granted to them, or whose time is over, or while they are not active;
-    - an invitation is good once, until its time is over; the log holds only its digest;
+    - an invitation is good once, until its time is over, and once a second person has confirmed it: whoever invites somebody says
+      who they are and whose players are theirs; the log holds only its digest;
+    - what a person comes in by counts the times that something of it was taken away or replaced (`means`): what was begun before
+      is over;
     - a regulator has no other role, and a jurisdiction: countries whose players they may look at;
     - names, addresses and secrets are sealed under the operator's own key.
 """
@@ -21,6 +24,7 @@ from functools import lru_cache
 
 import msgspec
 
+from domain.approvals import SamePerson
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, Event, OperatorId, Personal, Stream, parse_id
 from domain.players import DataKey
@@ -32,7 +36,8 @@ ADMINISTRATOR, REGULATOR = "administrator", "regulator"
 
 class Invited(Event, frozen=True, kw_only=True, tag="operator.invited"):
     """Somebody may join until `until`, with the secret whose SHA-256 (hex) is `invitation`. `brands`, `countries`: whose players
-    are theirs; null: all. `key`: their own data key.
+    are theirs; null: all. `key`: their own data key. `by`: who is behind whoever invited them, and another one confirms it; "": the
+    deployment itself, and nobody does.
     """
 
     name: Personal
@@ -43,13 +48,21 @@ class Invited(Event, frozen=True, kw_only=True, tag="operator.invited"):
     until: datetime
     brands: tuple[str, ...] | None = None
     countries: tuple[str, ...] | None = None
+    by: str = ""
 
 
 class InvitedAgain(Event, frozen=True, tag="operator.invited_again"):
-    """Another invitation takes the place of the last one."""
+    """Another invitation takes the place of the last one. `by`: as in Invited."""
 
     invitation: str
     until: datetime
+    by: str = ""
+
+
+class InvitationConfirmed(Event, frozen=True, tag="operator.invitation_confirmed"):
+    """A second person agreed to who was invited, and for whose players. `person`: who is behind them."""
+
+    person: str
 
 
 class Activated(Event, frozen=True, tag="operator.activated"):
@@ -99,6 +112,12 @@ class IdentityLinked(Event, frozen=True, tag="operator.identity_linked"):
     subject: str
 
 
+class IdentityUnlinked(Event, frozen=True, tag="operator.identity_unlinked"):
+    """They do not come in any more as this OpenID provider knows them."""
+
+    issuer: str
+
+
 class PasswordSet(Event, frozen=True, tag="operator.password_set"):
     """`hash`: argon2id, in its own text form."""
 
@@ -130,8 +149,8 @@ class FactorKind(StrEnum):
 
 
 OperatorEvent = (
-    Invited | InvitedAgain | Activated | RoleGranted | RoleRevoked | Scoped | Suspended | Resumed | PersonNamed
-    | IdentityLinked | PasswordSet | FactorEnrolled | FactorRemoved
+    Invited | InvitedAgain | InvitationConfirmed | Activated | RoleGranted | RoleRevoked | Scoped | Suspended | Resumed
+    | PersonNamed | IdentityLinked | IdentityUnlinked | PasswordSet | FactorEnrolled | FactorRemoved
 )  # fmt: skip
 
 
@@ -140,6 +159,7 @@ OperatorEvent = (
 
 class Status(StrEnum):
     UNKNOWN = "unknown"
+    AWAITING = "awaiting_second_person"
     INVITED = "invited"
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -154,14 +174,14 @@ class Factor(msgspec.Struct, frozen=True):
 
 
 class Operator(msgspec.Struct, frozen=True):
-    """`roles`: until when each that was granted holds (null: it lasts). `suspended_from`: what they come back to; `suspended_at`:
-    when the last suspension began, by which sessions end. `identities`:
-    (issuer, subject). Secrets stand in the log alone.
+    """`roles`: until when each that was granted holds (null: it lasts). `suspended_from`: what they come back to; `barred_until`:
+    when the last suspension began, or ended: what they began to sign in by until then is over. `invited_by`: the person who knows the invitation's secret.
+    `identities`: (issuer, subject). `means`: how often a way in was taken away or replaced. Secrets stand in the log alone.
     """
 
     status: Status = Status.UNKNOWN
     suspended_from: Status = Status.UNKNOWN
-    suspended_at: datetime = EPOCH
+    barred_until: datetime = EPOCH
     person: str = ""
     key: str = ""
     commitment: str = ""
@@ -170,9 +190,21 @@ class Operator(msgspec.Struct, frozen=True):
     roles: Mapping[str, datetime | None] = {}
     invitation: str = ""
     invited_until: datetime = EPOCH
+    invited_by: str = ""
     identities: tuple[tuple[str, str], ...] = ()
     has_password: bool = False
     factors: Mapping[str, Factor] = {}
+    means: int = 0
+
+    @property
+    def administers(self) -> bool:
+        """Whether they are active, and hold that role without an end."""
+        return self.status is Status.ACTIVE and ADMINISTRATOR in self.roles and self.roles[ADMINISTRATOR] is None
+
+    @property
+    def has_second_factor(self) -> bool:
+        """One that is no recovery code."""
+        return any(each.kind is not FactorKind.RECOVERY for each in self.factors.values())
 
     def holds(self, at: datetime) -> frozenset[str]:
         """The roles that are granted at that time, whether or not the operator is active."""
@@ -202,15 +234,18 @@ class Operator(msgspec.Struct, frozen=True):
 _replace = msgspec.structs.replace
 
 
-def evolve(operator: Operator, event: OperatorEvent, at: datetime) -> Operator:  # noqa: PLR0911 — one case for each
+def evolve(operator: Operator, event: OperatorEvent, at: datetime) -> Operator:  # noqa: C901, PLR0911 — one case for each
     match event:
         case Invited():
             return Operator(
-                Status.INVITED, person=event.person, key=event.key.id, commitment=event.key.commitment,
+                _invited(event.by), person=event.person, key=event.key.id, commitment=event.key.commitment,
                 brands=event.brands, countries=event.countries, invitation=event.invitation, invited_until=event.until,
+                invited_by=event.by,
             )  # fmt: skip
-        case InvitedAgain(invitation, until):
-            return _replace(operator, invitation=invitation, invited_until=until)
+        case InvitedAgain(invitation, until, by):
+            return _replace(operator, status=_invited(by), invitation=invitation, invited_until=until, invited_by=by)
+        case InvitationConfirmed():
+            return _replace(operator, status=Status.INVITED)
         case Activated():
             return _replace(operator, status=Status.ACTIVE, invitation="")
         case RoleGranted(role, until):
@@ -220,28 +255,40 @@ def evolve(operator: Operator, event: OperatorEvent, at: datetime) -> Operator: 
         case Scoped(brands, countries):
             return _replace(operator, brands=brands, countries=countries)
         case Suspended():
-            return _replace(operator, status=Status.SUSPENDED, suspended_from=operator.status, suspended_at=at)
+            return _replace(operator, status=Status.SUSPENDED, suspended_from=operator.status, barred_until=at)
         case Resumed():
-            return _replace(operator, status=operator.suspended_from, suspended_from=Status.UNKNOWN)
+            return _replace(operator, status=operator.suspended_from, suspended_from=Status.UNKNOWN, barred_until=at)
         case PersonNamed(person):
             return _replace(operator, person=person)
         case _:
             return _means(operator, event)
 
 
-def _means(operator: Operator, event: IdentityLinked | PasswordSet | FactorEnrolled | FactorRemoved) -> Operator:
+def _invited(by: str) -> Status:
+    return Status.AWAITING if by else Status.INVITED
+
+
+def _means(
+    operator: Operator, event: IdentityLinked | IdentityUnlinked | PasswordSet | FactorEnrolled | FactorRemoved
+) -> Operator:
     """By what the operator signs in."""
+    before = operator.means
     match event:
         case IdentityLinked(issuer, subject):
             others = tuple(each for each in operator.identities if each[0] != issuer)
-            return _replace(operator, identities=(*others, (issuer, subject)))
+            means = before + (len(others) < len(operator.identities))
+            return _replace(operator, identities=(*others, (issuer, subject)), means=means)
+        case IdentityUnlinked(issuer):
+            left = tuple(each for each in operator.identities if each[0] != issuer)
+            return _replace(operator, identities=left, means=before + 1)
         case PasswordSet():
-            return _replace(operator, has_password=True)
+            return _replace(operator, has_password=True, means=before + 1)
         case FactorEnrolled():
             factor = Factor(event.kind, event.credential, event.public_key)
             return _replace(operator, factors={**operator.factors, event.factor: factor})
         case FactorRemoved(factor):
-            return _replace(operator, factors={id_: each for id_, each in operator.factors.items() if id_ != factor})
+            kept = {id_: each for id_, each in operator.factors.items() if id_ != factor}
+            return _replace(operator, factors=kept, means=before + 1)
 
 
 OPERATORS = Aggregate(
@@ -249,8 +296,8 @@ OPERATORS = Aggregate(
     initial=Operator(),
     evolve=evolve,
     events=[
-        Invited, InvitedAgain, Activated, RoleGranted, RoleRevoked, Scoped, Suspended, Resumed, PersonNamed,
-        IdentityLinked, PasswordSet, FactorEnrolled, FactorRemoved,
+        Invited, InvitedAgain, InvitationConfirmed, Activated, RoleGranted, RoleRevoked, Scoped, Suspended, Resumed,
+        PersonNamed, IdentityLinked, IdentityUnlinked, PasswordSet, FactorEnrolled, FactorRemoved,
     ],
 )  # fmt: skip
 
@@ -295,6 +342,21 @@ class InThePast(Invalid):
     title = "What is granted ends in the future"
 
 
+class LastMeans(Conflict):
+    code = "last_means"
+    title = "They come in by nothing else: suspend them instead"
+
+
+class MeansChanged(Forbidden):
+    code = "means_changed"
+    title = "What you sign in by was changed since this session began; sign in again"
+
+
+class IdentityUnknown(NotFound):
+    code = "identity_unknown"
+    title = "The operator is not linked to this provider"
+
+
 class FactorUnknown(NotFound):
     code = "factor_unknown"
     title = "The operator has no such factor"
@@ -307,12 +369,24 @@ def invite(operator: Operator, *, invited: Invited) -> list[OperatorEvent]:
     return [invited]
 
 
-def invite_again(operator: Operator, *, invitation: str, until: datetime) -> list[OperatorEvent]:
-    """Another invitation for somebody who has not joined yet; the last one is void. Raises NotFound, AlreadyJoined."""
+def invite_again(operator: Operator, *, invitation: str, until: datetime, by: str) -> list[OperatorEvent]:
+    """Another invitation for somebody who has not joined yet; the last one is void. `by`: who learns its secret, so that another
+    person confirms it anew. Raises NotFound, AlreadyJoined.
+    """
     operator.require()
-    if operator.status is not Status.INVITED:
+    if operator.status not in (Status.AWAITING, Status.INVITED):
         raise AlreadyJoined
-    return [InvitedAgain(invitation, until)]
+    return [InvitedAgain(invitation, until, by)]
+
+
+def confirm_invitation(operator: Operator, *, person: str) -> list[OperatorEvent]:
+    """Agree to an invitation, as another person than who made it. Raises NotFound, SamePerson, AlreadyJoined."""
+    operator.require()
+    if person == operator.invited_by:
+        raise SamePerson("another person than who made it confirms an invitation")
+    if operator.status not in (Status.AWAITING, Status.INVITED):
+        raise AlreadyJoined
+    return [] if operator.status is Status.INVITED else [InvitationConfirmed(person)]
 
 
 def activate(operator: Operator, *, invitation: str, at: datetime) -> list[OperatorEvent]:
@@ -372,6 +446,17 @@ def link_identity(operator: Operator, *, issuer: str, subject: str) -> list[Oper
     return [] if (issuer, subject) in operator.identities else [IdentityLinked(issuer, subject)]
 
 
+def unlink_identity(operator: Operator, *, issuer: str) -> list[OperatorEvent]:
+    """Let them not come in any more as a provider knows them. Raises NotFound, IdentityUnknown, LastMeans."""
+    operator.require()
+    if all(each != issuer for each, _ in operator.identities):
+        raise IdentityUnknown
+    has_passkey = any(each.kind is FactorKind.PASSKEY for each in operator.factors.values())
+    if not (operator.has_password or has_passkey or len(operator.identities) > 1):
+        raise LastMeans
+    return [IdentityUnlinked(issuer)]
+
+
 def set_password(operator: Operator, *, hash: str) -> list[OperatorEvent]:  # noqa: A002 — its name
     """Raises NotFound, OperatorNotActive."""
     operator.require_active()
@@ -394,6 +479,12 @@ def remove_factor(operator: Operator, *, factor: str) -> list[OperatorEvent]:
     if factor not in operator.factors:
         raise FactorUnknown
     return [FactorRemoved(factor)]
+
+
+def require_means(operator: Operator, known: int) -> None:
+    """`known`: how far a session has heard of `means`. Raises MeansChanged."""
+    if operator.means > known:
+        raise MeansChanged
 
 
 def _refuse_mixed(held: frozenset[str], countries: tuple[str, ...] | None) -> None:

@@ -22,7 +22,7 @@ from domain.errors import AlreadyRegistered, Conflict, GateClosed, NotFound, Pla
 from domain.kernel import EPOCH, NO_KEY, STREAMS_CACHED, Aggregate, Event, Personal, PlayerId, Stream, parse_id
 from policies import gates
 from policies.limits import MONEY_LAUNDERING, SystemLimit, system
-from policies.retention import Period
+from policies.retention import Period, longest
 
 TAGS_MAX = 50
 DUPLICATES_MAX = 20
@@ -143,9 +143,16 @@ class Reactivated(Event, frozen=True, tag="player.reactivated"):
 
 
 class Closed(Event, frozen=True, tag="player.closed"):
-    """The account has ended for good; what is in it may still be paid out. `reason`: a word, in the clear."""
+    """The account has ended for good; what is in it may still be paid out. `reason`: a word, in the clear. `erase_by`: from when on
+    nothing that identifies the player may be left, by the rules of the day; null if no row says so.
+    """
 
     reason: str
+    erase_by: datetime | None = None
+
+
+class ErasureDue(Event, frozen=True, tag="player.erasure_due"):
+    """Nothing that identifies the player may be left by now, and it is there."""
 
 
 class Erased(Event, frozen=True, tag="player.erased"):
@@ -179,25 +186,10 @@ class Noted(Event, frozen=True, tag="player.noted"):
 
 
 PlayerEvent = (
-    Registered
-    | ProfileRecorded
-    | ConsentGiven
-    | ConsentWithdrawn
-    | DuplicatesFound
-    | DuplicatesCompared
-    | ComparisonAwaited
-    | ActivationAwaited
-    | Activated
-    | Blocked
-    | Unblocked
-    | MadeDormant
-    | Reactivated
-    | Closed
-    | Erased
-    | Tagged
-    | Untagged
-    | Noted
-)
+    Registered | ProfileRecorded | ConsentGiven | ConsentWithdrawn | DuplicatesFound | DuplicatesCompared | ComparisonAwaited
+    | ActivationAwaited | Activated | Blocked | Unblocked | MadeDormant | Reactivated | Closed | ErasureDue | Erased
+    | Tagged | Untagged | Noted
+)  # fmt: skip
 
 
 # State
@@ -223,7 +215,8 @@ class Player(msgspec.Struct, frozen=True):
     """`key`, `commitment`: of the player's data key. `awaiting`: why the account is not active yet, also behind a block.
     `block_reason`: of the block that has not ended; it outlasts the closing of the account.
     `registered_at`: when that was recorded here. `consents` and `tags` in order. `duplicates`: others that may be the same
-    person, the first of them. `birth_year`: 0 if it is not known.
+    person, the first of them. `birth_year`: 0 if it is not known. `jurisdictions`: all whose rules have ever held. `erase_by`: as
+    long as nobody was told that it has come.
     """
 
     status: Status = Status.UNKNOWN
@@ -242,6 +235,8 @@ class Player(msgspec.Struct, frozen=True):
     birth_year: int = 0
     closed_at: datetime | None = None
     erased_at: datetime | None = None
+    jurisdictions: tuple[str, ...] = ()
+    erase_by: datetime | None = None
 
     def require(self) -> None:
         """Raises NotFound."""
@@ -292,12 +287,14 @@ def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa:
         case Registered(brand=brand, country=country, currency=currency, key=key):
             return Player(
                 Status.ACTIVE, country, currency, key.id, key.commitment, brand, jurisdiction=country, registered_at=at,
-                birth_year=event.birth_year,
+                birth_year=event.birth_year, jurisdictions=(country,),
             )  # fmt: skip
         case ProfileRecorded():
+            jurisdiction = event.jurisdiction or player.jurisdiction
             return change(
                 player,
-                jurisdiction=event.jurisdiction or player.jurisdiction,
+                jurisdiction=jurisdiction,
+                jurisdictions=tuple(dict.fromkeys((*player.jurisdictions, jurisdiction))),
                 birth_year=event.birth_year or player.birth_year,
             )
         case ConsentGiven(channel):
@@ -322,9 +319,11 @@ def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa:
         case Reactivated():
             return change(player, status=Status.ACTIVE)
         case Closed():
-            return change(player, status=Status.CLOSED, closed_at=at)
+            return change(player, status=Status.CLOSED, closed_at=at, erase_by=event.erase_by)
+        case ErasureDue():
+            return change(player, erase_by=None)
         case Erased():
-            return change(player, erased_at=at, birth_year=0)
+            return change(player, erased_at=at, birth_year=0, erase_by=None)
         case DuplicatesFound(players=found):
             known = dict.fromkeys((*player.duplicates, *found))
             return change(player, duplicates=tuple(known)[:DUPLICATES_MAX])
@@ -473,10 +472,12 @@ def make_dormant(player: Player) -> list[PlayerEvent]:
     return [MadeDormant()] if player.status is Status.ACTIVE else []
 
 
-def close(player: Player, *, reason: str) -> list[PlayerEvent]:
+def close(player: Player, *, reason: str, at: datetime) -> list[PlayerEvent]:
     """End an account for good. Asking again records nothing."""
     player.require()
-    return [] if player.status is Status.CLOSED else [Closed(reason=reason)]
+    if player.status is Status.CLOSED:
+        return []
+    return [Closed(reason, longest(player.jurisdictions, at, at).due)]
 
 
 def tag(player: Player, *, tag: str) -> list[PlayerEvent]:

@@ -6,6 +6,7 @@ seen the secret and is the person behind what it does, for four eyes.
 
 Invariants:
     - a token that was not confirmed by another person than its issuer, is revoked, or is over, opens nothing;
+    - an operator's own token is issued by that operator alone: whoever has its secret would be them;
     - a revoked token stays revoked;
     - the secret is shown once, and is in no event.
 """
@@ -19,7 +20,7 @@ from functools import lru_cache
 import msgspec
 
 from domain.approvals import SamePerson
-from domain.errors import Conflict, Invalid, NotFound
+from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.kernel import EPOCH, STREAMS_CACHED, Aggregate, Event, Stream, TokenId, parse_id
 from domain.operators import REGULATOR, InThePast, Operator
 
@@ -107,20 +108,27 @@ class TokenRevoked(Conflict):
     title = "The token was revoked"
 
 
+class HolderIsAnother(Forbidden):
+    code = "holder_is_another"
+    title = "An operator's own token is issued by that operator: its secret is for nobody else"
+
+
 class RolesNotTheirs(Invalid):
     code = "roles_not_theirs"
     title = "A token gives its holder no role that they do not have; a regulator's gives that one, for countries"
 
 
-def issue(token: Token, holder: Operator | None, *, issued: Issued, at: datetime) -> list[TokenEvent]:
-    """Make a token. `holder`: the operator whose own it is, if it is no program's. Raises InThePast, RolesNotTheirs, and of the
-    holder NotFound, OperatorNotActive.
+def issue(token: Token, holder: Operator | None, *, issued: Issued, by: str, at: datetime) -> list[TokenEvent]:
+    """Make a token. `holder`: the operator whose own it is, if it is no program's; `by`: the actor who makes it. Raises InThePast,
+    RolesNotTheirs, HolderIsAnother, and of the holder NotFound, OperatorNotActive.
     """
     if token.status is not Status.UNKNOWN:
         raise Conflict("the token exists already")
     if issued.expires <= at:
         raise InThePast(pointer="/expires")
     if holder is not None:
+        if by != issued.holder:
+            raise HolderIsAnother
         holder.require_active()
         if not set(issued.roles) <= holder.roles_at(at):
             raise RolesNotTheirs(pointer="/roles")

@@ -5,21 +5,27 @@ A rotation makes FILE.next, wraps every key anew, puts FILE.next in the place of
 Whoever serves meanwhile sees both, because the files are looked at before each use.
 
 Invariants:
-    - FILE is there at every moment, and whole;
+    - FILE is there at every moment, and whole; whatever has gone wrong, it is never what is destroyed;
+    - one process at a time changes it;
     - what was destroyed was overwritten before its name went away, and is held by no process that looks again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from eventstore.vault import RegionKey
 
 _State = tuple[tuple[int, int], ...]
+
+
+class KeyInUse(Exception):
+    """The files are not to be touched now, and why."""
 
 
 class Keyring:
@@ -56,6 +62,19 @@ class Keyring:
                 found.append((status.st_ino, status.st_mtime_ns))
         return tuple(found)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else on this machine changes the key meanwhile. Raises KeyInUse where somebody does."""
+        folder = os.open(self.file.parent, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise KeyInUse(f"another process is changing a key in {self.file.parent}") from None
+            yield
+        finally:
+            os.close(folder)
+
     def prepare(self) -> RegionKey:
         """The next key, made unless it is there already."""
         if not self.next.exists():
@@ -78,11 +97,15 @@ class Keyring:
             self._sync()
 
     def destroy(self) -> None:
-        """Overwrite the old key and remove it. Harmless when repeated.
+        """Overwrite the old key and remove it. Harmless when repeated. Raises KeyInUse rather than destroy the region's key.
 
         A file system that writes elsewhere, an SSD and every backup may still have it: docs/how-to/rotate-keys.md.
         """
         if self.old.exists():
+            if self.old.samefile(self.file):
+                raise KeyInUse(
+                    f"{self.old} is {self.file} itself, under another name: remove that name if it is all you want"
+                )
             with self.old.open("r+b") as file:
                 size = file.seek(0, os.SEEK_END)
                 for fill in (os.urandom(size), bytes(size)):

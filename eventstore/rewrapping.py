@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -45,7 +45,8 @@ _LAID = "INSERT INTO vault.blind_index (field, digest, subject, layers) SELECT *
 _LEFT = """
     SELECT (SELECT count(*) FROM vault.data_key AS k WHERE k.wrapped_by <> %s),
            (SELECT count(*) FROM vault.blind_index AS i WHERE i.layers < (SELECT count(*) FROM vault.index_key))"""
-DESTROYED = "UPDATE vault.region_key SET destroyed = now() WHERE id = %s"
+_OF_THE_FIRST = "SELECT k.id, k.wrapped FROM vault.data_key AS k ORDER BY k.id LIMIT 1"
+DESTROYED = "UPDATE vault.region_key SET destroyed = now() WHERE id = ANY (%s) AND destroyed IS NULL RETURNING id"
 
 
 class WrongKey(Exception):
@@ -89,6 +90,8 @@ class Rewrapping:
             rows = await self._rows(_LAYERS)
             if newest not in (None, self._old.id, self._new.id):
                 raise WrongKey(f"the vault is wrapped by the region key {newest}, which is not the one in the file")
+            if newest is None:  # then nothing has named the key yet, and the index would follow from whichever this is
+                self._unwrapped(await self._rows(_OF_THE_FIRST))
             if newest != self._new.id:
                 layers = [self._open(layer, wrapped) for layer, wrapped, _ in rows] or [self._old.index]
                 for layer, key in enumerate([*layers, self._random(32)], 1):
@@ -118,15 +121,19 @@ class Rewrapping:
     async def _rewrap(self) -> int:
         rows = await self._rows(_WRAPPED, self._new.id, self._last_key, self._batch)
         if rows:
-            try:
-                keys = [self._old.unwrap(str(id_), wrapped) for id_, wrapped in rows]
-            except CannotOpen as error:
-                raise WrongKey(f"{error}: it can be rotated only once that is resolved") from None
+            keys = self._unwrapped(rows)
             wrapped = [self._new.wrap(key, self._random(12)) for key in keys]
             ids = packing.uuid_array([id_.bytes for id_, _ in rows])
             await self._connection.execute(_REWRAP, (self._new.id, ids, packing.bytea_array(wrapped)))
             self._last_key = str(rows[-1][0])
         return len(rows)
+
+    def _unwrapped(self, rows: Sequence[tuple[Any, ...]]) -> list[DataKey]:
+        """Data keys that are under the old key. Raises WrongKey."""
+        try:
+            return [self._old.unwrap(str(id_), wrapped) for id_, wrapped in rows]
+        except CannotOpen as error:
+            raise WrongKey(f"{error}: it can be rotated only once that is resolved") from None
 
     async def _relay(self) -> int:
         rows = sorted(await self._rows(_WORDS, self._layers, *self._last_word, self._batch))
@@ -148,7 +155,7 @@ class Rewrapping:
 
     async def destroyed(self) -> None:
         """The old key is no more."""
-        await self._connection.execute(DESTROYED, (self._old.id,))
+        await self._connection.execute(DESTROYED, ([self._old.id],))
 
     async def _rows(self, query: Any, *arguments: object) -> list[tuple[Any, ...]]:
         return await (await self._connection.cursor(binary=True).execute(query, arguments)).fetchall()

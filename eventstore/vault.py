@@ -8,9 +8,10 @@ A blind index has a key of its own, or several one upon another: each rotation o
 digests that are there (eventstore.rewrapping), so that nothing has to be opened for it.
 
 Invariants:
-    - a data key is committed before the first entry that uses it (an orphan key is harmless, a keyless entry is not);
-    - keys never leave the process in the clear, but encrypted to the recipient of a disclosure that stands in the log; the
-      region key is never in the database;
+    - a data key is committed before the first entry that uses it (an unused key is destroyed later, a keyless entry is lost);
+    - keys never leave the process in the clear, but encrypted: to the recipient of a disclosure that stands in the log, or to
+      another region that may hold them (replication.keys); the region key is never in the database;
+    - a copy of a key that another region made is kept only while no log held here says that its player was erased;
     - no key opens anything before it was compared with what the event commits to, since GCM itself commits to none;
     - nothing is opened, or found, before every erasure in the logs held here was applied to this vault, once for each start of
       PostgreSQL: what a restored backup brings back is destroyed again first.
@@ -25,10 +26,10 @@ import os
 import unicodedata
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, LiteralString, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -51,6 +52,10 @@ class DataKey(NamedTuple):
     @property
     def commitment(self) -> str:
         return hashlib.sha256(b"countroom/data-key/v1\n" + self.id.encode() + b"\n" + self.key).hexdigest()
+
+    def fingerprint(self, whole: str) -> str:
+        """Of a request in which something is personal; without the key it tells nothing."""
+        return hmac.digest(self.key, b"countroom/fingerprint/v1\n" + whole.encode(), "sha256")[:16].hex()
 
     def seal(self, text: str, *, event_id: str, path: str, nonce: bytes) -> Sealed:
         """`path`: the field's dotted path in the body, e.g. data.email."""
@@ -162,21 +167,43 @@ class Owed(NamedTuple):
     found_by: Sequence[tuple[str, str]]
 
 
+class Copy(NamedTuple):
+    """A key that another region made, opened and compared, and what its subject is found by up to the entry `upto`."""
+
+    subject: str
+    key: DataKey
+    found_by: Sequence[tuple[str, str]]
+    upto: int
+
+
 KEPT = 0x434F5641  # 'COVA'
 """The advisory lock that whoever keeps something shares, and a change of the region's key, or an erasure, has alone for a moment."""
 
 _WRITABLE = """
     SELECT NOT EXISTS (SELECT FROM ledger.log AS l WHERE l.own AND NOT ledger.may_write(l.id)), pg_advisory_xact_lock_shared(%s)"""
+_ANY_ERASED = """
+    SELECT EXISTS (SELECT FROM unnest(%b) AS s (subject) JOIN ledger.entry AS e ON e.stream = 'player-' || s.subject
+                    WHERE e.type = 'player.erased')"""
 _WRAPS = "SELECT (SELECT k.id FROM vault.region_key AS k ORDER BY k.number DESC LIMIT 1), (SELECT count(*) FROM vault.index_key)"
 _KEEP = "INSERT INTO vault.data_key (id, subject, wrapped, wrapped_by) SELECT *, %s FROM unnest(%b, %b, %b)"
 _FOUND_BY = """
     INSERT INTO vault.blind_index (field, digest, subject, layers) SELECT *, %s FROM unnest(%b, %b, %b) ON CONFLICT DO NOTHING"""
+_KEEP_COPIES = _KEEP + " ON CONFLICT DO NOTHING"
+_MAY_KEEP = """
+    SELECT DISTINCT c.subject FROM vault.copy AS c
+     WHERE c.subject = ANY (%b) AND c.jurisdiction = ANY (%b)
+           AND NOT EXISTS (SELECT FROM ledger.entry AS e WHERE e.stream = 'player-' || c.subject AND e.type = 'player.erased')"""
+_KEPT_COPIES = """
+    UPDATE vault.copy AS c SET done = greatest(c.done, k.upto), refused = NULL
+      FROM unnest(%b, %b) AS k (subject, upto) WHERE c.subject = k.subject"""
+_DESTROY_UNUSED = "SELECT u.last::text, u.destroyed FROM vault.destroy_unused(%s::uuid, %s) AS u"
 _INDEX_KEYS = "SELECT k.layer, k.wrapped, k.wrapped_by FROM vault.index_key AS k ORDER BY k.layer"
 _FIND = "SELECT DISTINCT subject FROM vault.blind_index WHERE field = %s AND digest = ANY (%s) ORDER BY subject"
 _FIND_REGISTERED = """
     SELECT i.field, i.digest, i.subject
       FROM unnest(%b, %b) AS q (field, digest) JOIN vault.blind_index AS i USING (field, digest)
-     WHERE EXISTS (SELECT FROM ledger.entry AS e WHERE e.stream = 'player-' || i.subject AND e.version = 1)
+     WHERE EXISTS (SELECT FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log AND l.own
+                    WHERE e.stream = 'player-' || i.subject AND e.version = 1)
      ORDER BY i.subject"""
 _ERASED = """
     SELECT l.id, e.position,
@@ -212,37 +239,80 @@ class Vault:
     async def keep(self, owed: Sequence[Owed]) -> None:
         """Commit keys and index; to be awaited before the entries that use them are appended.
 
-        Raises Unavailable while the log is read-only: its entries would not come, and the keys would lie there for nothing.
+        Raises Unavailable while the log is read-only: its entries would not come, and the keys would lie there for nothing; and of
+        somebody who was erased since it was decided, of whom nothing may come back: it is to be decided anew.
         """
         keys = [(o.subject, o.key) for o in owed if o.key is not None]
+        words = [(field, value, o.subject) for o in owed for field, value in o.found_by]
+        async with self._keeping() as connection:  # from here on no erasure is carried out until this is committed
+            subjects = packing.text_array(list({o.subject for o in owed}))
+            (erased,) = await (await connection.execute(_ANY_ERASED, (subjects,))).fetchone() or (False,)
+            if erased:
+                raise Unavailable("a player was erased meanwhile; try again")
+            await self._insert(connection, _KEEP, keys, words)
+
+    async def keep_copies(self, copies: Sequence[Copy], jurisdictions: Iterable[str]) -> set[str]:
+        """Commit copies and index; of whom. Left out is who was erased, by any log held here at the moment at which the copy is
+        kept, and who by now lives under none of these jurisdictions (vault.copy). Raises Unavailable as `keep` does.
+        """
+        async with self._keeping() as connection:  # from here on no erasure is carried out until this is committed
+            subjects = packing.text_array([copy.subject for copy in copies])
+            rows = await (
+                await connection.execute(_MAY_KEEP, (subjects, packing.text_array(list(jurisdictions))))
+            ).fetchall()
+            may = {subject for (subject,) in rows}
+            kept = [copy for copy in copies if copy.subject in may]
+            words = [(field, value, copy.subject) for copy in kept for field, value in copy.found_by]
+            await self._insert(connection, _KEEP_COPIES, [(copy.subject, copy.key) for copy in kept], words)
+            await connection.execute(
+                _KEPT_COPIES,
+                (
+                    packing.text_array([copy.subject for copy in kept]),
+                    packing.int8_array([copy.upto for copy in kept]),
+                ),
+            )
+        return may
+
+    @asynccontextmanager
+    async def _keeping(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A transaction in which something may be kept. Raises Unavailable."""
         async with self._pool.connection() as connection, connection.transaction():
             (writable, _) = await (await connection.execute(_WRITABLE, (KEPT,))).fetchone() or (False, None)
             if not writable:
                 raise Unavailable("the log is read-only until it was compared with its signed head and its copies")
-            (newest, count) = await (await connection.execute(_WRAPS)).fetchone() or (None, 0)
-            by = self._wrapping(newest)
-            layers = await self._index_keys(connection, count)
-            words = [(field, blind(layers, field, value), o.subject) for o in owed for field, value in o.found_by]
-            if keys:
-                await connection.execute(
-                    _KEEP,
-                    (
-                        by.id,
-                        packing.uuid_array([uuid.UUID(key.id).bytes for _, key in keys]),
-                        packing.text_array([subject for subject, _ in keys]),
-                        packing.bytea_array([by.wrap(key, self._random(12)) for _, key in keys]),
-                    ),
-                )
-            if words:
-                await connection.execute(
-                    _FOUND_BY,
-                    (
-                        len(layers),
-                        packing.text_array([word[0] for word in words]),
-                        packing.bytea_array([word[1] for word in words]),
-                        packing.text_array([word[2] for word in words]),
-                    ),
-                )
+            yield connection
+
+    async def _insert(
+        self,
+        connection: AsyncConnection[Any],
+        keep: LiteralString,
+        keys: Sequence[tuple[str, DataKey]],
+        words: Sequence[tuple[str, str, str]],
+    ) -> None:
+        """`keys`: with their subjects. `words`: field, value, subject."""
+        (newest, count) = await (await connection.execute(_WRAPS)).fetchone() or (None, 0)
+        by = self._wrapping(newest)
+        layers = await self._index_keys(connection, count)
+        if keys:
+            await connection.execute(
+                keep,
+                (
+                    by.id,
+                    packing.uuid_array([uuid.UUID(key.id).bytes for _, key in keys]),
+                    packing.text_array([subject for subject, _ in keys]),
+                    packing.bytea_array([by.wrap(key, self._random(12)) for _, key in keys]),
+                ),
+            )
+        if words:
+            await connection.execute(
+                _FOUND_BY,
+                (
+                    len(layers),
+                    packing.text_array([field for field, _, _ in words]),
+                    packing.bytea_array([blind(layers, field, value) for field, value, _ in words]),
+                    packing.text_array([subject for _, _, subject in words]),
+                ),
+            )
 
     def _wrapping(self, newest: str | None) -> RegionKey:
         """By which key new ones are wrapped. Raises Unavailable if it is not here."""
@@ -287,6 +357,11 @@ class Vault:
             self._opened.popitem(last=False)
         return found
 
+    async def keys_to_compare(self, ids: Iterable[str]) -> dict[str, DataKey]:
+        """Those that this region holds, whatever a log commits to: to compare fingerprints with, never to open anything."""
+        await self._apply_first()
+        return await self._unwrapped([uuid.UUID(key_id).bytes for key_id in ids])
+
     async def keys_to_disclose(self, commitments: Mapping[str, str]) -> dict[str, DataKey]:
         """The same, read anew: a key that was destroyed a moment ago is not disclosed. Raises CannotOpen, Unavailable."""
         await self._apply_first()
@@ -295,18 +370,22 @@ class Vault:
         return found
 
     async def _unwrapped(self, key_ids: Sequence[bytes]) -> dict[str, DataKey]:
+        """Those that are there. (One that was destroyed before this look has come again, as a copy may; one that is during it has not.)"""
+        before = frozenset(self._destroyed)
         async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
             await cursor.execute(
                 "SELECT id, wrapped, wrapped_by FROM vault.data_key WHERE id = ANY (%b)", (packing.uuid_array(key_ids),)
             )
             rows = await cursor.fetchall()
         found = {str(key_id): self._unwrap(str(key_id), wrapped, by) for key_id, wrapped, by in rows}
+        self._destroyed -= before & found.keys()
         return {key_id: key for key_id, key in found.items() if key_id not in self._destroyed}
 
     # Erasure
 
-    async def apply_erasures(self) -> int:
+    async def apply_erasures(self, *, anew: bool = False) -> int:
         """Destroy the keys and words of all who were erased since the last time, by any log held here; how many keys that were.
+        `anew`: of all who ever were, whatever was done before: a vault may have been restored beside the log meanwhile.
 
         Raises Unavailable while entries may be missing from the own log: then nobody knows who else was.
         """
@@ -314,8 +393,8 @@ class Vault:
             rows = await (await connection.execute(_ERASED)).fetchall()
             newest = {log: position for log, position, _ in rows}
             destroyed = 0
-            if newest != self._erased:
-                before = self._erased or {}
+            if anew or newest != self._erased:
+                before = {} if anew else self._erased or {}
                 cursor = await connection.execute(
                     "SELECT vault.destroy_erased(%s::smallint[], %s::bigint[])",
                     (list(before), list(before.values())),
@@ -335,6 +414,21 @@ class Vault:
         for key_id in key_ids:
             self._destroyed.add(key_id)
             self._opened.pop(key_id, None)
+
+    async def give_up(self, subjects: Sequence[str]) -> int:
+        """Destroy the copies of these players' keys, and their words; how many keys that were. What this region made stays."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute("SELECT vault.give_up(%b)", (packing.text_array(subjects),))
+            (destroyed,) = await cursor.fetchone() or (0,)
+        return int(destroyed)
+
+    async def destroy_unused(self, after: str | None, limit: int) -> tuple[str | None, int]:
+        """Look at some keys, in the order of their ids after that one (None: from the first), and destroy those of whom no log held here
+        has an entry a day after they were kept, with their words. The id after which to go on (None at the end), and how many went.
+        """
+        async with self._pool.connection() as connection:
+            looked = await connection.execute(_DESTROY_UNUSED, (after or str(uuid.UUID(int=0)), limit))
+            return await looked.fetchone() or (None, 0)
 
     def hears(self, hears: bool) -> None:
         """Whether this process is told of keys that are destroyed. As long as it is not, no opened key is used again; and whatever
@@ -359,9 +453,10 @@ class Vault:
                     return [row[0] for row in rows]
 
     async def find_registered(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
-        """The same for many (field, value) at once, of players who are registered in a log held here; what finds none is left out.
+        """The same for many (field, value) at once, of players who are registered in the own log; what finds none is left out.
 
-        (Words are kept before their registration is appended, and stay if it never comes.)
+        (Words are kept before their registration is appended, and stay if it never comes. Those of copies are for looking up: no
+        decision depends on when a key has come, and no append is conditional on another region's streams.)
         """
         await self._apply_first()
         async with self._pool.connection() as connection:

@@ -26,8 +26,8 @@ class Rule(msgspec.Struct, frozen=True):
     `alone`: by window, the most that goes without a second person; a rule without windows always asks for one.
 
     Windows: amount = this command; operator_day, player_day = what one operator, or all, have done to the player today (UTC),
-    this command included. `expires_hours`: how long an approval waits. `of_people`: it is asked of people only; providers and
-    programs tell what they have seen.
+    this command included. `expires_hours`: how long an approval waits. `of_people`: it is asked of whatever is done by hand; our
+    own processes, and providers whose signatures were checked, tell what they have seen. A program with a token does not.
     """
 
     expires_hours: int

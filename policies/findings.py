@@ -66,6 +66,7 @@ class Signal(StrEnum):
     LIMIT_RAISED = "limit_raised"
     MONTH_LIMIT = "month_limit"
     DEPOSIT_LIMIT_RAISED = "deposit_limit_raised"
+    ERASURE_DUE = "erasure_due"
 
 
 class Span(StrEnum):

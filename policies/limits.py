@@ -77,10 +77,16 @@ ZONES: Final[Mapping[str, str]] = {
 """The house's choice, by jurisdiction: IANA names. UTC elsewhere."""
 
 
+def known_zone(jurisdiction: str) -> ZoneInfo | None:
+    """In whose days a jurisdiction counts, where the house knows."""
+    name = ZONES.get(jurisdiction) or ZONES.get(country_of(jurisdiction))
+    return None if name is None else ZoneInfo(name)
+
+
 @lru_cache(1_000)
 def zone(jurisdiction: str) -> ZoneInfo:
     """In whose days a jurisdiction counts."""
-    return ZoneInfo(ZONES.get(jurisdiction) or ZONES.get(country_of(jurisdiction)) or "UTC")
+    return known_zone(jurisdiction) or ZoneInfo("UTC")
 
 
 class LocalDay(NamedTuple):

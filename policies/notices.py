@@ -53,6 +53,16 @@ RULES: Final = (
         quiet_hours=24,
     ),
     Watch(
+        name="erasure_due",
+        version=1,
+        since=_FIRST,
+        kind=Kind.OPERATIONS,
+        severity=Severity.MEDIUM,
+        says="what identifies a former player is to be gone by law, and is there",
+        test=Count(Signal.ERASURE_DUE, Span.HOUR, at_least=1),
+        quiet_hours=0,
+    ),
+    Watch(
         name="large_win",
         version=1,
         since=_FIRST,

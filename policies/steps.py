@@ -13,6 +13,9 @@ FRESH = timedelta(minutes=5)
 
 ACTIONS: Mapping[str, str] = {
     "money.adjust": "money is made or unmade by hand",
+    "round.void": "a stake is given back by hand",
+    "deposit.settle": "a deposit is booked of which no provider has told",
+    "withdrawal.settle": "a withdrawal is booked as paid, or given back, of which no provider has told",
     "approval.decide": "a second person lets money go, or a role be granted",
     "role.grant": "somebody may do more than before",
     "operator.invite": "somebody new gets in",
@@ -25,7 +28,7 @@ ACTIONS: Mapping[str, str] = {
 }
 """By action, why."""
 
-EXPORTS = ("audit.stream", "log.read", "projection.state")
+EXPORTS = ("audit.live", "audit.stream", "log.read", "projection.state")
 """Reads (domain.reads) that take away everything at once."""
 
 

@@ -174,7 +174,12 @@ KYC_DOCUMENTS = (
 SESSION_END = Duty("session_end", dict.fromkeys(play.PLAY.events.values(), field("due_at")))
 """When something of a player's play ends by itself: each event of play says it anew."""
 
-_PLAYERS = (*KYC_DEADLINES, *KYC_DOCUMENTS, SESSION_END)
+_ERASURE = Duty(
+    "erasure_due",
+    {players.Closed: field("erase_by"), players.ErasureDue: over, players.Erased: over},
+)
+
+_PLAYERS = (*KYC_DEADLINES, *KYC_DOCUMENTS, SESSION_END, _ERASURE)
 
 
 # Protection
@@ -193,6 +198,8 @@ def _exclusion(source: Source) -> Duty:
 
     def ended(recorded: Recorded, event: protection.Lifted | protection.ExclusionEnded) -> int | Leave | None:
         if event.source is not source or event.over_at is None:  # what a register has said has no time
+            return LEAVE
+        if source is Source.MATCHED and isinstance(event, protection.ExclusionEnded) and event.register:
             return LEAVE
         return at(event.over_at) if recorded.recorded < at(event.over_at) else None
 

@@ -3,7 +3,7 @@ What is known of a player beside the state that decides: shown on the card, fold
 
 Invariants:
     - a personal field stands as its event sealed it, together with that event's id, without which it does not open;
-    - of a player who was erased none is left.
+    - of a player who was erased none is left, nor what else they could be known by, such as what they call their telephone.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ def evolve(known: Known, event: Event, event_id: str) -> Known:
         case Closed(reason):
             return msgspec.structs.replace(known, close_reason=reason)
         case Erased():
-            return msgspec.structs.replace(known, personal={})
+            return msgspec.structs.replace(forgotten(known), personal={})
         case _:
             return known
+
+
+def forgotten(known: Known) -> Known:
+    """What is shown of it once the player was erased; `personal` does not open any more."""
+    return msgspec.structs.replace(known, **dict.fromkeys(_CLEAR, ""))

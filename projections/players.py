@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
+from domain import logins
 from domain.kernel import Sealed, personal_fields
 from domain.kyc import KYC
 from domain.limits import LIMITS
@@ -33,7 +34,7 @@ _PLAYER = "player_"
 _PERSONAL = personal_fields(Registered)
 _LATER = tuple(kind for kind in PLAYERS.events.values() if kind is not Registered)
 _KYC = Folded("kyc", KYC)
-_LOGIN = Folded("login", LOGINS)
+_LOGIN = Folded("login", LOGINS, logins.forgotten)
 _LIMITS = Folded("limits", LIMITS)
 
 

@@ -85,6 +85,9 @@ async def player(context: Context, player_id: PlayerId, at: str | None = None, *
     }
     rows = await _rows(context, player_id, [log._replace(head=upto[log.name]) for log in held])
     account = history.account(_decoded(rows))
+    erased_at = await _erased_at(context, player_id)
+    if erased_at is not None:
+        account = history.forgotten(account)
     if account.registered_at is None:
         raise NotFound("no such player then")
     made_from = [shown(row) for row in rows]
@@ -97,7 +100,7 @@ async def player(context: Context, player_id: PlayerId, at: str | None = None, *
         country=account.player.country,
         currency=account.player.currency,
         registered_at=account.registered_at,
-        personal=await _personal(context, player_id, account),
+        personal=await _personal(context, player_id, account, erased_at),
         facts=facts(account.player, account.known, account.kyc, account.login),
         balances=_balances(account),
         deposit_limit=_deposit_limit(account),
@@ -110,12 +113,17 @@ async def player(context: Context, player_id: PlayerId, at: str | None = None, *
     )
 
 
-async def _personal(context: Context, player_id: PlayerId, account: Account) -> Personal:
-    """Who they were then, as far as it opens now: who was erased since is not known for any moment any more."""
+async def _erased_at(context: Context, player_id: PlayerId) -> datetime | None:
+    """Who was erased, also since the moment asked for, is not known for any moment any more."""
+    rows = await context.fetch(ERASED, players.stream(player_id).name)
+    return instant(rows[0][0]) if rows else None
+
+
+async def _personal(context: Context, player_id: PlayerId, account: Account, erased_at: datetime | None) -> Personal:
+    """Who they were then, as far as it opens now."""
     if account.key is None:
         return Personal(sealed=False)
-    rows = await context.fetch(ERASED, players.stream(player_id).name)
-    return await opened(context, account.key, account.told(), instant(rows[0][0]) if rows else None)
+    return await opened(context, player_id, account.key, account.told(), erased_at)
 
 
 async def _moment(context: Context, held: list[Log], at: str | None) -> _Moment:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from binascii import b2a_base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -132,7 +132,7 @@ async def page(context: Context, log: str, after: int = 0, limit: int = 50, curs
     return AuditPage(items, write_cursor(items[-1].position) if items and items[-1].position < head else None)
 
 
-async def stream(context: Context, log: str, after: int = 0) -> AsyncIterator[bytes]:
+async def stream(context: Context, log: str, after: int = 0) -> AsyncGenerator[bytes, None]:
     """The entries from `after` to the head, which is taken at the start, as NDJSON of AuditEntry. Raises Invalid, NotFound."""
     number, head, previous = await _start(context, log, after)
     while after < head:

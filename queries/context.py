@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple, TypeAlias, TypeVar
 
@@ -14,9 +14,9 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 
-from access.predicate import ALWAYS, Predicate
+from access.predicate import ALWAYS, Known, Predicate
 from domain.errors import Invalid
-from domain.kernel import Sealed
+from domain.kernel import OperatorId, PlayerId, Sealed
 from domain.players import DataKey
 
 LIMIT_MAX = 200
@@ -26,14 +26,27 @@ _FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 T = TypeVar("T")
 
-OpenPersonal: TypeAlias = Callable[[str, DataKey, Mapping[str, Sealed]], Awaitable[Mapping[str, str]]]
+OpenPersonal: TypeAlias = Callable[
+    [PlayerId | OperatorId, str, DataKey, Mapping[str, Sealed]], Awaitable[Mapping[str, str]]
+]
 """
-(event id, the key that the registration commits to, sealed fields by dotted path) → in the clear, those that this region
-can open and may.
+(whose, event id, the key that the registration commits to, sealed fields by dotted path) → in the clear, those that this
+region can open and may.
 """
 
 
-async def open_nothing(_event_id: str, _key: DataKey, _fields: Mapping[str, Sealed]) -> Mapping[str, str]:
+MayKnow: TypeAlias = Callable[[Known], bool]
+"""Whether the reader may learn of a secret case with these attributes."""
+
+
+def know_nothing(_known: Known) -> bool:
+    """For whoever may not."""
+    return False
+
+
+async def open_nothing(
+    _whose: PlayerId | OperatorId, _event_id: str, _key: DataKey, _fields: Mapping[str, Sealed]
+) -> Mapping[str, str]:
     """For whoever may not."""
     return {}
 
@@ -41,7 +54,9 @@ async def open_nothing(_event_id: str, _key: DataKey, _fields: Mapping[str, Seal
 @dataclass(frozen=True, slots=True)
 class Context:
     """`pool`: eventstore.postgres.pool of the role countroom_reader. `open_personal` is for what is sealed under players' keys,
-    `open_operators` for what is under operators'. `sees`: which rows are answered (queries/seeing.py).
+    `open_operators` for what is under operators'. `sees`: which rows are answered (queries/seeing.py). `told`: whose personal
+    data the answer tells: those of whom something was opened, and those found by something personal, which the query adds.
+    `may_know`: of secret cases.
     """
 
     pool: AsyncConnectionPool[AsyncConnection[Any]]
@@ -49,6 +64,8 @@ class Context:
     open_personal: OpenPersonal
     open_operators: OpenPersonal = open_nothing
     sees: Predicate = ALWAYS
+    told: set[PlayerId | OperatorId] = field(default_factory=set)
+    may_know: MayKnow = know_nothing
 
     async def fetch(self, query: LiteralString, *arguments: object) -> list[tuple[Any, ...]]:
         """The rows of one statement, which is one snapshot."""

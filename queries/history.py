@@ -17,7 +17,8 @@ from domain.kernel import PlayerId, Sealed, TicketId, TransactionId, personal_fi
 from domain.kyc import Kyc
 from domain.limits import Limits
 from domain.logins import Login
-from domain.players import DataKey, Player, Registered
+from domain.logins import forgotten as forgotten_login
+from domain.players import DataKey, Erased, Player, Registered
 from domain.tickets import Ticket
 from domain.transactions import Kind, Transaction
 from domain.wallets import Accounts, Wallet
@@ -107,6 +108,8 @@ def account(events: Iterable[Recorded]) -> Account:
         versions[body.stream] = body.version
         happened.append(_happened(recorded))
         learnt = known.evolve(learnt, recorded.event, body.id)
+        if isinstance(recorded.event, Erased):
+            states |= {name: forgotten_login(state) for name, state in states.items() if isinstance(state, Login)}
         if isinstance(recorded.event, Registered):
             told = _registration(recorded, recorded.event)
     payments = {
@@ -134,6 +137,11 @@ def account(events: Iterable[Recorded]) -> Account:
         events=tuple(happened),
         **told,
     )
+
+
+def forgotten(account: Account) -> Account:
+    """What is told of any moment of one who was erased since."""
+    return msgspec.structs.replace(account, known=known.forgotten(account.known), login=forgotten_login(account.login))
 
 
 def streams_of(player_id: PlayerId) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from domain.players import Channel, DataKey, Player
 from policies.gates import Level
 from projections.known import Known, Told
 from projections.players import Standing
-from queries import listing, seeing
+from queries import listing, secrecy, seeing
 from queries.context import Context, page_size, read_cursor
 from queries.listing import Listing, Wanted
 from queries.positions import MADE
@@ -159,7 +159,8 @@ class DepositLimit(msgspec.Struct, frozen=True):
 
 class PlayerCard(msgspec.Struct, frozen=True):
     """
-    A player. `version` names this state of the card, for the ETag; `player_version` that of the player's stream.
+    A player. `version` names this state of the card, for the ETag; `player_version` that of the player's stream. `block_reason`: as
+    this reader may know it (queries/secrecy.py).
 
     `positions`: the last entry of each log that the read model holds, `code`: by which code, null if not known. They move
     without the card, and the ETag without them; so does the last log-in.
@@ -251,12 +252,12 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
         version=at_versions(version, wallet_version, limits_version or 0, kyc_version or 0),
         player_version=version,
         status=status,
-        block_reason=block_reason,
+        block_reason=secrecy.told(context, block_reason, brand, country),
         brand=brand,
         country=country,
         currency=currency,
         registered_at=registered_at,
-        personal=await opened(context, committed, fields, standing.erased_at),
+        personal=await opened(context, player_id, committed, fields, standing.erased_at),
         facts=facts(
             Player(
                 country=country,
@@ -393,7 +394,7 @@ def deposit_limit(limits: Limits) -> DepositLimit:
 
 
 async def opened(
-    context: Context, key: DataKey, told: Mapping[str, Told], erased_at: datetime | None = None
+    context: Context, player: PlayerId, key: DataKey, told: Mapping[str, Told], erased_at: datetime | None = None
 ) -> Personal:
     """`key`: as the registration in the log names it and commits to it, whatever the read model holds."""
     by_event: dict[str, dict[str, Sealed]] = {}
@@ -401,6 +402,6 @@ async def opened(
         by_event.setdefault(each.event, {})[f"data.{name}"] = each.sealed
     clear: dict[str, Any] = {}
     for event, sealed in by_event.items():
-        found = await context.open_personal(event, key, sealed)
+        found = await context.open_personal(player, event, key, sealed)
         clear |= {path.removeprefix("data."): value for path, value in found.items()}
     return Personal(sealed=len(clear) < len(told) or erased_at is not None, erased_at=erased_at, **clear)

@@ -15,6 +15,7 @@ from domain import players, protection
 from domain.kernel import PlayerId
 from domain.protection import Asked, Protection, Said, Source, Stop
 from policies.protection import Silence
+from queries import secrecy
 from queries.context import Context
 from queries.states import folded
 
@@ -68,8 +69,15 @@ class PlayerProtection(msgspec.Struct, frozen=True):
 
 async def card(context: Context, player_id: PlayerId, at: datetime) -> PlayerProtection:
     """How a player is protected. Raises InvalidId, NotFound."""
-    (await folded(context, players.stream(player_id))).require()
-    return shown(player_id, await folded(context, protection.stream(player_id)), at)
+    player = await folded(context, players.stream(player_id))
+    player.require()
+    state = await folded(context, protection.stream(player_id))
+    found = shown(player_id, state, at)
+    stopped = {
+        action: [secrecy.told(context, each, player.brand, player.country) or each for each in reasons]
+        for action, reasons in found.stopped.items()
+    }
+    return msgspec.structs.replace(found, stopped=stopped)
 
 
 def shown(player_id: PlayerId, state: Protection, at: datetime) -> PlayerProtection:

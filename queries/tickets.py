@@ -126,19 +126,27 @@ async def get(context: Context, ticket_id: TicketId, cursor: str | None = None, 
     *ticket, key = rows[0]
     found = await context.fetch(_MESSAGES, ticket_id, after, limit + 1)
     committed = msgspec.json.decode(key, type=DataKey)
-    items = [await _message(context, committed, *row) for row in found[:limit]]
+    items = [await _message(context, ticket[2], committed, *row) for row in found[:limit]]
     more = write_cursor(found[limit - 1][1]) if len(found) > limit else None
     return Conversation(*[*ticket, MessagePage(items, more)])
 
 
 async def _message(
-    context: Context, key: DataKey, event: str, _version: int, kind: str, author: str, at: datetime, personal: str
+    context: Context,
+    player: PlayerId,
+    key: DataKey,
+    event: str,
+    _version: int,
+    kind: str,
+    author: str,
+    at: datetime,
+    personal: str,
 ) -> Message:
     """`key`: as the registration in the log names it and commits to it, whatever the read model holds."""
     fields: dict[str, Any] = {
         f"data.{name}": value for name, value in msgspec.json.decode(personal, type=dict[str, Sealed]).items()
     }
-    opened = await context.open_personal(event, key, fields) if fields else {}
+    opened = await context.open_personal(player, event, key, fields) if fields else {}
     return Message(
         event, kind, author, at, not fields or len(opened) < len(fields),
         **{path.removeprefix("data."): value for path, value in opened.items()},

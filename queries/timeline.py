@@ -2,7 +2,9 @@
 What happened to a player, the newest first, and what people have noted about them: read from the logs themselves. Which
 payments, tickets, approvals, notices and contacts are theirs, the read models tell, so a timeline is as late as these.
 
-Invariant: what is sealed stays sealed in the timeline; a note opens only for whoever may read what is personal.
+Invariants:
+    - what is sealed stays sealed in the timeline; a note opens only for whoever may read what is personal;
+    - why something was done of which most of the house must not learn it, is told to few (queries/secrecy.py).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from domain.errors import NotFound
 from domain.kernel import PlayerId, instant, parse_id
 from domain.players import DataKey, Noted
 from eventstore.record import decode_body
+from queries import secrecy
 from queries.context import Context, page_size, read_cursor, write_cursor
 from queries.history import LISTED, streams_of
 
@@ -91,8 +94,21 @@ async def history(context: Context, player_id: PlayerId, cursor: str | None = No
     rows = await context.fetch(_HAPPENED, streams, *[player_id] * (1 + len(LISTED)), *before, limit + 1)
     if not rows:
         await _key(context, player_id)
-    items = [_happened(*row) for row in rows[:limit]]
+    items = await _as_told(context, player_id, [_happened(*row) for row in rows[:limit]])
     return Timeline(items, write_cursor(*rows[limit - 1][:3]) if len(rows) > limit else None)
+
+
+async def _as_told(context: Context, player_id: PlayerId, items: list[Happened]) -> list[Happened]:
+    if not any(secrecy.is_secret(each.data) for each in items):
+        return items
+    rows = await context.fetch("SELECT brand, country FROM read.player WHERE id = %s", player_id)
+    brand, country = rows[0] if rows else ("", "")
+    if secrecy.is_told(context, brand, country):
+        return items
+    return [
+        msgspec.structs.replace(each, data=secrecy.without(each.data)) if secrecy.is_secret(each.data) else each
+        for each in items
+    ]
 
 
 async def notes(context: Context, player_id: PlayerId, cursor: str | None = None, limit: int = 50) -> Notes:
@@ -102,7 +118,7 @@ async def notes(context: Context, player_id: PlayerId, cursor: str | None = None
     (before,) = read_cursor(cursor, tuple[int]) if cursor else (2**63 - 1,)
     key = await _key(context, player_id)
     rows = await context.fetch(_NOTES, stream, before, limit + 1)
-    items = [await _note(context, key, recorded, body) for _, recorded, body in rows[:limit]]
+    items = [await _note(context, player_id, key, recorded, body) for _, recorded, body in rows[:limit]]
     return Notes(items, write_cursor(rows[limit - 1][0]) if len(rows) > limit else None)
 
 
@@ -122,9 +138,9 @@ def _happened(recorded: int, log: str, position: int, raw: Any) -> Happened:
     )  # fmt: skip
 
 
-async def _note(context: Context, key: DataKey, recorded: int, raw: Any) -> Note:
+async def _note(context: Context, player_id: PlayerId, key: DataKey, recorded: int, raw: Any) -> Note:
     body = decode_body(bytes(raw))
     noted = msgspec.json.decode(body.data, type=Noted)
     sealed = {} if isinstance(noted.text, str) else {"data.text": noted.text}
-    opened = await context.open_personal(body.id, key, sealed)
+    opened = await context.open_personal(player_id, body.id, key, sealed)
     return Note(body.id, instant(recorded), body.actor, opened.get("data.text"))

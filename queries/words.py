@@ -36,9 +36,11 @@ async def opened(
     return [await _opened(context, player, keys.get(player), column) for player, column in columns]
 
 
-async def _opened(context: Context, whose: str, key: DataKey | None, column: str | None) -> Mapping[str, str]:
+async def _opened(
+    context: Context, whose: PlayerId | OperatorId, key: DataKey | None, column: str | None
+) -> Mapping[str, str]:
     if key is None or column is None:
         return NOTHING
     words = _words(column)
     open_ = context.open_operators if whose.startswith(_OPERATOR) else context.open_personal
-    return await open_(words.event, key, words.sealed)
+    return await open_(whose, words.event, key, words.sealed)

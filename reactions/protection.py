@@ -137,8 +137,10 @@ class Protecting:
         _log.info("other accounts are shut out too", player=player, count=len(matches))
 
     async def _matches(self, player: PlayerId) -> Sequence[PlayerId]:
-        """Raises CannotOpen if it cannot be said who the player is."""
+        """Nobody of one who was erased: it cannot be known any more. Raises CannotOpen if it cannot be said who the player is."""
         found = await whose(player, self._streams, self._codec, self._vault)
+        if found.player.erased_at is not None:
+            return []
         if found.told is None:
             raise CannotOpen("the key of the player is not held here")
         return await self._alike(player, found)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import structlog
 
 from access.policy import service
-from commands import approvals, contacts, kyc, notices, play, protection, tickets, transactions
+from commands import approvals, contacts, erasures, kyc, notices, play, protection, tickets, transactions
 from commands.edge import Edge, Nothing
 from commands.identity import command_id
 from commands.plan import Context, Plan, Receipt
@@ -51,6 +51,7 @@ FIRES: Mapping[str, Fire] = {
     "withdrawal_expiry": _on("transaction", transactions.expire),
     "approval_expiry": _on("approval", approvals.expire),
     "session_end": _on("player", play.expire),
+    "erasure_due": _on("player", erasures.fall_due),
     **dict.fromkeys((duty.name for duty in KYC_DEADLINES), _MISS_DEADLINE),
     **dict.fromkeys((duty.name for duty in KYC_DOCUMENTS), _on("player", kyc.expire)),
     **dict.fromkeys((duty.name for duty in EXCLUSIONS), _on("player", protection.end)),

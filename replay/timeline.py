@@ -3,7 +3,8 @@ What happened to a player, row by row: when, who did it, what, how much, and wha
 
 Invariants:
     - a row is made from the bytes of its entry alone, also of a kind that this release does not know;
-    - a sealed field stays sealed unless its key was given, and then is marked as opened.
+    - a sealed field stays sealed unless its key was given, and then is marked as opened;
+    - whom else somebody has looked at is not told in a player's timeline.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from domain.kernel import Money, Sealed, instant
+from domain.kernel import Money, PlayerId, Sealed, instant, parse_id
+from domain.reads import ReadsRecorded
 from eventstore.record import Body
 from policies.currencies import EXPONENTS
 from replay.account import Concerned
@@ -33,6 +35,7 @@ WORDS: Mapping[str, str] = {
     "player.activation_awaited": "waits for {reasons}",
     "player.activated": "activated",
     "player.blocked": "blocked: {reason}",
+    "player.erasure_due": "is to be erased by now",
     "player.erased": "erased: what was personal cannot be read any more",
     "player.unblocked": "unblocked: {reason}",
     "player.made_dormant": "made dormant",
@@ -154,9 +157,10 @@ WORDS: Mapping[str, str] = {
     "payout.dropped": "payout not asked for any more",
     "payout.disputed": "payout accepted although the withdrawal had ended: {reference}",
     "keys.disclosed": "keys disclosed to {recipient}: {reason}",
-    "reads.recorded": "looked at",
+    "reads.recorded": "looked at: {reads}",
 }
 """How events read; any other is told by its tag and its fields."""
+_READS = ReadsRecorded.tag
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -191,13 +195,16 @@ class Row(msgspec.Struct, frozen=True):
     data: Any
 
 
-def rows(concerned: Iterable[Concerned], reveal: Reveal = lambda *_: None) -> list[Row]:
-    return [_row(each, reveal) for each in concerned]
+def rows(concerned: Iterable[Concerned], reveal: Reveal = lambda *_: None, player: PlayerId | None = None) -> list[Row]:
+    """`player`: whose timeline it is, if it is one's."""
+    return [_row(each, reveal, player) for each in concerned]
 
 
-def _row(concerned: Concerned, reveal: Reveal) -> Row:
+def _row(concerned: Concerned, reveal: Reveal, player: PlayerId | None) -> Row:
     entry, body, counts = concerned
     data = _opened(body, "data", msgspec.json.decode(body.data), reveal)
+    if body.type == _READS and player is not None:
+        data = _of_player(data, player)
     money, balance = _money(data)
     return Row(
         log=entry.log,
@@ -246,7 +253,24 @@ def _listed(data: dict[str, Any]) -> dict[str, Any]:
         name: ", ".join(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else value
         for name, value in data.items()
     }
+    if isinstance(data.get("reads"), list):
+        listed["reads"] = ", ".join(dict.fromkeys(each["what"] for each in data["reads"]))
     return listed | {"played": _Missing(data["played"])} if isinstance(data.get("played"), dict) else listed
+
+
+def _of_player(data: Any, player: PlayerId) -> Any:
+    """What was read of the player, of all that somebody has read; as it is, if it is of an unexpected shape."""
+    try:
+        found = msgspec.convert(data, ReadsRecorded)
+    except msgspec.ValidationError:
+        return data
+    suffix = parse_id("player", player)
+    of = [
+        msgspec.structs.replace(each, subjects=tuple(one for one in each.subjects if one == player))
+        for each in found.reads
+        if player in each.subjects or suffix in each.query
+    ]
+    return msgspec.json.decode(msgspec.json.encode(ReadsRecorded(tuple(of))))
 
 
 class _Missing(dict[str, Any]):

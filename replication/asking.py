@@ -1,6 +1,6 @@
 """
 What an origin asks of one other region, in its own realm: how far that region's copy goes, for entries of it, for its
-signature as a witness.
+signature as a witness, for data keys that it has made (`keys`).
 
 Invariants:
     - an answer comes from the region that was asked: nobody else may publish below answer.<origin>.<region>;
@@ -82,21 +82,24 @@ async def peer(own: Link, region: str) -> AsyncIterator[Peer]:
 
 
 async def serve(realm: Link, region: str, verbs: Mapping[str, Verb]) -> None:
-    """Answer, as `region`, what the realm's origin asks, one question after another, for ever."""
+    """Answer, as `region`, what the realm's origin asks by these verbs, one question after another, for ever.
+
+    Several processes of a region may each answer verbs of their own.
+    """
     waiting: asyncio.Queue[Msg] = asyncio.Queue(_QUEUE_MAX)
 
     async def receive(message: Msg) -> None:
         if not waiting.full():
             waiting.put_nowait(message)
 
-    subscription = await realm.client.subscribe(realm.realm.ask(region, "*"), cb=receive)
+    subscriptions = [await realm.client.subscribe(realm.realm.ask(region, verb), cb=receive) for verb in verbs]
     try:
         while True:
             question = await waiting.get()
-            verb = verbs.get(question.subject.rpartition(".")[2])
-            if verb is not None and question.reply:
-                answer = await verb(question.data)
+            if question.reply:
+                answer = await verbs[question.subject.rpartition(".")[2]](question.data)
                 await realm.publish(question.reply, answer.data, headers=dict(answer.headers) or None)
     finally:
         if not realm.client.is_closed:
-            await subscription.unsubscribe()
+            for subscription in subscriptions:
+                await subscription.unsubscribe()

@@ -11,6 +11,7 @@ In the realm of the origin EU, and nowhere else:
         head            answered like ack.EU.US, or like that of an earlier position (8 bytes, big endian) if one is named
         range           as rpc.EU.range, of the copy in US
         add-checkpoint  C2SP tlog-witness; the header Witness-Status carries its HTTP status code
+        keys            data keys that US has made, encrypted to EU (`keys`); never in a stream
     hint.EU.head    the newest signed head of EU's log with its cosignatures; a later one replaces it
 """
 

@@ -133,6 +133,8 @@ class Ledger:
                 "vault.blind_index",
                 "vault.index_key",
                 "vault.region_key",
+                "vault.copy",
+                "vault.followed",
             ):
                 self.sql(f"DELETE FROM {table}".encode())
         assert self.append(opening(EU, (OWNED.start, OWNED.stop - 1))) == [0]

@@ -89,7 +89,7 @@ def replayed(
     if not story.concerned(upto=moment):
         raise CouldNotCheck(f"nothing at {logs.shown} is about {player}, {moment.said}")
     reveal = disclosed.revealing(keys, [account.key] if account.key else [])
-    rows = timeline.rows(story.concerned(since, moment), reveal)
+    rows = timeline.rows(story.concerned(since, moment), reveal, story.player)
     personal = {
         name: text
         for name, told in account.told().items()

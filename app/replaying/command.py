@@ -158,10 +158,10 @@ def _dashboard(logs: Verified, moment: Moment, since: Moment | None) -> Shown:
 
 def _follow(logs: Verified, reading: accounts.Reading | None, show: Callable[[timeline.Row], None]) -> None:
     """Print events as they come, all or a player's, until Ctrl-C. Raises CouldNotCheck."""
-    following = Following(logs)
+    following, player = Following(logs), None if reading is None else reading.story.player
     sys.stderr.write("following; Ctrl-C ends\n")
     with suppress(KeyboardInterrupt), accounts.or_could_not_check("what is followed"):
         for entry in following.for_ever():
             found = judged(entry, logs.ownership) if reading is None else reading.story.take(entry)
-            for row in timeline.rows([found] if found else []):
+            for row in timeline.rows([found] if found else [], player=player):
                 show(row)

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from access.policy import Action
-from commands.edge import Amount, Edge, Occurred, Word, money, occurred
+from commands.edge import PERSONAL, Amount, Edge, Occurred, Word, money, occurred
 from commands.instruments import naming
 from commands.plan import Fact, Plan, RefusedFact
 from commands.protection import guarded
@@ -33,6 +33,7 @@ Instrument = Annotated[
         min_length=1,
         max_length=500,
         description="The card or account that pays. Not kept, but for a keyed fingerprint by which others who name it are found.",
+        extra=PERSONAL,
     ),
 ]
 
@@ -208,7 +209,7 @@ def refund(transaction_id: str, command: RefundDeposit, edge: Edge) -> Plan:
         lambda _at, transaction, wallet: transactions.refund_deposit(
             transaction, wallet,
             transaction_id=TransactionId(transaction_id), reference=command.reference, money=back,
-            has_happened=not edge.context.principal.human,
+            has_happened=not edge.context.principal.by_hand,
         ),
         command=command, follow=its_wallet,
     )  # fmt: skip

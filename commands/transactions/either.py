@@ -55,7 +55,7 @@ def settle(transaction_id: str, command: SettlePayment, edge: Edge) -> Plan:
         if transaction.kind is Kind.WITHDRAWAL:
             return transactions.settle_withdrawal(transaction, wallet, transaction_id=id_, money=moved, counted_on=day)
         settled = transactions.settle_deposit(transaction, wallet, transaction_id=id_, money=moved, counted_on=day)
-        if settled and edge.context.principal.human:
+        if settled and edge.context.principal.by_hand:
             _refuse_more(transaction, moved)
         return settled
 

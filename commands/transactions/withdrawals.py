@@ -153,7 +153,7 @@ def return_(transaction_id: str, command: ReturnWithdrawal, edge: Edge) -> Plan:
     """The provider could not pay a withdrawal, or the money came back: it is cash again. A person says so only where no
     provider is being asked. Raises NotFound, WrongKind, NotApproved, NotSettled, UnderWay.
     """
-    by_provider = not edge.context.principal.human
+    by_provider = not edge.context.principal.by_hand
 
     def follow(transaction: Transaction, **_states: Any) -> Mapping[str, AnyStream[Any]]:
         return {**its_wallet(transaction), **its_windows(transaction)}

@@ -119,6 +119,7 @@ SIGNS: Mapping[str, Callable[[Any], Sequence[Sign]]] = {
     "limits.limit_set": _limit_set,
     "limits.raise_requested": _raise_requested,
     "login.failed": _only(Signal.LOGIN_FAILED),
+    "player.erasure_due": _only(Signal.ERASURE_DUE),
 }
 """By the tag of an event, what it says."""
 

@@ -276,8 +276,11 @@ def end(state: Protection, *, at: datetime) -> list[ProtectionEvent]:
     for each in state.exclusions:
         if each.ends_at is not None and each.is_over(at):
             quiet = policy.quiet_until(each.jurisdiction, each.ends_at)
-            kind = Lifted if each.lifts_at else ExclusionEnded
-            made.append(kind(each.source, quiet if quiet > each.ends_at else None, each.ends_at))
+            silent = quiet if quiet > each.ends_at else None
+            if each.lifts_at:  # asked for by somebody, so no register has said it
+                made.append(Lifted(each.source, silent, each.ends_at))
+            else:
+                made.append(ExclusionEnded(each.source, silent, each.ends_at, each.register))
     if not made and (coming := [each.ends_at for each in state.exclusions if each.ends_at]):
         raise EndNotDue(due_at=min(coming))
     return made

@@ -15,7 +15,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from access.identity_providers import IdentityProvider, IdentityProvidersError, load
+from access.identity_providers import APART, IdentityProvider, IdentityProvidersError, load
 from access.oidc import LOGOUT_EVENT, NotBelieved, Oidc, ProviderSilent
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -30,6 +30,7 @@ class Provider:
 
     def __init__(self) -> None:
         self.keys: list[Any] = [KEY.as_dict(private=False)]
+        self.moved: list[Any] = []
         self.token = ""
         self.description: dict[str, Any] = {}
         self.userinfo: dict[str, Any] = {}
@@ -48,6 +49,7 @@ class Provider:
                 **self.description,
             },
             "/keys": {"keys": self.keys},
+            "/moved": {"keys": self.moved},
             "/token": {"id_token": self.token, "access_token": "a"},
             "/me": self.userinfo,
         }
@@ -177,6 +179,28 @@ async def test_keys_are_asked_for_again_when_one_is_unknown_but_not_all_the_time
         assert provider.asked.count("/keys") == 2
 
 
+async def test_a_provider_moves_its_keys_and_its_pages_without_a_restart_here() -> None:
+    provider = Provider()
+    async with oidc(provider) as made:
+
+        async def where(at: datetime) -> str:
+            return (await made.ask("state", "https://office.example/callback", timedelta(), at)).url.partition("?")[0]
+
+        provider.token = signed(claims())
+        assert await where(NOON) == f"{ISSUER}/auth"
+        await made.answer("code", None, "n", "v", "https://office.example/callback", NOON)
+        newer = RSAKey.generate_key(2048, {"kid": "two", "use": "sig"})
+        provider.keys, provider.moved = [], [newer.as_dict(private=False)]
+        provider.description = {"jwks_uri": f"{ISSUER}/moved", "authorization_endpoint": f"{ISSUER}/new"}
+        provider.token = signed(claims(), newer, kid="two")
+        later = NOON + timedelta(seconds=30)
+        assert (await made.answer("code", None, "n", "v", "https://office.example/callback", later)).subject == "anna"
+        assert await where(later) == f"{ISSUER}/new"
+        provider.description = {}
+        assert await where(later + timedelta(minutes=59)) == f"{ISSUER}/new"
+        assert await where(later + timedelta(hours=1)) == f"{ISSUER}/auth"
+
+
 async def test_a_key_that_was_taken_back_is_forgotten_after_ten_minutes() -> None:
     provider = Provider()
     async with oidc(provider) as made:
@@ -271,6 +295,7 @@ def test_the_file_of_providers_is_read_with_its_secrets_or_says_why_not(tmp_path
     for changed, why in (
         ({"issuer": "http://id.example"}, "https"),
         ({"roles": {"a": "emperor"}}, "emperor"),
+        *(({"roles": {"a": role}}, f"{role} is granted by two people") for role in sorted(APART)),
         ({"algorithms": ["HS256"]}, "HS256"),
         ({"secret": "x"}, "file of its own"),
         ({"colour": "red"}, "colour"),

@@ -27,6 +27,17 @@ def test_a_second_factor_is_fresh_for_five_minutes(action: str) -> None:
         require_fresh(anna._replace(stepped_up=None), [action], NOON)
 
 
+def test_what_takes_away_everything_at_once_is_grave_whether_as_a_file_or_live() -> None:
+    assert {"audit.stream", "audit.live", "log.read", "projection.state"} == set(steps.EXPORTS)
+
+
+def test_money_that_is_moved_by_hand_is_grave() -> None:
+    for action in (Action.MONEY_ADJUST, Action.ROUND_VOID, Action.DEPOSIT_SETTLE, Action.WITHDRAWAL_SETTLE):
+        with pytest.raises(StepUpRequired):
+            require_fresh(principal("operator:anna", ["supervisor"]), [action], NOON)
+        require_fresh(service("payments:acme", "provider"), [action], NOON)
+
+
 def test_what_is_not_grave_and_programs_are_not_asked() -> None:
     require_fresh(principal("operator:anna", []), [Action.PLAYER_READ], NOON)
     require_fresh(service("service:payouts", "reaction"), [Action.MONEY_ADJUST], NOON)

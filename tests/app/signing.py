@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
-import msgspec
 import pyotp
 from argon2 import PasswordHasher
 from cryptography.hazmat.primitives import hashes
@@ -32,12 +31,12 @@ from access.passkeys import Site
 from access.passwords import Passwords
 from access.pending import Pending
 from access.sessions import Sessions
-from app import commanding, querying, signin
+from app import auditing, commanding, querying, signin
 from app.authentication import COOKIE, Authentication
 from app.signing_in import SignIn
 from commands import operators as inviting
-from commands.operators import InviteOperator
-from commands.plan import Context
+from commands.operators import InviteOperator, OperatorChanged
+from commands.plan import Context, Plan
 from domain import operators
 from domain.kernel import OperatorId
 from eventstore.postgres import PostgresStreams
@@ -160,13 +159,14 @@ class House:
         await self.change(person, lambda at, operator: operators.grant(operator, role=role, until=None, at=at))
 
     async def change(self, person: Person, decision: Any) -> None:
-        """As the commands of administrators do it."""
+        """As commands of administrators do it, however few there are."""
         self.clock.forward(seconds=1)
         context = Context(
             inviting.SYSTEM, self.clock(), hashlib.sha256(str(self.clock.at).encode()).digest()[:16], None
         )
-        plan = inviting._changing(person.operator, _Edge(context), None, decision)  # type: ignore[arg-type]
-        await self.decide(msgspec.structs.replace(plan, require=()))
+        writes = {"operator": operators.stream(person.operator)}
+        answer = OperatorChanged(person.operator)
+        await self.decide(Plan(context, require=(), writes=writes, decision=decision, answer=lambda _facts: answer))
 
     async def joined(self, email: str = "anna@example.com") -> tuple[Person, Browser, pyotp.TOTP]:
         """Somebody who has come, set a password and enrolled an app; their browser is signed in."""
@@ -201,10 +201,6 @@ class House:
         stream = f"region-eu-signin_{person.operator.partition('_')[2]}"
         read = [CODEC.decode(entry) for entry in self.ledger.entries() if stream.encode() in entry.body]
         return [(each.body.type, each.event) for each in read]
-
-
-class _Edge(NamedTuple):
-    context: Context
 
 
 @asynccontextmanager
@@ -246,6 +242,7 @@ async def house(
             routers += [
                 commanding.router(services, read.start, made.schemas, lambda _: None),
                 querying.router(read, made.schemas),
+                auditing.router(read, made.schemas),
             ]
         async with serving(made.schemas, routers) as served:
             yield House(made._replace(read=read, services=services), served.url, ledger, signing_in, clock, redis)

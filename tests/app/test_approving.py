@@ -13,7 +13,7 @@ import pytest
 
 from access.tokens import Tokens, record
 from app import approving, commanding, openapi
-from app.querying import _Routes
+from app.routing import Routes
 from domain.kernel import Sealed
 from eventstore.vault import RegionKey, Vault
 from tests.app.reading import Client, region, serving
@@ -66,7 +66,7 @@ def adjustment(amount: int) -> dict[str, Any]:
 @pytest.fixture
 async def house(ledger: Ledger, servers: Servers) -> AsyncIterator[House]:
     async with region(ledger, servers, REGION_KEY, gap=False) as made:
-        routes = _Routes(made.read, made.schemas)
+        routes = Routes(made.read, made.schemas)
         approving.add(routes.get, [openapi.query_parameter("limit", {"type": "integer"})])
         commands = commanding.router(made.services, made.read.start, made.schemas, lambda _: None)
         async with serving(made.schemas, [commands, routes.router]) as client:

@@ -11,7 +11,8 @@ import pytest
 import projections
 from app import commanding
 from app.players import add as add_players
-from app.querying import _add_overviews, _Routes
+from app.querying import _add_overviews
+from app.routing import Routes
 from eventstore import schema
 from eventstore.vault import RegionKey
 from tests.app.reading import Client, region, serving
@@ -25,8 +26,8 @@ READ = Path(projections.__file__).parent / "schema"
 async def client(ledger: Ledger, servers: Servers) -> AsyncIterator[Client]:
     schema.migrate(ledger.dsn, [("ledger", schema.HERE), ("read", READ)])
     async with region(ledger, servers, RegionKey(bytes(32)), gap=False) as made:
-        routes = _Routes(made.read, made.schemas)
-        add_players(routes.get, made.read.vault, [])
+        routes = Routes(made.read, made.schemas)
+        add_players(routes.get, routes.look_up, made.read.vault, [])
         _add_overviews(routes, made.read, made.schemas)
         routers = [commanding.router(made.services, made.read.start, made.schemas, lambda _: None), routes.router]
         async with serving(made.schemas, routers) as serves:

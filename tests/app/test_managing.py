@@ -14,13 +14,14 @@ from access.directory import Directory
 from access.tokens import Tokens, record
 from app import approving, commanding, managing, openapi
 from app.authentication import Authentication
-from app.querying import _Routes
+from app.routing import Routes
 from eventstore import schema
 from eventstore.postgres import PostgresStreams
 from eventstore.vault import RegionKey
 from projections import catalog, postgres
 from projections.runner import Runner
 from tests.app.reading import CODEC, Client, region, serving
+from tests.app.signing import PASSWORD, house
 from tests.ledger import Ledger
 from tests.projections.histories import forget
 from tests.queries.house import unexpected
@@ -56,7 +57,7 @@ async def office(ledger: Ledger, servers: Servers) -> AsyncIterator[Office]:
     async with region(ledger, servers, RegionKey(b"k" * 32), gap=False) as made:
         authentication = Authentication(TOKENS, Directory(PostgresStreams(made.read.pool), CODEC))
         read = made.read._replace(authentication=authentication)
-        routes = _Routes(read, made.schemas)
+        routes = Routes(read, made.schemas)
         paging = [openapi.query_parameter("limit", {"type": "integer"})]
         approving.add(routes.get, paging)
         managing.add(routes.get, paging)
@@ -72,6 +73,8 @@ async def test_two_administrators_give_a_role_and_both_see_what_it_is(office: Of
     operator, again = invited.json["operator"], await office.post("/v1/operators", MARIA, "anna")
     assert invited.json["invitation"].startswith("cri_")
     assert (again.json["operator"], again.json["invitation"]) == (operator, None)
+    for who, status in (("anna", 403), ("bert", 200)):
+        assert (await office.post(f"/v1/operators/{operator}/confirm", {}, who)).status == status
     waits = await office.post(f"/v1/operators/{operator}/roles", {"role": "risk"}, "anna")
     assert (waits.status, waits.json["status"]) == (202, "awaiting_approval")
     await office.project()
@@ -86,7 +89,7 @@ async def test_two_administrators_give_a_role_and_both_see_what_it_is(office: Of
     await office.project()
     card = await office.client.get(f"/v1/operators/{operator}", "bert")
     assert card.json["roles"] == [{"role": "risk", "until": None}]
-    assert (card.json["name"], card.json["status"], card.headers["etag"]) == ("Maria Muster", "invited", '"2"')
+    assert (card.json["name"], card.json["status"], card.headers["etag"]) == ("Maria Muster", "invited", '"3"')
     [listed] = (await office.client.get("/v1/operators?status=invited", "anna")).json["items"]
     assert listed == card.json
 
@@ -119,3 +122,27 @@ async def test_only_who_may_reads_operators_and_tokens(office: Office) -> None:
         assert (await office.client.get(path, "carl")).status == 403
         assert (await office.client.get(path, None)).status == 401
     assert (await office.client.get("/v1/operators/operator_01m81j18g0e1pa2yb5e8r30c1a", "anna")).status == 404
+
+
+async def test_of_three_administrators_who_are_suspended_at_once_two_stay(ledger: Ledger, servers: Servers) -> None:
+    """Who else administers is a condition of the append: of decisions that knew the same others, one counts."""
+    async with house(ledger, servers, whole=True) as home:
+        three = [await home.invited(f"{n}@example.com", f"staff-{n}") for n in range(3)]
+        for each in three:
+            joining = {"operator": each.operator, "invitation": each.invitation, "password": PASSWORD}
+            assert (await home.browser().post("/v1/me/password", joining)).status == 200
+        directory = home.signing_in.directory  # from now on it reads once, so that all three see the same
+        directory._monotonic, directory._fresh_until = lambda: 0.0, float("-inf")
+        answers = await asyncio.gather(
+            *(
+                home.client.post(
+                    f"/v1/operators/{each.operator}/suspend",
+                    {"reason": "left"},
+                    "administrator",
+                    Idempotency_Key=each.operator,
+                )
+                for each in three
+            )
+        )
+        assert sorted(each.status for each in answers) == [200, 409, 409]
+        assert {each.json["code"] for each in answers if each.status == 409} == {"last_administrator"}

@@ -10,7 +10,7 @@ import pytest
 
 import projections
 from app import paying
-from app.querying import _Routes
+from app.routing import Routes
 from eventstore import schema
 from eventstore.vault import RegionKey
 from tests.app.reading import Client, region, serving
@@ -27,7 +27,7 @@ async def client(servers: Servers) -> AsyncIterator[Client]:
     ledger.sql("SELECT ledger.register_log('eu', %s, true)", EU)
     assert ledger.append(opening(EU, (min(OWNED), max(OWNED)))) == [0]
     async with region(ledger, servers, RegionKey(b"k" * 32), gap=False) as made:
-        routes = _Routes(made.read, made.schemas)
+        routes = Routes(made.read, made.schemas)
         paying.add(routes.get, [])
         async with serving(made.schemas, [routes.router]) as serves:
             yield serves

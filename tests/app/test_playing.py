@@ -10,7 +10,7 @@ import pytest
 
 import projections
 from app import playing
-from app.querying import _Routes
+from app.routing import Routes
 from eventstore import schema
 from eventstore.vault import RegionKey
 from tests.app.reading import Client, region, serving
@@ -38,7 +38,7 @@ async def client(servers: Servers) -> AsyncIterator[Client]:
     ledger.sql(ROUNDS)
     ledger.sql(GGR)
     async with region(ledger, servers, RegionKey(b"k" * 32), gap=False) as made:
-        routes = _Routes(made.read, made.schemas)
+        routes = Routes(made.read, made.schemas)
         playing.add(routes.get, [])
         async with serving(made.schemas, [routes.router]) as serves:
             yield serves

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 import projections
 from app import commanding, querying
+from app.streaming import Still, Streamed
 from eventstore import schema
 from eventstore.vault import RegionKey
 from projections import catalog, state
@@ -129,7 +130,7 @@ async def test_when_the_reader_goes_away_what_made_the_answer_is_closed(goes: st
 
     rest = parts()
     await anext(rest)
-    answer = querying.Streamed(b"", rest)
+    answer = Streamed(b"", rest, Still(closed.wait))
     scope = {"type": "http", "asgi": {"spec_version": "2.4" if goes == "resets" else "2.3"}}
     with pytest.raises(ClientDisconnect) if goes == "resets" else nullcontext():
         await answer(scope, receive, send)  # type: ignore[arg-type]

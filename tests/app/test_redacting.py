@@ -22,6 +22,8 @@ from app.redacting import HIDDEN, hidden, redact
 
 SECRETS = {
     "a token of ours": new_token(),
+    "a token that was issued": "crt_" + new_token()[3:],
+    "an invitation": "cri_" + new_token()[3:],
     "an Authorization": "Bearer abcdefghijklmnop",
     "a session": base64.urlsafe_b64encode(b"\xfb" + bytes(range(31))).rstrip(b"=").decode(),
     "a cookie": "__Host-countroom=0123456789",
@@ -53,6 +55,7 @@ def test_a_text_is_written_without_the_secret_in_it(secret: str) -> None:
         ("redis://:hunter2@cache:6379/0", f"redis://{HIDDEN}@cache:6379/0"),
         ("connection failed: password=hunter2 host=db", f"connection failed: {HIDDEN} host=db"),
         ("password = 'two words' host=db", f"{HIDDEN} host=db"),
+        ("GET /?invitation=operator_7%3Acri_" + "a1" * 20, f"GET /?invitation=operator_7%3A{HIDDEN}"),
     ],
 )
 def test_where_a_server_is_may_be_said_and_its_password_not(text: str, kept: str) -> None:

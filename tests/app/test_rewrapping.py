@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app import rewrapping
-from app.rewrapping import rotate
+from app.rewrapping import RewrappingRefused, rotate
 from domain.catalog import AGGREGATES
 from domain.vaults import RegionKeyRotated
 from eventstore import keyring, postgres
@@ -134,7 +135,9 @@ async def test_others_keep_find_and_open_at_every_step(region: Region) -> None:
     assert region.wrapped_by() == {new.id}
 
 
-@pytest.mark.parametrize("killed", ["prepare", "begin", "step 1", "step 5", "record", "link", "swap", "destroy"])
+@pytest.mark.parametrize(
+    "killed", ["prepare", "begin", "step 1", "step 5", "record", "link", "swap", "destroy", "destroyed"]
+)
 async def test_a_rotation_that_was_killed_goes_on_from_there(
     region: Region, fresh: Vault, killed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +201,8 @@ def _die(patch: pytest.MonkeyPatch, killed: str) -> None:  # noqa: C901 — one 
             patch.setattr(Path, "replace", _replace_but_the_key)
         case "destroy":
             patch.setattr(keyring.Path, "unlink", dies_before)
+        case "destroyed":
+            patch.setattr(Rewrapping, "destroyed", dies_before)
 
 
 def _replace_but_the_key(self: Path, target: Path) -> Path:
@@ -226,6 +231,47 @@ async def test_a_vault_that_another_key_wraps_is_not_rotated(region: Region) -> 
     region.file.with_name("region.key.next").unlink()
     region.file.write_text(kept)
     assert await region.opens(region.vault)
+
+
+async def test_before_the_first_rotation_too_the_file_must_hold_the_vaults_key(region: Region, fresh: Vault) -> None:
+    kept = region.file.read_text()
+    region.file.write_text("22" * 32)
+    with pytest.raises(WrongKey):
+        await region.rotate()
+    assert region.ledger.sql(
+        "SELECT (SELECT count(*) FROM vault.region_key), (SELECT count(*) FROM vault.index_key)"
+    ) == [(0, 0)]
+    region.file.write_text(kept)
+    await region.rotate()
+    assert await region.opens(fresh)
+
+
+async def test_of_two_rotations_at_once_the_second_is_refused_and_changes_nothing(
+    region: Region, fresh: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, before = Rewrapping.step, region.file.read_text()
+
+    async def meanwhile(self: Rewrapping) -> int:
+        monkeypatch.setattr(Rewrapping, "step", step)
+        with pytest.raises(RewrappingRefused, match="another process"):
+            await region.rotate()
+        assert region.file.read_text() == before
+        return await step(self)
+
+    monkeypatch.setattr(Rewrapping, "step", meanwhile)
+    done = await region.rotate()
+    assert await region.opens(fresh)
+    assert region.announced() == [RegionKeyRotated(done.old, done.new, 7)]
+
+
+async def test_the_regions_key_is_never_what_is_destroyed(region: Region, fresh: Vault) -> None:
+    """As two rotations at once once left it: the old name, and under it the new key."""
+    done = await region.rotate()
+    os.link(region.file, region.file.with_name("region.key.old"))
+    with pytest.raises(RewrappingRefused, match="itself"):
+        await region.rotate()
+    assert RegionKey.from_file(region.file).id == done.new
+    assert await region.opens(fresh)
 
 
 async def test_a_process_without_the_newest_key_keeps_nothing(region: Region) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,7 +14,7 @@ from access.tokens import Tokens
 from app import commanding, denying, explaining, openapi, paying, playing, querying
 from app import players as people
 from app.authentication import Authentication
-from app.querying import _Routes
+from app.routing import Routes
 from commands.denials import Denials
 from commands.rights import RIGHTS
 from domain.denials import AccessDenied
@@ -34,6 +34,10 @@ BOUND = {
     "other": principal("operator:olga", ["supervisor"], scope=Scope(frozenset({"other"})), machine=True),
     "vips": principal("operator:vera", ["vip_manager"], machine=True),
     "administrator": principal("operator:ada", ["administrator"], machine=True),
+    "compliance": principal("operator:cora", ["compliance"], machine=True),
+    "support and administrator": principal("operator:sam", ["support", "administrator"], machine=True),
+    "otto": principal("operator:otto", ["operator"], machine=True),
+    "auditor": principal("operator:aude", ["auditor"], machine=True),
     "regulator": principal("regulator:at", ["regulator"], scope=Scope(None, frozenset({"AT"})), machine=True),
 }
 
@@ -56,6 +60,7 @@ class House(NamedTuple):
     ledger: Ledger
     denials: Denials
     players: dict[str, str]
+    project: Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
@@ -71,9 +76,9 @@ async def house(servers: Servers) -> AsyncIterator[House]:
         authentication = Authentication(Bound())
         denials = denying.recorder(made.services.decider, made.read.pool, made.read.start)
         read = made.read._replace(authentication=authentication)
-        routes = _Routes(read, made.schemas)
+        routes = Routes(read, made.schemas)
         paging = [querying._CURSOR, querying._LIMIT]
-        people.add(routes.get, read.vault, paging)
+        people.add(routes.get, routes.look_up, read.vault, paging)
         paying.add(routes.get, paging)
         playing.add(routes.get, paging)
         services = made.services._replace(authentication=authentication, denials=denials)
@@ -89,10 +94,14 @@ async def house(servers: Servers) -> AsyncIterator[House]:
                 assert sent.status == 201, sent.raw
                 ids[f"{brand}{number}"] = sent.json["player"]
             store = PostgresStore(Players(), connection)
-            standing = await store.open()
             source: Any = catalog.source(connection, ["eu"])
-            await store.apply(standing, (await source.read("eu", standing.at("eu"), 1_000)).batch)
-            yield House(client, ledger, denials, ids)
+
+            async def project() -> None:
+                standing = await store.open()
+                await store.apply(standing, (await source.read("eu", standing.at("eu"), 1_000)).batch)
+
+            await project()
+            yield House(client, ledger, denials, ids, project)
         await denials.close()
 
 
@@ -155,14 +164,63 @@ async def test_refusals_are_recorded_on_the_stream_of_who_was_refused(house: Hou
 
 
 async def test_an_administrator_is_told_why(house: House) -> None:
-    asked = f"/v1/access/explain?actor=operator:maria&action=player.block&player={house.players['other1']}"
+    asked = "/v1/access/explain?actor=operator:maria&action=player.block&brand=other&country=AT"
     said = (await house.client.get(asked, "administrator")).json
     assert (said["allowed"], said["policies"]) == (False, [{"id": "scope.brand", "reason": "outside_brands"}])
-    assert said["attributes"] == {"brand": "other", "country": "AT", "vip": 0}
+    assert said["attributes"] == {"brand": "other", "country": "AT"}
     assert (await house.client.get(asked.replace("maria", "olga"), "administrator")).json["allowed"]
     assert (await house.client.get(asked, "main")).problem() == (403, "forbidden")
     assert (await house.client.get(asked.replace("maria", "nobody"), "administrator")).problem() == (404, "not_found")
     assert "access.explain" in str([each.event for each in events(house.ledger, "reads")])
+
+
+async def test_a_player_is_explained_to_those_alone_who_see_that_player_and_as_far_as_they_may_know(
+    house: House,
+) -> None:
+    def asked(player: str) -> str:
+        return f"/v1/access/explain?actor=operator:maria&action=player.manage&player={house.players[player]}"
+
+    await blocked(house, "main0", "aml")
+    assert (await house.client.get(asked("main0"), "administrator")).problem() == (403, "forbidden")
+    for who, allowed in (("compliance", True), ("support and administrator", True)):
+        said = (await house.client.get(asked("main0"), who)).json
+        assert said["allowed"] == allowed
+        assert said["attributes"] == {"brand": "main", "country": "DE", "vip": 0}
+    for who, allowed in (("compliance", False), ("support and administrator", True)):
+        said = (await house.client.get(asked("main0").replace("maria", "otto"), who)).json
+        assert said["allowed"] == allowed, "whoever may not know hears what holds of other players"
+        assert [word for word in ("money", "secre") if word in str(said)] == []
+
+
+async def test_of_a_secret_case_whoever_may_not_touch_it_hears_the_houses_neutral_word(house: House) -> None:
+    await blocked(house, "main0", "aml")
+    path = f"/v1/players/{house.players['main0']}"
+    for who, reason in (
+        ("everywhere", "aml"),
+        ("compliance", "aml"),
+        ("otto", "under_review"),
+        ("auditor", "under_review"),
+    ):
+        assert (await house.client.get(path, who)).json["block_reason"] == reason, who
+        history = (await house.client.get(f"{path}/history", who)).json["items"]
+        assert [each["data"] for each in history if each["type"] == "player.blocked"] == [{"reason": reason}], who
+    refused = await house.client.post(f"{path}/block", {"reason": "other"}, "otto", Idempotency_Key="o")
+    assert refused.problem() == (403, "forbidden")
+    assert (refused.json["policy"], refused.json["reason"]) == ("case.roles", "for_other_roles")
+
+
+async def test_of_any_other_block_everybody_who_sees_the_player_hears_why(house: House) -> None:
+    await blocked(house, "main0", "chargeback")
+    assert (await house.client.get(f"/v1/players/{house.players['main0']}", "otto")).json[
+        "block_reason"
+    ] == "chargeback"
+
+
+async def blocked(house: House, player: str, reason: str) -> None:
+    path = f"/v1/players/{house.players[player]}/block"
+    answer = await house.client.post(path, {"reason": reason}, "everywhere", Idempotency_Key=f"block {reason}")
+    assert answer.status == 200, answer
+    await house.project()
 
 
 async def test_no_route_is_without_a_right(house: House) -> None:

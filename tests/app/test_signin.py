@@ -76,6 +76,10 @@ async def test_until_a_second_factor_is_enrolled_nothing_else_can_be_done(office
         ({"operator": "operator_" + "0" * 26}, "invitation_refused"),
         ({"password": "short"}, "password_too_weak"),
         ({"password": "aaaaaaaaaaaaaaaaaaaa"}, "password_too_weak"),
+        ({"password": "passwordpassword"}, "password_common"),
+        ({"password": "the cat of anna is old"}, "password_names_somebody"),
+        ({"password": "the cat of anna is old", "invitation": "cri_guessed"}, "invitation_refused"),
+        ({"password": "it is countroom, again"}, "password_names_somebody"),
     ],
 )
 async def test_nobody_joins_by_a_guess_or_with_a_weak_password(
@@ -84,6 +88,20 @@ async def test_nobody_joins_by_a_guess_or_with_a_weak_password(
     person = await home.invited()
     given = {"operator": person.operator, "invitation": person.invitation, "password": PASSWORD, **changed}
     assert (await home.browser().post("/v1/me/password", given)).json["code"] == expected
+
+
+async def test_a_new_password_names_nobody_and_is_none_of_those_that_are_tried_first(home: House) -> None:
+    _, browser, _ = await home.joined()
+    for password, code in (
+        ("passwordpassword", "password_common"),
+        ("P@ssw0rd, P@ssw0rd!", "password_common"),
+        ("the cat of ANNA is old", "password_names_somebody"),
+    ):
+        refused = await browser.post("/v1/me/password", {"password": password})
+        assert refused.problem() == (422, code)
+        assert refused.json["title"].endswith(("belong together", "this program"))
+        assert "anna" not in refused.raw.decode().lower()
+    assert (await browser.post("/v1/me/password", {"password": "the cat of somebody is old"})).status == 200
 
 
 async def test_whatever_is_wrong_the_answer_is_the_same(home: House) -> None:

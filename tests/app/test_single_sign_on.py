@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import pyotp
 import pytest
 
 from access.identity_providers import SecondFactor
+from access.sessions import provider_digest
+from app.problems import Busy
 from app.single_sign_on import COOKIE as AWAY
 from tests.app import sso
 from tests.app.signing import ORIGIN, Answer, Browser, House, house, provider
 from tests.ledger import Ledger
 from tests.stack import Servers
 
+LOGOUT, FORM = "/v1/signin/oidc/office/logout", {"Content-Type": "application/x-www-form-urlencoded"}
 CALLBACK = f"{ORIGIN}/v1/signin/oidc/office/callback"
 
 
@@ -78,6 +83,16 @@ async def away(browser: Browser, more: str = "") -> str:
     return answer.header("location")
 
 
+async def joining(browser: Browser, person: Any) -> str:
+    """Where the browser is sent that brings an invitation."""
+    given = {"operator": person.operator, "invitation": person.invitation}
+    answer = await browser.post("/v1/signin/oidc/office/start", given)
+    assert answer.status == 200, answer
+    url: str = answer.json["url"]
+    assert person.invitation not in url
+    return url
+
+
 async def at_provider(url: str, user: str, there: Browser | None = None) -> str:
     """Sign in there; returns where the provider sends the browser back."""
     there = there or Browser("")
@@ -109,7 +124,7 @@ def outcome(answer: Answer) -> dict[str, str]:
 async def joined(home: House, user: str = "anna") -> tuple[Any, Browser]:
     """Somebody who was invited, and came from the provider."""
     person, browser = await home.invited(f"{user}@example.com", user), home.browser()
-    url = await away(browser, f"?invitation={person.operator}:{person.invitation}")
+    url = await joining(browser, person)
     answer = await back(browser, await at_provider(url, user))
     assert outcome(answer) == {"done": ""}
     return person, browser
@@ -146,6 +161,35 @@ async def test_whoever_has_shown_one_factor_there_shows_a_second_one_here(home: 
     assert (await again.get("/v1/me")).json["roles"] == ["administrator"]
 
 
+async def test_an_invitation_is_taken_from_no_address(home: House) -> None:
+    """Addresses stand in the logs of proxies, and in the browser's history."""
+    person, browser = await home.invited(), home.browser()
+    url = await away(browser, f"?invitation={person.operator}:{person.invitation}")
+    assert outcome(await back(browser, await at_provider(url, "anna"))) == {"failed": "signin_failed"}
+    elsewhere = await browser.post(
+        "/v1/signin/oidc/office/start",
+        {"operator": person.operator, "invitation": person.invitation},
+        Sec_Fetch_Site="cross-site",
+    )
+    assert elsewhere.problem() == (403, "csrf_refused")
+
+
+async def test_the_second_factor_of_a_provider_is_as_old_as_it_says_and_is_shown_there_anew(home: House) -> None:
+    """It is asked when somebody signed in there (max_age), which it would not say by itself."""
+    await joined(home)
+    there, browser = Browser(""), home.browser()
+    assert outcome(await back(browser, await at_provider(await away(browser), "anna", there))) == {"done": ""}
+    first = (await browser.get("/v1/me")).json["stepped_up"]
+    await asyncio.sleep(1.1)  # the provider counts in seconds
+    assert outcome(await back(browser, await at_provider(await away(browser), "anna", there))) == {"done": ""}
+    assert (await browser.get("/v1/me")).json["stepped_up"] == first, "it was not shown again"
+    url = await away(browser, "?again=true")
+    assert parameters(url)["max_age"] == "0"
+    home.clock.forward(seconds=10)
+    assert outcome(await back(browser, await at_provider(url, "anna", there))) == {"done": ""}
+    assert (await browser.get("/v1/me")).json["stepped_up"] > first
+
+
 async def test_a_provider_makes_nobody_an_operator(home: House) -> None:
     browser = home.browser()
     assert outcome(await back(browser, await at_provider(await away(browser), "anna"))) == {"failed": "signin_failed"}
@@ -155,7 +199,7 @@ async def test_a_provider_makes_nobody_an_operator(home: House) -> None:
 async def test_a_user_of_the_provider_is_one_operator(home: House) -> None:
     await joined(home)
     person, browser = await home.invited("other@example.com", "other"), home.browser()
-    url = await away(browser, f"?invitation={person.operator}:{person.invitation}")
+    url = await joining(browser, person)
     assert outcome(await back(browser, await at_provider(url, "anna"))) == {"failed": "signin_failed"}
 
 
@@ -236,14 +280,74 @@ async def test_who_signs_out_at_the_provider_is_out_here(home: House, told: Told
     browser, there = home.browser(), Browser("")
     assert outcome(await back(browser, await at_provider(await away(browser), "anna", there))) == {"done": ""}
     body = await signed_out(there, idp, told)
-    path, form = "/v1/signin/oidc/office/logout", {"Content-Type": "application/x-www-form-urlencoded"}
-    said = await Browser(home.url).send("POST", path, body, form)
+    said = await Browser(home.url).send("POST", LOGOUT, body, FORM)
     assert said.status == 200, said
     assert said.header("cache-control") == "no-store"
     assert (await browser.get("/v1/me")).status == 401
     assert [event.how for tag, event in await home.facts(person) if tag == "signin.ended"] == ["provider"]
-    again = await Browser(home.url).send("POST", path, body, form)
+    again = await Browser(home.url).send("POST", LOGOUT, body, FORM)
     assert again.problem() == (400, "logout_refused")
+
+
+async def test_who_signs_out_at_the_provider_between_two_factors_goes_no_further(
+    home: House, told: Told, idp: sso.Running
+) -> None:
+    person, browser = await joined(home, "ben")
+    csrf = (await browser.get("/v1/me")).json["csrf"]
+    begun = (await browser.post("/v1/me/factors/totp", X_CSRF_Token=csrf)).json
+    app = pyotp.TOTP(begun["secret"])
+    shown = {"handle": begun["handle"], "code": home.code(app)}
+    assert (await browser.post("/v1/me/factors/totp", shown, X_CSRF_Token=csrf)).status == 200
+    home.clock.forward(seconds=31)
+    other, there = home.browser(), Browser("")
+    step = outcome(await back(other, await at_provider(await away(other), "ben", there)))
+    body = await signed_out(there, idp, told)
+    assert (await Browser(home.url).send("POST", LOGOUT, body, FORM)).status == 200
+    second = {"ticket": step["ticket"], "code": home.code(app)}
+    assert (await other.post("/v1/signin/factor", second)).problem() == (401, "signin_failed")
+    assert [event.why for tag, event in await home.facts(person) if tag == "signin.refused"] == ["provider_ended"]
+    assert (await browser.get("/v1/me")).status == 200, "that is another session of the provider's"
+    home.clock.forward(seconds=31)
+    other = home.browser()
+    step = outcome(await back(other, await at_provider(await away(other), "ben")))
+    second = {"ticket": step["ticket"], "code": home.code(app)}
+    assert (await other.post("/v1/signin/factor", second)).status == 200
+
+
+async def test_a_logout_that_could_not_be_done_is_done_when_it_comes_again(
+    home: House, told: Told, idp: sso.Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, _ = await joined(home)
+    browser, there = home.browser(), Browser("")
+    assert outcome(await back(browser, await at_provider(await away(browser), "anna", there))) == {"done": ""}
+    body, decide = await signed_out(there, idp, told), home.signing_in.decide
+
+    async def silent(_plan: Any) -> Any:
+        raise Busy("the log cannot be written now")
+
+    monkeypatch.setattr(home.signing_in, "decide", silent)
+    failed = await Browser(home.url).send("POST", LOGOUT, body, FORM)
+    assert failed.problem() == (503, "unavailable")
+    assert (await browser.get("/v1/me")).status == 401, "it is over nevertheless"
+    monkeypatch.setattr(home.signing_in, "decide", decide)
+    assert (await Browser(home.url).send("POST", LOGOUT, body, FORM)).status == 200
+    assert (await Browser(home.url).send("POST", LOGOUT, body, FORM)).problem() == (400, "logout_refused")
+    assert [event.how for tag, event in await home.facts(person) if tag == "signin.ended"] == ["provider"]
+
+
+async def test_what_a_provider_ends_while_it_moves_to_another_id_is_over(home: House) -> None:
+    """By its user: what was begun before is over, and they may come again."""
+    sessions, user, at = home.signing_in.sessions, provider_digest("https://id.example", "sub", "anna"), home.clock()
+    begun = await sessions.begin("operator_x", "oidc", at, stepped_up=at, means=0, providers=[user])
+    listed = await sessions.of_provider(user)
+    moved = await sessions.step_up(begun.id, at)
+    assert moved is not None
+    await sessions.refuse_of(user, at)
+    assert await sessions.end(listed[0].digest) is None, "nothing is called so any more"
+    assert await sessions.find(moved.id, at) is None
+    later = at + timedelta(seconds=1)
+    again = await sessions.begin("operator_x", "oidc", later, stepped_up=later, means=0, providers=[user])
+    assert await sessions.find(again.id, later) is not None
 
 
 async def signed_out(there: Browser, idp: sso.Running, told: Told) -> bytes:

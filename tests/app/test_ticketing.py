@@ -10,7 +10,7 @@ import pytest
 
 import projections
 from app import commanding, openapi, ticketing
-from app.querying import _Routes
+from app.routing import Routes
 from eventstore import schema
 from eventstore.vault import RegionKey
 from projections import catalog, postgres
@@ -61,7 +61,7 @@ async def house(servers: Servers) -> AsyncIterator[House]:
         region(ledger, servers, RegionKey(b"k" * 32), gap=False) as made,
         await postgres.connect(ledger.dsn) as connection,
     ):
-        routes = _Routes(made.read, made.schemas)
+        routes = Routes(made.read, made.schemas)
         limit = openapi.query_parameter("limit", {"type": "integer"})
         ticketing.add(routes.get, [limit, openapi.query_parameter("cursor", {"type": "string"})])
         commands = commanding.router(made.services, made.read.start, made.schemas, lambda _: None)

@@ -227,7 +227,8 @@ async def twin(
     ledger, redis = where.ledgers[place], where.redis(place)
     asked: Any = SimpleNamespace(endpoints=replace(where.servers.endpoints, redis=redis))
     async with region(ledger, asked, REGION_KEY, gap=False) as made:
-        counted, app, settings = Metrics(), FastAPI(), SimpleNamespace(region="eu", regions=("eu",))
+        counted, app = Metrics(), FastAPI()
+        settings = SimpleNamespace(region="eu", regions=("eu",), residency=None)
         routers = (
             commanding.router(made.services, made.read.start, made.schemas, counted.commands),
             querying.router(made.read, made.schemas),

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "domain").rglob("*.py"))
 SHARED = {
     "__init__",
+    "administrators",
     "catalog",
     "eligibility",
     "erasures",

@@ -27,7 +27,8 @@ from commands.plan import Context, Plan, Receipt, Seen
 from commands.rights import require_named
 from commands.sealing import opened
 from domain.catalog import AGGREGATES
-from domain.kernel import Event, partition_of
+from domain.kernel import Event, OperatorId, partition_of
+from domain.operators import OPERATORS, Operator
 from domain.protection import Answer
 from eventstore.log import Command, Log, Outcome, Resumed
 from eventstore.memory import MemoryLog
@@ -82,6 +83,9 @@ class MemoryVault:
         if any(key.commitment != commitments[key.id] for key in found.values()):
             raise CannotOpen("a key of the vault is another")
         return found
+
+    async def keys_to_compare(self, ids: Iterable[str]) -> dict[str, DataKey]:
+        return {key: self.kept[key] for key in ids if key in self.kept}
 
 
 class SpiedLog(MemoryLog):
@@ -168,6 +172,16 @@ class House:
         chosen = [entry for entry in self.log.entries if CODEC.decode(entry).body.stream.startswith(aggregate)]
         return [in_the_clear(entry, self.vault) for entry in chosen]
 
+    def administrators(self) -> dict[OperatorId, Operator]:
+        """Who is active and administers without an end, as the log says."""
+        found: dict[str, Operator] = {}
+        for entry in self.log.entries:
+            read = CODEC.decode(entry)
+            if read.body.stream.startswith("operator-"):
+                before = found.get(read.body.stream, Operator())
+                found[read.body.stream] = OPERATORS.evolve(before, read.event, read.at)
+        return {OperatorId(name.replace("-", "_", 1)): each for name, each in found.items() if each.administers}
+
     def another_process(self) -> Process:
         """With cold caches, on the same log."""
         self._processes.append(Process(self))
@@ -189,10 +203,12 @@ class House:
         seen: str | None = None,
         residency: Residency = EVERYWHERE,
         person: str = "",
+        issued: bool = False,
     ) -> Plan:
         """What an endpoint makes of a request, as app.commanding does it. A new key unless there is one. `seen`: an ETag.
 
-        `actor`: by default a person, and for what payment providers tell, one of those. `person`: who is behind the account.
+        `actor`: by default a person, and for what payment providers tell, one of those. `person`: who is behind the account. `issued`:
+        it comes by a token that stands in the log.
         """
         actor = actor or (
             "payments:acme" if re.fullmatch(r"/v1/transactions/[^/]+/(settle|fail)", path) else "operator:maria"
@@ -200,16 +216,19 @@ class House:
         raw = body if isinstance(body, bytes) else msgspec.json.encode(body or {})
         endpoint, arguments = route(path)
         self.now += timedelta(milliseconds=1)
+        printed = identity.prints(SECRET, "POST", path, raw, endpoint.body)
         context = Context(
-            principal(actor, roles, person=person, stepped_up=self.now),
+            principal(actor, roles, person=person, stepped_up=self.now, machine=issued, issued=issued),
             self.now,
             identity.command_id(actor, key or f"key {next(self._keys)}"),
-            identity.fingerprint(SECRET, "POST", path, raw),
+            printed.fingerprint,
+            whole=printed.whole,
         )
         command = read_body(msgspec.json.Decoder(endpoint.body), raw)
         self.known[actor] = context.principal
         asked = (path, raw.decode() or "{}", self.known.get, self.kyc_providers)
         more: dict[str, Any] = {"asked": self.asked, "unasked": self.unasked, "secret": SECRET, "residency": residency}
+        more["administrators"] = self.administrators
         edge = Edge(context, self.vault, list(OWNED), "eu", *asked, **more)  # type: ignore[arg-type]
         plan = require_named(endpoint.path, endpoint.handler(*arguments, command, edge))
         if seen is None:

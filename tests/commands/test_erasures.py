@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
+from access.policy import service
+from commands import erasures
 from commands.approvals import ApprovalDecided, AwaitingApproval
+from commands.edge import Edge, Nothing
 from commands.erasures import PlayerErased
+from commands.plan import Context
 from commands.sealing import KeyNotHeld
 from domain.approvals import Approved, SamePerson
-from domain.erasures import MoneyLeft, NotClosed, RetentionNotOver
+from domain.erasures import ErasureNotDue, MoneyLeft, NotClosed, RetentionNotOver
 from domain.errors import Forbidden, NotFound, UnderReview
-from domain.players import Erased, PlayerClosed
+from domain.players import Closed, Erased, ErasureDue, PlayerClosed
+from domain.protection import PlayerExcluded, PlayerTimedOut
 from policies.retention import Period
 from tests.commands.house import House
+from tests.ledger import OWNED
 
 YEARS = timedelta(days=365.25)
 
@@ -114,6 +121,69 @@ async def test_who_is_under_review_or_has_money_is_not_erased(house: House) -> N
     with pytest.raises(MoneyLeft) as refused:
         await ask(house, owner)
     assert refused.value.facts == {"currencies": ["EUR"]}
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "refusal"),
+    [
+        ("exclude", {"term": "permanent", "source": "player"}, PlayerExcluded),
+        ("exclude", {"term": "6_months", "source": "player"}, PlayerExcluded),
+        ("panic", None, PlayerTimedOut),
+    ],
+)
+async def test_who_is_shut_out_is_not_erased_before_that_is_over(
+    house: House, what: str, body: object, refusal: type[PlayerExcluded | PlayerTimedOut]
+) -> None:
+    """Nobody could recognise them when they come back."""
+    player = await closed(house, country="GB", birth_date="1990-01-01")
+    later(house, 11 * YEARS)
+    waits = await ask(house, player)
+    assert isinstance(waits, AwaitingApproval)
+    await house.process.post(f"/v1/players/{player}/{what}", body)
+    with pytest.raises(refusal) as refused:
+        await approve(house, waits)
+    until = refused.value.facts["until"]
+    with pytest.raises(refusal):
+        await ask(house, player)
+    if what == "panic":
+        assert isinstance(until, datetime)
+        later(house, until - house.now)
+        assert isinstance(await ask(house, player), AwaitingApproval)
+
+
+async def test_a_move_does_not_shorten_what_is_kept(house: House) -> None:
+    player = await house.player(country="ES", birth_date="1990-01-01")
+    moved = {"jurisdiction": "GB", "address_country": "GB"}
+    await house.process.post(f"/v1/players/{player}/profile", moved)
+    await house.process.post(f"/v1/players/{player}/close", {"reason": "asked"})
+    later(house, 6 * YEARS)
+    with pytest.raises(RetentionNotOver) as refused:
+        await ask(house, player)
+    assert (refused.value.facts["jurisdiction"], refused.value.facts["years"]) == ("ES", 10)
+    event = await erased(house, player)
+    assert {period.jurisdiction for period in event.kept} == {"ES", "GB"}
+
+
+async def test_that_somebody_is_to_be_erased_by_now_is_said_once_and_not_before(house: House) -> None:
+    player = await closed(house, country="GB", birth_date="1990-01-01")
+    elsewhere = await house.player(country="AT", email="other@example.com")
+    await house.process.post(f"/v1/players/{elsewhere}/close", {"reason": "asked"})
+    due = [event.erase_by for event in house.log.events("player") if isinstance(event, Closed)]
+    assert due[1] is None, "no row says so there"
+    assert due[0] is not None
+    with pytest.raises(ErasureNotDue) as refused:
+        await fall_due(house, player)
+    assert refused.value.facts == {"due_at": due[0]}
+    later(house, due[0] - house.now)
+    for each in (player, player, elsewhere):
+        await fall_due(house, each)
+    assert [type(event) for event in house.log.events("player")].count(ErasureDue) == 1
+
+
+async def fall_due(house: House, player: str) -> None:
+    context = Context(service("reaction:timers", "reaction"), house.now, os.urandom(16), fingerprint=None)
+    edge = Edge(context, house.vault, list(OWNED), "eu")  # type: ignore[arg-type]
+    await house.process.decider.decide(erasures.fall_due(player, Nothing(), edge))
 
 
 async def test_asking_again_records_nothing(house: House) -> None:

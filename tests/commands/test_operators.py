@@ -3,74 +3,51 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from access.directory import Directory
-from access.policy import Action
+from access.policy import Action, principal
+from access.steps import TokenRefused, require_fresh, require_stepped_up
 from access.tokens import Tokens
-from app import founding
 from app.authentication import Authentication
 from commands.approvals import AwaitingApproval, PersonNeeded, RequesterUnknown
-from commands.operators import InviteOperator, OperatorInvited, RoleUnknown, digest_of
-from commands.plan import Receipt
-from commands.signin import join
+from commands.edge import InterventionMissing
+from commands.operators import OperatorInvited, RoleUnknown, digest_of
+from commands.signin import Session, join, link, set_password
 from commands.tokens import TokenIssued
 from domain import approvals
 from domain.approvals import SamePerson
-from domain.bootstraps import AlreadyBootstrapped
 from domain.errors import Forbidden, Invalid, NotFound
 from domain.kernel import OperatorId
-from domain.operators import InThePast, Invited, OperatorNotActive, RegulatorApart, RoleGranted, Suspended
-from domain.tokens import RolesNotTheirs
+from domain.operators import (
+    InThePast,
+    InvitationRefused,
+    Invited,
+    LastMeans,
+    MeansChanged,
+    OperatorNotActive,
+    RegulatorApart,
+    Suspended,
+)
+from domain.tokens import HolderIsAnother, RolesNotTheirs
+from domain.wallets import Moved
+from policies import steps
 from tests.commands.house import CODEC, House
-
-ANNA, BERT = "operator:anna", "operator:bert"
-ADMIN = ("administrator",)
-MARIA = {"name": "Maria Muster", "email": "maria@house.example", "person": "staff-17"}
-
-
-async def invite(house: House, **more: object) -> OperatorInvited:
-    receipt = await house.process.post("/v1/operators", {**MARIA, **more}, actor=ANNA, roles=ADMIN)
-    assert isinstance(receipt.answer, OperatorInvited)
-    return receipt.answer
-
-
-async def joined(house: House, *roles: str, **more: object) -> str:
-    """An active operator with these roles."""
-    invited = await invite(house, **more)
-    for role in roles:
-        await agreed(house, f"/v1/operators/{invited.operator}/roles", {"role": role})
-    await house.process.decider.decide(
-        join(OperatorId(invited.operator), digest_of(invited.invitation or ""), lambda _operator: [], house.now)
-    )
-    return invited.operator
-
-
-async def asked(house: House, path: str, body: object) -> AwaitingApproval:
-    receipt = await house.process.post(path, body, actor=ANNA, roles=ADMIN)
-    assert isinstance(receipt.answer, AwaitingApproval)
-    return receipt.answer
-
-
-async def approve(house: House, waits: AwaitingApproval, **who: Any) -> Receipt:
-    path = f"/v1/approvals/{waits.approval}/approve"
-    return await house.process.post(path, {"hash": waits.hash}, **{"actor": BERT, "roles": ADMIN, **who})
-
-
-async def agreed(house: House, path: str, body: object) -> None:
-    await approve(house, await asked(house, path, body))
-
-
-def directory(house: House) -> Directory:
-    """Of another process, that has read nothing yet."""
-    return Directory(house.log, CODEC, now=lambda: house.now)
-
-
-async def let_in(house: House, secret: str | None) -> Any:
-    return await directory(house).by_token(digest_of(secret or ""))
-
+from tests.commands.staff import (
+    ADMIN,
+    ANNA,
+    BERT,
+    MARIA,
+    agreed,
+    approve,
+    asked,
+    confirmed,
+    directory,
+    invite,
+    joined,
+    let_in,
+)
 
 # Inviting
 
@@ -103,6 +80,7 @@ async def test_another_invitation_voids_the_first(house: House) -> None:
     first = await invite(house)
     again = await house.process.post(f"/v1/operators/{first.operator}/invite-again", actor=ANNA, roles=ADMIN)
     assert isinstance(again.answer, OperatorInvited)
+    await confirmed(house, again.answer)
     for secret, good in ((first.invitation, False), (again.answer.invitation, True)):
         plan = join(OperatorId(first.operator), digest_of(secret or ""), lambda _operator: [], house.now)
         if good:
@@ -117,6 +95,26 @@ async def test_nobody_is_invited_by_whoever_may_not(house: House) -> None:
         await house.process.post("/v1/operators", MARIA, roles=("supervisor", "compliance"))
     with pytest.raises(Invalid):
         await invite(house, person="operator:anna")
+
+
+async def test_nobody_joins_before_a_second_person_has_confirmed_who_they_are(house: House) -> None:
+    """Whoever invites says who it is and whose players are theirs: alone they would be two people for four eyes."""
+    invited = await invite(house, person="ghost")
+    plan = join(OperatorId(invited.operator), digest_of(invited.invitation or ""), lambda _operator: [], house.now)
+    with pytest.raises(InvitationRefused):
+        await house.process.decider.decide(plan)
+    for who, refused in ((ANNA, SamePerson), ("service:scripts", PersonNeeded)):
+        with pytest.raises(refused):
+            await confirmed(house, invited, who)
+    with pytest.raises(SamePerson):
+        await confirmed(house, invited, BERT, person=ANNA)
+    await confirmed(house, invited)
+    await house.process.decider.decide(plan)
+    again = await house.process.post("/v1/operators", {**MARIA, "person": "ghost"}, actor=ANNA, roles=ADMIN)
+    await house.process.post(f"/v1/operators/{again.answer.operator}/confirm", actor=BERT, roles=ADMIN)  # type: ignore[attr-defined]
+    await house.process.post(f"/v1/operators/{again.answer.operator}/invite-again", actor=BERT, roles=ADMIN)  # type: ignore[attr-defined]
+    with pytest.raises(SamePerson):
+        await house.process.post(f"/v1/operators/{again.answer.operator}/confirm", actor=BERT, roles=ADMIN)  # type: ignore[attr-defined]
 
 
 # Two people
@@ -227,9 +225,11 @@ async def test_only_roles_that_there_are_and_times_to_come_are_granted(house: Ho
 # Who is let in
 
 
-async def issue(house: House, **more: object) -> TokenIssued:
+async def issue(house: House, who: str = ANNA, **more: object) -> TokenIssued:
+    """`who` issues it: an operator's account is staff-17's."""
     body = {"holder": "service:reports", "roles": ["viewer"], "expires": "2027-01-01T00:00:00Z", **more}
-    receipt = await house.process.post("/v1/tokens", body, actor=ANNA, roles=ADMIN)
+    person = "" if who == ANNA else "staff-17"
+    receipt = await house.process.post("/v1/tokens", body, actor=who, roles=ADMIN, person=person)
     assert isinstance(receipt.answer, TokenIssued)
     return receipt.answer
 
@@ -276,7 +276,10 @@ async def test_a_token_ends_by_itself(house: House) -> None:
 async def test_an_operators_own_token_gives_what_the_operator_still_has(house: House) -> None:
     operator = await joined(house, "support", "risk", countries=["AT", "DE"])
     actor = operator.replace("_", ":")
-    issued = await issue(house, holder=actor, roles=["risk", "support"], countries=["AT", "CH"])
+    wanted = {"holder": actor, "roles": ["risk", "support"], "countries": ["AT", "CH"]}
+    with pytest.raises(HolderIsAnother):
+        await issue(house, **wanted)
+    issued = await issue(house, who=actor, **wanted)
     await confirm(house, issued)
     found = await let_in(house, issued.secret)
     assert (found.roles, found.person, found.scope.countries) == ({"risk", "support"}, "staff-17", {"AT"})
@@ -285,7 +288,40 @@ async def test_an_operators_own_token_gives_what_the_operator_still_has(house: H
     await house.process.post(f"/v1/operators/{operator}/suspend", {"reason": "left"}, actor=ANNA, roles=ADMIN)
     assert await let_in(house, issued.secret) is None
     with pytest.raises(OperatorNotActive):
-        await issue(house, holder=actor, roles=["support"])
+        await issue(house, who=actor, holder=actor, roles=["support"])
+
+
+async def test_an_operators_own_token_is_no_person_and_does_nothing_that_is_grave(house: House) -> None:
+    """Otherwise it would be a second person, or a way around the second factor."""
+    operator = await joined(house, "supervisor", "administrator", "auditor")
+    actor = operator.replace("_", ":")
+    issued = await issue(house, who=actor, holder=actor, roles=["administrator", "supervisor", "auditor"])
+    await confirm(house, issued)
+    found = await let_in(house, issued.secret)
+    assert (found.machine, found.human, found.by_hand) == (True, False, True)
+    for action in steps.ACTIONS:
+        with pytest.raises(TokenRefused):
+            require_fresh(found, [action], house.now)
+    for export in steps.EXPORTS:
+        with pytest.raises(TokenRefused):
+            require_stepped_up(found, export, house.now)
+    require_fresh(found, [Action.PLAYER_READ], house.now)
+    programs = await issue(house)
+    await confirm(house, programs)
+    program = await let_in(house, programs.secret)
+    assert not program.human
+    require_fresh(program, steps.ACTIONS, house.now)
+
+
+async def test_a_token_that_somebody_else_has_issued_is_nobody(house: House) -> None:
+    """A person is named later: who has the secret is then another one."""
+    operator = await joined(house, "support")
+    actor = operator.replace("_", ":")
+    issued = await issue(house, who=actor, holder=actor, roles=["support"])
+    await confirm(house, issued)
+    assert await let_in(house, issued.secret)
+    await agreed(house, f"/v1/operators/{operator}/person", {"person": "staff-99"})
+    assert await let_in(house, issued.secret) is None
 
 
 @pytest.mark.parametrize(
@@ -336,6 +372,17 @@ async def test_a_directory_that_has_not_read_lately_knows_nobody(house: House) -
     assert here.known(actor) is None
 
 
+async def test_whoever_has_just_come_is_known_however_lately_was_read(house: House) -> None:
+    here = Directory(house.log, CODEC, now=lambda: house.now, monotonic=lambda: 0.0)
+    await here.renew()
+    operator = await joined(house, "viewer")
+    assert await here.operator(operator) is None
+    await here.look_again()
+    found = await here.operator(operator)
+    assert found is not None
+    assert found.principal is not None
+
+
 async def test_a_bearer_token_that_was_issued_authenticates_a_request(house: House) -> None:
     issued = await issue(house)
     await confirm(house, issued)
@@ -347,60 +394,51 @@ async def test_a_bearer_token_that_was_issued_authenticates_a_request(house: Hou
         await authentication(scope)
 
 
-# The first ones
+async def test_an_identity_is_taken_away_by_one_person(house: House) -> None:
+    issuer = "https://login.example"
+    operator = await joined(house)
+    by = Session(OperatorId(operator), 0)
+    await house.process.decider.decide(link(by, issuer, "00" * 32, house.now))
+    path = f"/v1/operators/{operator}/unlink-identity"
+    with pytest.raises(LastMeans):
+        await house.process.post(path, {"issuer": issuer}, actor=ANNA, roles=ADMIN)
+    await house.process.decider.decide(set_password(by, "argon2id", house.now))
+    await house.process.post(path, {"issuer": issuer}, actor=ANNA, roles=ADMIN)
+    assert await directory(house).by_identity(issuer, "00" * 32) is None
+    with pytest.raises(MeansChanged):
+        await house.process.decider.decide(set_password(by, "argon2id", house.now))
 
 
-def commands(*people: str) -> list[InviteOperator]:
-    given = [{"name": each, "email": f"{each}@house.example", "person": each} for each in people]
-    return [InviteOperator(**each) for each in given]
+async def test_a_programs_token_settles_no_money_by_itself(house: House) -> None:
+    """Only our own processes, and providers whose signatures were checked, tell what they have seen."""
+    why = {"kind": "goodwill", "reason": "told by phone"}
+    path = f"/v1/transactions/{await house.deposit(await house.player(), 50_00)}/settle"
+    by_token = {"actor": "payments:acme", "roles": ["payments"], "issued": True}
+    with pytest.raises(InterventionMissing):
+        await house.process.post(path, {}, **by_token)
+    waits = (await house.process.post(path, {"intervention": why}, **by_token)).answer
+    assert isinstance(waits, AwaitingApproval)
+    told = await house.process.post(path, {}, actor="payments:acme", roles=["payments"])
+    assert told.answer.status == "settled"  # type: ignore[attr-defined]
 
 
-def founders(house: House) -> founding.House:
-    return founding.House("eu", house.process.decider, house.vault, house.log)  # type: ignore[arg-type]
+# Roles of a provider's groups
 
 
-async def test_the_first_administrators_are_invited_once_ever_and_the_log_says_so(house: House) -> None:
-    first = await founding.bootstrap(founders(house), commands("staff-1", "staff-2"))
-    granted = [event.role for event in house.log.events("operator") if isinstance(event, RoleGranted)]
-    assert granted == ["administrator", "administrator"]
-    assert {CODEC.decode(entry).body.actor for entry in house.log.entries} == {"system"}
-    assert all(each.invitation for each in first)
-    for people in (("staff-1", "staff-2"), ("staff-3",)):
-        with pytest.raises(AlreadyBootstrapped):
-            await founding.bootstrap(founders(house), commands(*people))
-
-
-async def test_a_bootstrap_that_was_interrupted_goes_on(house: House) -> None:
-    two = commands("staff-1", "staff-2")
-    decide, calls = house.process.decider.decide, []
-
-    async def dies_at_the_third(plan: Any) -> Receipt:
-        calls.append(plan)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return await decide(plan)
-
-    dying = founders(house)._replace(decider=_Deciding(dies_at_the_third))  # type: ignore[arg-type]
-    with pytest.raises(KeyboardInterrupt):
-        await founding.bootstrap(dying, two)
-    assert len(house.log.events("operator")) == 2  # the first one, with the role
-    with pytest.raises(AlreadyBootstrapped):
-        await founding.bootstrap(founders(house), two)
-    [last] = await founding.bootstrap(founders(house), two[1:])
-    assert last.invitation
-    with pytest.raises(AlreadyBootstrapped):
-        await founding.bootstrap(founders(house), two[1:])
-
-
-async def test_nobody_founds_where_there_were_administrators(house: House) -> None:
-    operator = await joined(house, "administrator")
-    await house.process.post(
-        f"/v1/operators/{operator}/revoke-role", {"role": "administrator"}, actor=ANNA, roles=ADMIN
-    )
-    with pytest.raises(AlreadyBootstrapped):
-        await founding.bootstrap(founders(house), commands("staff-9"))
-
-
-class _Deciding:
-    def __init__(self, decide: Any) -> None:
-        self.decide = decide
+async def test_what_somebody_asked_for_by_the_roles_of_their_groups_is_approved(house: House) -> None:
+    """Only their session knows these; whoever approves it later is told by the request."""
+    player = await house.player()
+    body = {
+        "amount": {"amount": 200_00, "currency": "EUR"}, "direction": "credit", "account": "cash",
+        "reason_code": "goodwill", "intervention": {"kind": "goodwill", "reason": "late"},
+    }  # fmt: skip
+    path = f"/v1/players/{player}/adjustments"
+    plan = house.plan(path, body, actor="operator:m1", roles=["cashier"])
+    house.known["operator:m1"] = principal("operator:m1", ["viewer"])  # as the log knows them
+    waits = (await house.process.decider.decide(plan)).answer
+    assert isinstance(waits, AwaitingApproval)
+    [requested] = house.log.events("approval")
+    assert isinstance(requested, approvals.Requested)
+    assert requested.roles == ("cashier",)
+    await approve(house, waits, roles=("supervisor",))
+    assert [type(event) for event in house.log.events("wallet")] == [Moved]

@@ -131,6 +131,7 @@ IDENTIFIERS = {
     "currency", "ticket", "transaction", "player", "players", "trigger",
     "reference", "session", "device", "acquisition_source",  # a provider's, a front end's: made by programs
     "instrument",  # of a deposit: not kept
+    "issuer",  # an identity provider's
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from domain.findings import ALL, Finding, Picture, Rulebook, Seen
 from domain.findings.signs import SIGNS
+from domain.players import Closed, ErasureDue
 from policies.findings import (
     NAMED_MAX,
     Chase,
@@ -74,6 +75,7 @@ TABLE: list[tuple[str, Sequence[Happened], Sequence[Happened]]] = [
     ("deposit_velocity", [(12 * MINUTE, deposit())] * 6, [(20 * MINUTE, deposit())] * 12),
     ("failed_payments", [(HOUR, deposit_failed())] * 5, [(7 * HOUR, deposit_failed())] * 12),
     ("failed_log_ins", [(MINUTE, login_failed())] * 10, [(MINUTE, login_failed())] * 9),
+    ("erasure_due", [(MINUTE, ErasureDue())], [(MINUTE, Closed("asked"))]),
     ("large_win", [(MINUTE, win(1_000_000))], [(MINUTE, win(999_999))] * 3),
     ("withdrawal_without_play", [(HOUR, deposit(50_000)), (HOUR, withdrawal(10_000))], [(HOUR, deposit(49_999)), (HOUR, withdrawal())]),
     (

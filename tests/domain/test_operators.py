@@ -12,7 +12,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from domain import operators
+from domain import administrators, operators
+from domain.administrators import LastAdministrator
+from domain.approvals import SamePerson
 from domain.errors import NotFound
 from domain.operators import (
     Activated,
@@ -21,12 +23,18 @@ from domain.operators import (
     FactorKind,
     FactorRemoved,
     FactorUnknown,
+    IdentityLinked,
+    IdentityUnknown,
+    IdentityUnlinked,
     InThePast,
     InvitationRefused,
     Invited,
+    LastMeans,
+    MeansChanged,
     Operator,
     OperatorEvent,
     OperatorNotActive,
+    PasswordSet,
     RegulatorApart,
     Resumed,
     RoleGranted,
@@ -80,9 +88,40 @@ def test_whom_the_invitation_was_for_joins() -> None:
     assert operators.activate(given(INVITED), invitation="aa", at=NOON) == [Activated()]
 
 
+BY_ANNA = msgspec.structs.replace(INVITED, by="staff-1")
+
+
+def test_an_invitation_opens_nothing_until_another_person_has_confirmed_it() -> None:
+    waits = given(BY_ANNA)
+    assert waits.status is Status.AWAITING
+    with pytest.raises(InvitationRefused):
+        operators.activate(waits, invitation="aa", at=NOON)
+    with pytest.raises(SamePerson):
+        operators.confirm_invitation(waits, person="staff-1")
+    [confirmed] = operators.confirm_invitation(waits, person="staff-2")
+    now = given(BY_ANNA, confirmed)
+    assert operators.activate(now, invitation="aa", at=NOON) == [Activated()]
+    assert operators.confirm_invitation(now, person="staff-3") == []
+    with pytest.raises(AlreadyJoined):
+        operators.confirm_invitation(given(BY_ANNA, confirmed, Activated()), person="staff-2")
+
+
+def test_whoever_learns_the_secret_of_another_invitation_does_not_confirm_it() -> None:
+    [again] = operators.invite_again(given(INVITED), invitation="bb", until=LATER, by="staff-2")
+    now = given(INVITED, again)
+    with pytest.raises(InvitationRefused):
+        operators.activate(now, invitation="bb", at=NOON)
+    with pytest.raises(SamePerson):
+        operators.confirm_invitation(now, person="staff-2")
+
+
+def test_a_suspended_invitation_waits_again_when_it_is_resumed() -> None:
+    assert given(BY_ANNA, Suspended("left"), Resumed()).status is Status.AWAITING
+
+
 def test_nobody_is_invited_again_after_they_have_joined() -> None:
     with pytest.raises(AlreadyJoined):
-        operators.invite_again(given(INVITED, Activated()), invitation="bb", until=LATER)
+        operators.invite_again(given(INVITED, Activated()), invitation="bb", until=LATER, by="staff-1")
 
 
 def test_a_role_ends_by_itself() -> None:
@@ -143,6 +182,85 @@ def test_new_recovery_codes_take_the_place_of_the_old_ones_alone() -> None:
         operators.remove_factor(operator, factor="two")
 
 
+LINKED = IdentityLinked("https://login.example", "00")
+TOTP = FactorEnrolled(factor="totp", kind=FactorKind.TOTP, secret="s")
+PASSKEY = FactorEnrolled(factor="passkey", kind=FactorKind.PASSKEY, credential="c", public_key="k")
+
+
+def test_an_identity_is_taken_away_unless_they_come_in_by_nothing_else() -> None:
+    gone = IdentityUnlinked("https://login.example")
+    for other in (PasswordSet("argon2id"), PASSKEY, IdentityLinked("https://another.example", "11")):
+        assert operators.unlink_identity(given(INVITED, Activated(), LINKED, other), issuer=gone.issuer) == [gone]
+    assert given(INVITED, Activated(), LINKED, gone).identities == ()
+    with pytest.raises(LastMeans):
+        operators.unlink_identity(given(INVITED, Activated(), LINKED, TOTP), issuer=gone.issuer)
+    with pytest.raises(IdentityUnknown):
+        operators.unlink_identity(given(INVITED, Activated(), PasswordSet("argon2id")), issuer=gone.issuer)
+
+
+@pytest.mark.parametrize(
+    ("events", "means"),
+    [
+        ([LINKED, TOTP, PASSKEY], 0),
+        ([PasswordSet("one"), PasswordSet("two")], 2),
+        ([TOTP, FactorRemoved("totp")], 1),
+        ([LINKED, IdentityUnlinked("https://login.example")], 1),
+        ([LINKED, IdentityLinked("https://login.example", "11")], 1),
+        ([LINKED, IdentityLinked("https://another.example", "11")], 0),
+    ],
+)
+def test_what_takes_a_way_in_away_is_counted(events: list[OperatorEvent], means: int) -> None:
+    operator = given(INVITED, Activated(), *events)
+    assert operator.means == means
+    operators.require_means(operator, means)
+    with pytest.raises(MeansChanged):
+        operators.require_means(operator, means - 1)
+
+
+def administrator(person: str, *more: OperatorEvent) -> Operator:
+    return given(msgspec.structs.replace(INVITED, person=person), Activated(), RoleGranted("administrator"), *more)
+
+
+@pytest.mark.parametrize(
+    ("others", "stays"),
+    [
+        ([], True),
+        ([administrator("staff-2")], True),
+        ([administrator("staff-17"), administrator("staff-2")], False),
+        ([administrator("staff-2"), administrator("staff-2")], True),
+        ([administrator("staff-2"), administrator("staff-3", Suspended("left"))], True),
+        ([administrator("staff-2"), administrator("staff-3", RoleGranted("administrator", LATER))], True),
+        ([administrator("staff-2"), administrator("staff-3")], False),
+    ],
+)
+def test_of_those_who_administer_without_an_end_two_persons_stay(others: list[Operator], stays: bool) -> None:
+    anna = administrator("staff-17")
+    for decided in (
+        operators.suspend(anna, reason="left"),
+        operators.revoke(anna, role="administrator"),
+        operators.grant(anna, role="administrator", until=LATER, at=NOON),
+    ):
+        if stays:
+            with pytest.raises(LastAdministrator):
+                administrators.keep(anna, decided, others, NOON)
+        else:
+            assert administrators.keep(anna, decided, others, NOON) == decided
+
+
+def test_two_administrators_are_not_named_one_person() -> None:
+    anna = administrator("staff-17")
+    named = operators.name_person(anna, person="staff-2")
+    with pytest.raises(LastAdministrator):
+        administrators.keep(anna, named, [administrator("staff-2")], NOON)
+    assert administrators.keep(anna, named, [administrator("staff-2"), administrator("staff-3")], NOON) == named
+
+
+def test_who_does_not_administer_leaves_however_few_do() -> None:
+    for somebody in (given(INVITED), given(INVITED, Activated(), RoleGranted("support"))):
+        left = operators.suspend(somebody, reason="left")
+        assert administrators.keep(somebody, left, [], NOON) == left
+
+
 def test_nothing_is_done_to_an_operator_who_is_nobody() -> None:
     for decision in (
         lambda: operators.grant(Operator(), role="support", until=None, at=NOON),
@@ -151,7 +269,9 @@ def test_nothing_is_done_to_an_operator_who_is_nobody() -> None:
         lambda: operators.suspend(Operator(), reason="left"),
         lambda: operators.resume(Operator()),
         lambda: operators.name_person(Operator(), person="staff-1"),
-        lambda: operators.invite_again(Operator(), invitation="bb", until=LATER),
+        lambda: operators.invite_again(Operator(), invitation="bb", until=LATER, by="staff-1"),
+        lambda: operators.confirm_invitation(Operator(), person="staff-1"),
+        lambda: operators.unlink_identity(Operator(), issuer="https://login.example"),
     ):
         with pytest.raises(NotFound):
             decision()  # type: ignore[no-untyped-call]

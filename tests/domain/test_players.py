@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -39,7 +39,15 @@ from domain.players import (
 from tests.domain.history import EUR, NOON, REGISTERED, fold, given
 
 ACTIVE = Player(
-    Status.ACTIVE, "DE", EUR, REGISTERED.key.id, REGISTERED.key.commitment, "main", "DE", registered_at=NOON
+    Status.ACTIVE,
+    "DE",
+    EUR,
+    REGISTERED.key.id,
+    REGISTERED.key.commitment,
+    "main",
+    "DE",
+    registered_at=NOON,
+    jurisdictions=("DE",),
 )
 WAITING = ActivationAwaited(("kyc",))
 
@@ -275,9 +283,11 @@ def test_an_account_sleeps_and_wakes() -> None:
 
 
 def test_a_closed_account_is_closed_for_good() -> None:
-    assert players.close(given(PLAYERS, REGISTERED), reason="asked") == [Closed("asked")]
+    assert players.close(given(PLAYERS, REGISTERED), reason="asked", at=NOON) == [
+        Closed("asked", datetime(2037, 1, 1, tzinfo=UTC))
+    ]
     closed = given(PLAYERS, REGISTERED, Closed("asked"))
-    assert players.close(closed, reason="again") == []
+    assert players.close(closed, reason="again", at=NOON) == []
     assert players.unblock(closed, reason="x") == []
     assert players.make_dormant(closed) == []
     for refused in (
@@ -347,7 +357,7 @@ def test_every_note_is_one_more() -> None:
 def test_the_state_holds_nothing_personal() -> None:
     assert set(Player.__struct_fields__) == {
         "status", "country", "currency", "key", "commitment", "brand", "jurisdiction", "registered_at", "block_reason",
-        "awaiting", "consents", "tags", "duplicates", "birth_year", "closed_at", "erased_at",
+        "awaiting", "consents", "tags", "duplicates", "birth_year", "closed_at", "erased_at", "jurisdictions", "erase_by",
     }  # fmt: skip
 
 
@@ -357,7 +367,7 @@ ACTS: dict[str, Any] = {
     "block": lambda p: players.block(p, reason="rude"),
     "hold": lambda p: players.block(p, reason="fraud"),
     "unblock": lambda p: players.unblock(p, reason="x"),
-    "close": lambda p: players.close(p, reason="x"),
+    "close": lambda p: players.close(p, reason="x", at=NOON),
     "sleep": players.make_dormant,
     "activate": lambda p: players.activate(p, identified=False),
     "identify": lambda p: players.activate(p, identified=True),

@@ -12,6 +12,7 @@ from domain.protection import (
     PROTECTION,
     ActionBlocked,
     Answer,
+    Excluded,
     LiftRefused,
     PlayerExcluded,
     Protection,
@@ -106,6 +107,18 @@ def test_what_a_register_says_of_another_account_and_its_own_exclusion_end_by_th
     assert refused.value.facts["why"] == "register"
     dismissed = protection.fold(state, protection.dismiss_match(state, at=NOON, intervention=None), NOON)
     assert not closed(dismissed, NOON)
+
+
+def test_the_end_of_what_a_register_has_said_of_another_account_ends_nothing_else() -> None:
+    """The account's own exclusion there has no end; the register's word had one, as it stood in the account that was matched."""
+    forever = Excluded(source=Source.MATCHED, jurisdiction="NL", term="permanent", of=OTHER)
+    until = Excluded(source=Source.MATCHED, jurisdiction="NL", until=NOON + DAY, register="CRUKS", of=OTHER)
+    state = given(PROTECTION, forever, until)
+    ended = protection.end(state, at=NOON + DAY)
+    assert [each.register for each in ended] == ["CRUKS"]  # type: ignore[union-attr]
+    state = protection.fold(state, ended, NOON + DAY)
+    assert [each.term for each in state.exclusions] == ["permanent"]
+    assert closed(state, NOON + 1000 * DAY)
 
 
 def test_what_one_register_says_of_another_account_does_not_end_what_another_has_said() -> None:

@@ -13,7 +13,17 @@ from domain.errors import NotFound
 from domain.operators import Activated, InThePast, Invited, Operator, OperatorNotActive, RoleGranted
 from domain.operators import evolve as of_operator
 from domain.players import DataKey
-from domain.tokens import Confirmed, Issued, Revoked, RolesNotTheirs, Status, Token, TokenEvent, TokenRevoked
+from domain.tokens import (
+    Confirmed,
+    HolderIsAnother,
+    Issued,
+    Revoked,
+    RolesNotTheirs,
+    Status,
+    Token,
+    TokenEvent,
+    TokenRevoked,
+)
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=72)
@@ -59,13 +69,20 @@ def test_a_revoked_token_stays_revoked() -> None:
 
 def test_an_operators_own_token_gives_no_role_that_they_do_not_have() -> None:
     own = msgspec.structs.replace(ISSUED, holder="operator:01m81j18g0e1pa2yb5e8r30c1a", roles=("risk", "support"))
-    assert tokens.issue(Token(), operator("risk", "support", "payments"), issued=own, at=NOON) == [own]
+    assert tokens.issue(Token(), operator("risk", "support", "payments"), issued=own, by=own.holder, at=NOON) == [own]
     with pytest.raises(RolesNotTheirs):
-        tokens.issue(Token(), operator("risk"), issued=own, at=NOON)
+        tokens.issue(Token(), operator("risk"), issued=own, by=own.holder, at=NOON)
     with pytest.raises(OperatorNotActive):
-        tokens.issue(Token(), operator("risk", "support", active=False), issued=own, at=NOON)
+        tokens.issue(Token(), operator("risk", "support", active=False), issued=own, by=own.holder, at=NOON)
     with pytest.raises(NotFound):
-        tokens.issue(Token(), Operator(), issued=own, at=NOON)
+        tokens.issue(Token(), Operator(), issued=own, by=own.holder, at=NOON)
+
+
+def test_nobody_else_issues_an_operators_own_token() -> None:
+    """Its secret would make its issuer them, and two people of one."""
+    own = msgspec.structs.replace(ISSUED, holder="operator:01m81j18g0e1pa2yb5e8r30c1a", roles=("risk",))
+    with pytest.raises(HolderIsAnother):
+        tokens.issue(Token(), operator("risk"), issued=own, by="operator:01m81j18g0e1pa2yb5e8r30c42", at=NOON)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +100,12 @@ def test_a_regulators_program_only_reads_and_only_of_its_countries(
 ) -> None:
     wrong = msgspec.structs.replace(ISSUED, holder=holder, roles=roles, countries=countries)
     with pytest.raises(RolesNotTheirs):
-        tokens.issue(Token(), None, issued=wrong, at=NOON)
+        tokens.issue(Token(), None, issued=wrong, by="operator:anna", at=NOON)
     right = msgspec.structs.replace(ISSUED, holder="regulator:bmf", roles=("regulator",), countries=("AT",))
-    assert tokens.issue(Token(), None, issued=right, at=NOON) == [right]
+    assert tokens.issue(Token(), None, issued=right, by="operator:anna", at=NOON) == [right]
 
 
 def test_a_token_ends_in_the_future() -> None:
     with pytest.raises(InThePast):
-        tokens.issue(Token(), None, issued=ISSUED, at=LATER)
+        tokens.issue(Token(), None, issued=ISSUED, by="operator:anna", at=LATER)
     assert given(ISSUED).status is Status.AWAITING

@@ -11,9 +11,8 @@ import pytest
 
 from eventstore import erasing, postgres
 from eventstore.log import Command
-from eventstore.vault import Owed, RegionKey, Vault
+from eventstore.vault import KEPT, Owed, RegionKey, Vault
 from eventstore.writer import Unavailable
-from reactions.erasing import Erasing
 from tests.ledger import US, Ledger, body, chained, command, new_id, opening, stream
 
 REGION = RegionKey(b"r" * 32)
@@ -66,6 +65,34 @@ async def test_when_the_log_says_so_key_and_words_go_and_nobody_elses(house: Hou
     assert await house.vault.apply_erasures() == 0
 
 
+async def test_nothing_is_kept_of_one_who_was_erased_since_it_was_decided(house: House) -> None:
+    house.erase()
+    await house.vault.apply_erasures()
+    for key in (None, house.vault.new_key(uuid.uuid4().bytes)):
+        with pytest.raises(Unavailable, match="erased meanwhile"):
+            await house.vault.keep([Owed(ANNA, key, [("email", "new@example.com")])])
+    await house.vault.keep([Owed(BEN, None, [("email", "new@example.com")])])
+    assert house.rows() == {BEN}
+    assert await house.vault.find("email", "new@example.com") == [BEN]
+
+
+async def test_what_is_being_kept_when_somebody_is_erased_goes_with_the_rest(house: House) -> None:
+    """It was asked before the erasure stood in the log, and is committed after that."""
+    await house.vault.apply_erasures()
+    keeping = psycopg.connect(house.ledger.dsn)
+    keeping.execute("SELECT pg_advisory_xact_lock_shared(%s)", (KEPT,))
+    house.erase()
+    applying = asyncio.create_task(house.vault.apply_erasures())
+    while not house.ledger.sql("SELECT 1 FROM pg_locks WHERE NOT granted"):
+        assert not applying.done(), applying.result()
+        await asyncio.sleep(0.01)
+    keeping.execute("INSERT INTO vault.blind_index (field, digest, subject) VALUES ('email', 'x', %s)", (ANNA,))
+    keeping.commit()
+    keeping.close()
+    assert await applying == 1
+    assert house.rows() == {BEN}
+
+
 async def test_no_key_goes_for_whom_no_log_says_so(house: House) -> None:
     assert house.ledger.append(command(("player 5", 1))) == [0]
     assert await house.vault.apply_erasures() == 0
@@ -84,11 +111,11 @@ async def test_an_erasure_in_another_regions_log_is_applied_when_its_copy_arrive
     erased = body("player 200", 1, id_, type="player.erased")
     there = stream("player 200").removeprefix("player-")
     await house.vault.keep([Owed(there, house.vault.new_key(uuid.uuid4().bytes), [WORD])])
-    await Erasing(house.vault).step()
+    await house.vault.apply_erasures()
     assert there in house.rows()
     entries = chained(US, [opening(US, (128, 255)).bodies[0], erased])
     assert house.ledger.append_copy(entries) == 2
-    await Erasing(house.vault).step()
+    await house.vault.apply_erasures()
     assert house.rows() == {ANNA, BEN}
 
 
@@ -116,8 +143,22 @@ async def test_who_is_told_nothing_uses_no_key_again(house: House) -> None:
 
 
 async def test_a_key_that_was_read_before_it_was_destroyed_is_not_kept_after_that(house: House) -> None:
-    house.vault.forget([house.keys[ANNA].id])  # heard while it was on its way from the database
-    assert await house.held() == {BEN}
+    await house.vault.apply_erasures()
+    blocking = psycopg.connect(house.ledger.dsn)
+    blocking.execute("LOCK TABLE vault.data_key IN ACCESS EXCLUSIVE MODE")
+    reading = asyncio.create_task(house.held())
+    while not house.ledger.sql("SELECT 1 FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 — until it waits for the rows
+        await asyncio.sleep(0.01)
+    house.vault.forget([house.keys[ANNA].id])  # heard while it is on its way from the database
+    blocking.close()
+    assert await reading == {BEN}
+
+
+async def test_a_key_that_is_there_again_after_it_was_destroyed_opens(house: House) -> None:
+    """A copy that was given up and fetched anew, as its player had moved and moved back."""
+    await house.vault.apply_erasures()
+    house.vault.forget([house.keys[ANNA].id])
+    assert await house.held() == {ANNA, BEN}
 
 
 async def test_a_process_that_starts_on_a_restored_backup_destroys_before_it_opens(house: House) -> None:
@@ -140,6 +181,19 @@ async def test_a_process_that_starts_on_a_restored_backup_destroys_before_it_ope
             else:
                 assert list(await started.keys_to_disclose(_commitments(house))) == [house.keys[BEN].id]
             assert house.rows() == {BEN}
+
+
+async def test_what_is_restored_beside_a_running_log_goes_when_all_is_looked_at_anew(house: House) -> None:
+    backup = house.ledger.sql("SELECT id, subject, wrapped, wrapped_by FROM vault.data_key WHERE subject = %s", ANNA)
+    house.erase()
+    await house.vault.apply_erasures()
+    house.ledger.sql(
+        "INSERT INTO vault.data_key (id, subject, wrapped, wrapped_by) VALUES (%s, %s, %s, %s)", *backup[0]
+    )
+    assert await house.vault.apply_erasures() == 0
+    assert house.rows() == {ANNA, BEN}
+    assert await house.vault.apply_erasures(anew=True) == 1
+    assert house.rows() == {BEN}
 
 
 async def test_nothing_is_opened_while_erasures_may_be_missing_from_the_log(house: House) -> None:

@@ -273,6 +273,7 @@ HARMLESS = {
         )
     ),
     "Refused.why",
+    "Read.subjects",  # the ids of those whom a reader was told of
     "Founded.name",  # of a compartment
     "IdentityLinked.subject",  # a hash
 }  # fmt: skip

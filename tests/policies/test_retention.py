@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.retention import Period, retention
+from policies.retention import Period, longest, retention
 from policies.rules import RULES, Rules, load
 
 ENDED = datetime(2026, 3, 14, 15, 9, tzinfo=UTC)
@@ -28,6 +28,39 @@ def test_in_germany_the_period_begins_with_the_end_of_the_calendar_year() -> Non
     [period] = kept.periods
     assert period == Period("DE", "retention.kyc_years_after_end", 5, True, datetime(2032, 1, 1, tzinfo=UTC))
     assert kept.due == datetime(2037, 1, 1, tzinfo=UTC)
+
+
+def test_the_calendar_year_is_that_of_the_place() -> None:
+    """23:30 UTC on the last day of 2026 is in 2027 in Germany, and 03:00 UTC on the first of 2027 is in 2026 in Ontario."""
+    assert retention("DE", datetime(2026, 12, 31, 22, 30, tzinfo=UTC), ENDED).until == datetime(2032, 1, 1, tzinfo=UTC)
+    assert retention("DE", datetime(2026, 12, 31, 23, 30, tzinfo=UTC), ENDED).until == datetime(2033, 1, 1, tzinfo=UTC)
+    begins = (
+        row("CA-ON", "retention.kyc_years_after_end", "5"),
+        row("CA-ON", "retention.kyc_starts", "end_of_calendar_year_of_end", "moment"),
+    )
+    ended = datetime(2027, 1, 1, 3, tzinfo=UTC)
+    assert retention("CA-ON", ended, ended, table(*begins)).until == datetime(2032, 1, 1, 5, tzinfo=UTC)
+
+
+@given(st.datetimes(datetime(2026, 12, 30), datetime(2027, 1, 2), timezones=st.just(UTC)), st.integers(-12, 14))  # noqa: DTZ001 — see below
+def test_where_the_zone_is_not_known_the_year_has_ended_everywhere(ended: datetime, hours: int) -> None:
+    rules = table(
+        row("XX", "retention.kyc_years_after_end", "5"),
+        row("XX", "retention.kyc_starts", "end_of_calendar_year_of_end", "moment"),
+    )
+    place = timezone(timedelta(hours=hours))
+    there = ended.astimezone(place).year
+    assert retention("XX", ended, ended, rules).until >= datetime(there + 6, 1, 1, tzinfo=place)
+
+
+def test_who_has_moved_is_kept_for_as_long_as_any_of_the_places_asks() -> None:
+    moved = longest(("ES", "GB", "DE"), ENDED, ENDED)
+    alone = {where: retention(where, ENDED, ENDED) for where in ("ES", "GB", "DE")}
+    assert [period.jurisdiction for period in moved.periods] == ["ES", "ES", "DE", "GB"]
+    assert moved.until == max(each.until for each in alone.values()) == alone["ES"].until
+    assert moved.due == moved.until, "which is later than what Great Britain wants to be gone"
+    assert longest(("GB",), ENDED, ENDED) == alone["GB"]
+    assert longest(("ES",), ENDED, ENDED).due is None
 
 
 def test_in_great_britain_it_begins_with_the_end_of_the_account_and_then_all_is_due_to_go() -> None:

@@ -304,7 +304,10 @@ class Book:
             brands=("north",),
         )
         self.tokens.append(TokenId(f"token_{suffix}"))
-        self._decided(tokens.stream(self.tokens[-1]), tokens.issue(tokens.Token(), None, issued=issued, at=self._now))
+        self._decided(
+            tokens.stream(self.tokens[-1]),
+            tokens.issue(tokens.Token(), None, issued=issued, by="operator:ada", at=self._now),
+        )
         return self.tokens[-1]
 
     def answer_for(self, token: TokenId, decision: Callable[[tokens.Token, datetime], Sequence[Event]]) -> None:

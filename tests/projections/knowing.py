@@ -13,10 +13,14 @@ from policies.gates import Level
 Learnt = Callable[[Any, Any, Any, datetime], Sequence[Any]]
 """(player, kyc, login, now) → events."""
 
+LOGGED_IN: Learnt = lambda p, _k, login, at: logins.succeed(  # noqa: E731 — as the others
+    login, p, succeeded=logins.Succeeded(session=str(at), device="ios", address="192.0.2.1")
+)
+
 KNOWN: list[Learnt] = [
     lambda p, _k, _l, at: players.record_profile(
         p,
-        profile=ProfileRecorded(city="Wien", email="new", language="de"),
+        profile=ProfileRecorded(city="Wien", email="new", language="de", device="phone of Ada"),
         birth_date=None,
         at=at,
         alike={"email": "x"},
@@ -32,7 +36,7 @@ KNOWN: list[Learnt] = [
     lambda p, _k, _l, _at: players.note(p, text="Hm."),
     lambda p, _k, _l, _at: players.unblock(p, reason="paid"),
     lambda p, _k, _l, _at: players.make_dormant(p),
-    lambda p, _k, _l, _at: players.close(p, reason="asked"),
+    lambda p, _k, _l, at: players.close(p, reason="asked", at=at),
     lambda p, k, _l, at: kyc.request(k, p, level=Level.ENHANCED, due_at=at + timedelta(hours=20), at=at),
     lambda p, k, _l, _at: kyc.submit(k, p, submitted=kyc.Submitted(Level.IDENTITY, "document")),
     lambda p, k, _l, _at: kyc.submit(k, p, submitted=kyc.Submitted(Level.IDENTITY, "video", "ident", "case 7")),
@@ -49,9 +53,7 @@ KNOWN: list[Learnt] = [
     lambda p, k, _l, _at: kyc.doubt_age(k, p, profile=ProfileRecorded(name="x")),
     lambda _p, k, _l, at: kyc.expire(k, at=at),
     lambda _p, k, _l, at: kyc.miss_deadline(k, at=at),
-    lambda p, _k, login, at: logins.succeed(
-        login, p, succeeded=logins.Succeeded(session=str(at), device="ios", address="192.0.2.1")
-    ),
+    LOGGED_IN,
     lambda p, _k, login, _at: logins.fail(login, p, failed=logins.Failed(reason="password")),
     lambda p, _k, login, _at: logins.end(login, p, session=(*login.sessions, "")[0]),
 ]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain import approvals, kyc, protection, tickets
+from domain import approvals, kyc, players, protection, tickets
 from domain.kernel import EPOCH, Event, Money, PlayerId
 from domain.protection import Source
 from domain.tickets import Author, Resolution
@@ -157,6 +157,7 @@ def test_an_exclusion_is_due_at_its_end_and_stays_so_if_that_is_recorded_before_
     assert left(excluded, early) == due
     for of_register in (
         protection.ExclusionEnded(Source.MATCHED, register="CRUKS"),
+        protection.ExclusionEnded(Source.MATCHED, over_at=before, register="CRUKS"),
         protection.MatchDismissed(of=PLAYER, register="CRUKS"),
     ):
         assert left(excluded, by_register, of_register) == due
@@ -168,6 +169,14 @@ def test_an_exclusion_is_due_at_its_end_and_stays_so_if_that_is_recorded_before_
     assert lifts == {"exclusion_player": us(until)}
     assert left(own, asked, protection.Lifted(Source.PLAYER, over_at=until)).items() >= lifts.items()
     assert "exclusion_player" not in left(own, asked, protection.Lifted(Source.PLAYER, over_at=before))
+
+
+def test_who_was_closed_is_to_be_erased_by_the_day_of_the_law_or_on_none() -> None:
+    closed = players.Closed("asked", NOON)
+    assert left(closed) == {"erasure_due": us(NOON)}
+    for end in (players.ErasureDue(), players.Erased("", "asked", NOON, (), "")):
+        assert left(closed, end) == {}
+    assert left(players.Closed("asked")) == {}
 
 
 def test_a_tickets_promises_end_one_by_one() -> None:

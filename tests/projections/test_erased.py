@@ -11,18 +11,20 @@ from redis.asyncio import Redis
 
 from domain import erasures
 from domain.kernel import PlayerId
+from domain.protection import Protection
 from domain.wallets import Wallet
 from policies.sla import Priority
 from projections import catalog, state
 from projections.memory import MemoryStore
 from tests.projections.books import Book, MemorySource
 from tests.projections.histories import ANSWERS, WORK, follow, forget
-from tests.projections.knowing import KNOWN
+from tests.projections.knowing import KNOWN, LOGGED_IN
 from tests.projections.test_memory import replayed, shown
 
 
 def lived(book: Book, player: PlayerId) -> None:
-    """All that people write about a player."""
+    """All that people write about a player, who was here before."""
+    book.know(player, LOGGED_IN)
     for decision in KNOWN:
         book.know(player, decision)
     ticket = book.ticket(player, Priority.URGENT)
@@ -47,7 +49,7 @@ def erased() -> tuple[Book, PlayerId, PlayerId]:
 
 
 def erase(book: Book, player: Any) -> list[Any]:
-    return erasures.erase(player, Wallet(), basis="asked", at=book._now)
+    return erasures.erase(player, Wallet(), Protection(), basis="asked", at=book._now)
 
 
 def sealed_of(stores: dict[str, MemoryStore], player: PlayerId) -> int:
@@ -66,6 +68,17 @@ async def test_nothing_sealed_is_left_of_the_one_and_everything_of_the_other() -
     stores = await replayed(MemorySource(book), [])
     assert sealed_of(stores, ada) == 0
     assert sealed_of(stores, bob) > 3
+
+
+async def test_what_they_called_their_telephone_goes_too() -> None:
+    """It is a label of the player's own: «Anna Berg's phone»."""
+    book, ada, bob = erased()
+    players = (await replayed(MemorySource(book), []))["players"]
+    cards = {row[0]: str(row) for row in players.rows("player")}
+    seen = {row[0]: row for row in players.rows("login")}
+    assert ("phone of Ada" in cards[bob], "ios" in str(seen[bob])) == (True, True)
+    assert ("phone of Ada" in cards[ada], "ios" in str(seen[ada])) == (False, False)
+    assert (seen[ada][1], '"last"' in str(seen[ada])) == (seen[bob][1], True), "when they came is left"
 
 
 @pytest.mark.parametrize("entries", [1, 5, 1_000])

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 from redis.asyncio import Redis
 
-from domain.kernel import Sealed
+from domain.kernel import OperatorId, PlayerId, Sealed
 from domain.players import DataKey
 from eventstore.postgres import pool
 from projections import postgres
@@ -23,7 +23,9 @@ async def house(servers: Servers) -> AsyncIterator[House]:
     await client.flushall()
     opened: list[tuple[str, DataKey, Mapping[str, Sealed]]] = []
 
-    async def open_personal(event_id: str, key: DataKey, sealed: Mapping[str, Sealed]) -> Mapping[str, str]:
+    async def open_personal(
+        _whose: PlayerId | OperatorId, event_id: str, key: DataKey, sealed: Mapping[str, Sealed]
+    ) -> Mapping[str, str]:
         """Opens everything but e-mail addresses."""
         opened.append((event_id, key, sealed))
         return {path: value.sealed.removeprefix("sealed ") for path, value in sealed.items() if path != "data.email"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from domain.errors import Invalid, NotFound
-from domain.kernel import Sealed
-from domain.players import DataKey
 from eventstore.postgres import pool
 from queries import tiles
-from queries.context import Context
+from queries.context import Context, open_nothing
 from queries.tiles import NotPublished
 from tests.ledger import US, Ledger, chained, opening
 from tests.published import append, head, leaves, publish, trusting
@@ -27,9 +25,6 @@ from verifier.tiles import Tile, TileReader, tiles_of
 
 @pytest.fixture
 async def context(ledger: Ledger, servers: Servers) -> AsyncIterator[Context]:
-    async def open_nothing(_event: str, _key: DataKey, _sealed: Mapping[str, Sealed]) -> Mapping[str, str]:
-        return {}
-
     async with (
         pool(ledger.dsn, "countroom_reader", size=2) as readers,
         Redis.from_url(servers.endpoints.redis) as redis,

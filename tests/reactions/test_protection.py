@@ -17,7 +17,7 @@ from domain.protection import Excluded, PlayerExcluded, PlayerTimedOut, Source
 from reactions import protection as reaction
 from reactions.protection import Protecting
 from tests.commands.house import CODEC
-from tests.reactions.people import ADA, WHY, account, exclude, kinds, of, refusal, with_a_vault
+from tests.reactions.people import ADA, WHY, account, erased, exclude, kinds, of, refusal, with_a_vault
 from tests.reactions.region import Region
 
 
@@ -80,6 +80,16 @@ async def test_an_address_of_long_ago_still_finds_the_other_account(region: Regi
     await exclude(region, first)
     await react(region)
     assert isinstance(refusal(region, second), PlayerExcluded)
+
+
+async def test_an_exclusion_of_one_who_was_erased_is_done_with_at_once(region: Region) -> None:
+    """Who they were cannot be known any more, so there is nobody to be found, and nothing to try again."""
+    first, second = await account(region, email="a@example.org"), await account(region, email="a@example.org")
+    await erased(region, first)
+    await exclude(region, first)
+    await react(region)
+    assert isinstance(refusal(region, second), PlayerExcluded), "as the log names the first as its duplicate"
+    assert "protection_matches" not in kinds(region)
 
 
 async def test_a_time_out_reaches_the_other_account_too(region: Region) -> None:

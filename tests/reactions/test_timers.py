@@ -127,6 +127,19 @@ async def test_a_ticket_that_nobody_answers_has_its_promises_missed_once_each(re
     assert region.due() == []
 
 
+async def test_whom_the_law_wants_to_be_gone_is_named_when_the_day_has_come(region: Region) -> None:
+    player = await region.player(country="GB", birth_date="1990-01-01")
+    await region.process.post(f"/v1/players/{player}/close", {"reason": "asked"})
+    await fired(region, days=4 * 366)
+    assert "erasure_due" in {kind for kind, _ in region.due()}
+    assert "player.erasure_due" not in region.tags("player")
+    for _ in range(2):
+        await fired(region, days=366)
+    assert region.tags("player")[-1] == "player.erasure_due"
+    assert region.tags("player").count("player.erasure_due") == 1
+    assert "erasure_due" not in {kind for kind, _ in region.due()}
+
+
 async def test_a_process_that_is_killed_after_firing_fires_once_in_effect(region: Region) -> None:
     for _ in range(3):
         await region.deposit(await region.player(), 5000)

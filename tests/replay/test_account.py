@@ -108,7 +108,15 @@ def test_a_kind_of_event_of_a_later_release_stops_the_fold(book: Book) -> None:
 
 
 def test_who_looked_at_the_player_is_told(book: Book) -> None:
-    read = {"reads": [{"what": "audit.card", "query": f"player={book.players[0]}"}]}
+    one, other = book.players[0], "player_01ka7g0000e00800000000001b"
+    card = "GET /v1/players/{player_id}"
+    read = {
+        "reads": [
+            {"what": "audit.card", "query": f"player={one}"},
+            {"what": card, "query": f"player_id={other}", "subjects": [other]},
+            {"what": "GET /v1/transactions", "query": "", "subjects": [one, other]},
+        ]
+    }
     entries = sound(book)
     command = decode_body(entries[-1].body).command
     looked = with_entry(
@@ -117,7 +125,9 @@ def test_who_looked_at_the_player_is_told(book: Book) -> None:
         data=msgspec.Raw(msgspec.json.encode(read)),
     )  # fmt: skip
     last = replayed(looked, book.players[0]).events[-1]
-    assert (last.type, last.actor, last.what, last.counts) == ("reads.recorded", "auditor:eve", "looked at", True)
+    assert (last.type, last.actor, last.counts) == ("reads.recorded", "auditor:eve", True)
+    assert last.what == "looked at: audit.card, GET /v1/transactions"
+    assert other not in str(last.data), "whom else they looked at is not this player's"
     assert all(row.type != "reads.recorded" for row in replayed(looked, book.players[1]).events)
 
 

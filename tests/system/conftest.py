@@ -57,6 +57,22 @@ class Client:
         assert answer.status == 201, answer
         return answer.json["player"]
 
+    def look_up(self, **wanted: Any) -> Answer:
+        """Players by e-mail, phone, name or external id."""
+        return self.post("/v1/players/look-up", wanted, key=None)
+
+    def found(self, **wanted: Any) -> list[str]:
+        answer = self.look_up(**wanted)
+        assert answer.status == 200, answer
+        return [each["id"] for each in answer.json["items"]]
+
+    def finds(self, *players: str, seconds: float = 60, **wanted: Any) -> None:
+        """Wait until these are found, and nobody else."""
+        end = time.monotonic() + seconds
+        while set(found := self.found(**wanted)) != set(players):
+            assert time.monotonic() < end, found
+            time.sleep(0.1)
+
     def deposit(self, player: str, amount: int, currency: str = "EUR", **more: Any) -> Answer:
         body = {"amount": {"amount": amount, "currency": currency}, "provider": "card"}
         return self.post(f"/v1/players/{player}/deposits", body, **more)

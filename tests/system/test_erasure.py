@@ -37,6 +37,8 @@ CANARIES = {
 }
 SAID = ("canary in a note", "canary in a ticket", "canary in an intervention", "canary in a rejection")
 ADDRESS = "203.0.113.219"
+DEVICE = "Pixel of Q. 58292"
+"""A label, which stands in the log in the clear."""
 PLANTED = (*CANARIES.values(), *SAID, ADDRESS)
 
 
@@ -74,6 +76,12 @@ def in_the_clear(found: Iterator[tuple[str, bytes]]) -> list[str]:
     """Where a canary stands."""
     wanted = needles()
     return [name for name, content in found if any(needle in content for needle in wanted)]
+
+
+def labelled(deployment: Deployment) -> set[str]:
+    """In which tables beside the log's own the device stands."""
+    told = {name for name, content in texts(deployment) if DEVICE.encode() in content}
+    return {name.partition(" ")[2] for name in told if " ledger." not in name}
 
 
 def flush(deployment: Deployment) -> None:
@@ -131,9 +139,9 @@ def live(eu: Client) -> str:
     player = eu.register(**at_first)
     one = f"/v1/players/{player}"
     later = {name: CANARIES[name] for name in ("street", "city", "postcode")}
-    done(eu.post(f"{one}/profile", later))
+    done(eu.post(f"{one}/profile", {**later, "device": DEVICE}))
     done(eu.post(f"{one}/notes", {"text": SAID[0]}))
-    done(eu.post(f"{one}/logins", {"session": "1", "address": ADDRESS}))
+    done(eu.post(f"{one}/logins", {"session": "1", "address": ADDRESS, "device": DEVICE}))
     done(eu.post(f"{one}/tickets", {"channel": "email", "subject": CANARIES["name"], "text": SAID[1]}))
     why = {"kind": "complaint", "reason": SAID[2]}
     euros = {"amount": 100, "currency": "EUR"}
@@ -180,7 +188,7 @@ def is_erased(deployment: Deployment, player: str) -> None:
         before = done(client.get(f"/v1/audit/players/{player}?at=eu/{_registered(deployment, player)}", role="auditor"))
         assert (before["status"], before["personal"]["name"]) == ("active", None)
         assert before["personal"]["erased_at"] == card["personal"]["erased_at"]
-        client.eventually(f"/v1/players?email={CANARIES['email']}", lambda found: found["items"] == [])
+        client.finds(email=CANARIES["email"])
     keys = {
         region: psycopg.connect(settings.postgres).execute(
             "SELECT (SELECT count(*) FROM vault.data_key WHERE subject = %(who)s) + (SELECT count(*) FROM vault.blind_index WHERE subject = %(who)s)",
@@ -204,6 +212,7 @@ def test_canaries_are_nowhere_in_the_clear_and_after_an_erasure_nowhere_at_all(t
         flush(deployment)
         assert in_the_clear(texts(deployment)) == []
         assert in_the_clear(files(data)) == []
+        assert labelled(deployment) >= {"read.player", "read.login"}
         assert recoverable(deployment, player) > 10
     shutil.copytree(data / "eu" / "postgres", backup, symlinks=True)
 
@@ -212,6 +221,7 @@ def test_canaries_are_nowhere_in_the_clear_and_after_an_erasure_nowhere_at_all(t
         is_erased(deployment, player)
         deployment.caught_up()
         _certified(deployment, player)
+        assert labelled(deployment) == set()
         command("verify", *(settings.postgres for settings in deployment.local.settings.values()))
         flush(deployment)
         assert in_the_clear(texts(deployment)) == in_the_clear(files(data)) == []
@@ -236,7 +246,7 @@ def never_shown(client: Client, player: str) -> None:
     """From the first answer on: the read models and the vault of the backup know the player, and nothing opens."""
     found = card = None
     while found is None or card is None:
-        looked_up, read = (client.get(f"/v1/players{path}") for path in (f"?email={CANARIES['email']}", f"/{player}"))
+        looked_up, read = client.look_up(email=CANARIES["email"]), client.get(f"/v1/players/{player}")
         assert {looked_up.status, read.status} <= {200, 503}, (looked_up, read)
         if looked_up.status == 200:
             found = looked_up.json["items"]
@@ -265,14 +275,24 @@ def _certified(deployment: Deployment, player: str) -> None:
     from verifier.note import parse_checkpoint
 
     for client in deployment.clients.values():
-        found = client.eventually(f"/v1/players/{player}/erasure", lambda found: found["proof"] is not None)
-        proof, entry = found["proof"], base64.b64decode(found["entry"])
-        leaf = hashlib.sha256(b"\0" + entry).digest()
-        head = parse_checkpoint(proof["checkpoint"].partition("\n\n")[0] + "\n")
-        hashes = [bytes.fromhex(each) for each in proof["hashes"]]
-        verify_inclusion(proof["index"], proof["size"], leaf, hashes, head.root)
-        assert b'"player.erased"' in entry
+        found = client.eventually(
+            f"/v1/players/{player}/erasure",
+            lambda found: (
+                all(each["proof"] for each in (found, *found["carried_out"])) and len(found["carried_out"]) == 2
+            ),
+        )
+        for tag, each in (("player.erased", found), *(("vault.keys_destroyed", each) for each in found["carried_out"])):
+            proof, entry = each["proof"], base64.b64decode(each["entry"])
+            leaf = hashlib.sha256(b"\0" + entry).digest()
+            head = parse_checkpoint(proof["checkpoint"].partition("\n\n")[0] + "\n")
+            hashes = [bytes.fromhex(each) for each in proof["hashes"]]
+            verify_inclusion(proof["index"], proof["size"], leaf, hashes, head.root)
+            assert f'"{tag}"'.encode() in entry
+            assert player.removeprefix("player_").encode() in entry
+        assert [each["log"] for each in found["carried_out"]] == ["eu", "us"]
         assert (found["keys_here"], found["kept"][0]["of_law"]) == (0, False)
+        assert found["approval"].startswith("approval_")
+        assert found["requested_by"] != found["approved_by"]
 
 
 def test_a_canary_in_a_table_is_found(deployment: Deployment) -> None:

@@ -19,7 +19,17 @@ from tests.system.conftest import Deployment, running
 EVERY_PROCESS = [
     (region, role)
     for region in ("eu", "us")
-    for role in ("api", "projector", "reactor", "relay+applier", "checkpointer+witness", "postgres", "nats", "valkey")
+    for role in (
+        "api",
+        "projector",
+        "reactor",
+        "relay+applier",
+        "checkpointer+witness",
+        "custodian",
+        "postgres",
+        "nats",
+        "valkey",
+    )
 ]
 
 

@@ -95,8 +95,9 @@ def _say_everything(deployment: Deployment) -> None:
     eu = deployment.clients["eu"]
     player = eu.register(name=NAME, email=EMAIL)
     deployment.caught_up()
-    for path in (f"/v1/players?email={EMAIL}", f"/v1/players/{player}"):
-        assert eu.get(path).status == 200
+    assert eu.found(email=EMAIL) == [player]
+    assert eu.get(f"/v1/players/{player}").status == 200
+    assert eu.get(f"/v1/players?email={EMAIL}").problem() == (400, "personal_in_address")
     wrong = {"Authorization": f"Bearer {BEARER}", "Cookie": f"__Host-countroom={BEARER}", "X-CSRF-Token": BEARER}
     for body in ({"email": EMAIL, "password": PASSWORD}, {"email": 5, "password": PASSWORD}, {"password": PASSWORD}):
         send("POST", f"{eu.url}/v1/signin/password", json.dumps(body).encode(), {"Content-Type": "application/json"})

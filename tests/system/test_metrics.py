@@ -172,6 +172,7 @@ def test_a_halted_log_and_a_stopped_projection_are_seen(eu: Client, admin: psyco
 def test_no_label_names_anybody(eu: Client) -> None:
     player = eu.register(email="ann@example.com", name="Ann Example")
     eu.get(f"/v1/players/{player}")
+    eu.look_up(email="ann@example.com")
     eu.get("/v1/players?email=ann@example.com")
     eu.get(f"/v1/{player}")
     text = urllib.request.urlopen(f"{eu.url}/metrics", timeout=10).read().decode()

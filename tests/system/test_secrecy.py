@@ -18,6 +18,7 @@ WHY, ASKED, REJECTED = "his aunt Philomena has phoned", "for his wife Ottilia", 
 
 @pytest.mark.timeout(120)
 def test_a_planted_name_email_and_phone_are_found_nowhere_in_the_clear(tmp_path: Path) -> None:
+    (tmp_path / "residency.json").write_text('{"AT": ["eu"], "*": ["eu", "us"]}')  # so the key does not travel
     with running(tmp_path) as deployment:
         eu, us = deployment.clients["eu"], deployment.clients["us"]
         player = eu.register(name=NAME, email=EMAIL, phone=PHONE, birth_date=BORN)
@@ -43,7 +44,7 @@ def test_a_planted_name_email_and_phone_are_found_nowhere_in_the_clear(tmp_path:
         assert eu.get(f"/v1/players/{player}", role="auditor").json["personal"]["name"] is None
         texts = [r.get(f"/v1/tickets/{ticket}").json["messages"]["items"][0]["text"] for r in (eu, us)]
         assert texts == [said["text"], None]
-        assert [found["id"] for found in eu.get(f"/v1/players?email={EMAIL.upper()}").json["items"]] == [player]
+        assert eu.found(email=EMAIL.upper()) == [player]
         _flush(deployment)
         assert planted_in(tmp_path) == []
     assert planted_in(tmp_path) == []

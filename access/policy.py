@@ -87,6 +87,7 @@ class Action(StrEnum):
     TOKEN_REVOKE = "token.revoke"  # noqa: S105 — a name
     ACCESS_EXPLAIN = "access.explain"
     POLICY_ADOPT = "policy.adopt"
+    REGION_HANDOVER = "region.handover"
 
 
 class Unknown(ValueError):

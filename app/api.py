@@ -42,6 +42,7 @@ from app import (
     denying,
     disclosing,
     explaining,
+    fates,
     gaming,
     listening,
     metrics,
@@ -52,12 +53,14 @@ from app import (
     tiling,
 )
 from app.bootstrap import WriteSide, stop_if_dead, told_of, write_side
-from app.commanding import Services
+from app.durability import Durable
 from app.fields import Fields
+from app.forwarding import Forwarding
 from app.guard import Guard
 from app.lane import Lane
 from app.metrics import Metrics, Timed
 from app.openapi import Schemas
+from app.planning import Services
 from app.settings import Settings
 from app.signing_in import SignIn
 from app.starting import Start
@@ -69,10 +72,18 @@ from eventstore.postgres import PostgresStreams
 from eventstore.record import Codec, UnknownEvent
 from eventstore.writer import Unavailable
 from providers import known as providers
+from replication.config import Config
+from replication.geo import Confirmations
 
 if TYPE_CHECKING:
     from app.tracing import Tracing
 
+_TO_OTHER_PAGES: dict[str, Any] = {
+    "allow_methods": ["GET"],
+    "allow_headers": ["Authorization", "Last-Event-ID"],
+    "expose_headers": ["Ledger-Position"],
+}
+"""What the live page of another region may do here (CORS)."""
 _log = structlog.get_logger(__name__)
 
 
@@ -101,6 +112,7 @@ async def build(
     asking = await registering.asking(settings, stack, streams, Codec(AGGREGATES), write.vault, counted.watch_registers)
     denials = denying.recorder(write.decider, read.pool, start)
     stack.push_async_callback(denials.close)
+    forwarding = counted.watch_regions(_forwarding(settings))
     services = Services(
         write.decider,
         write.vault,
@@ -111,6 +123,8 @@ async def build(
         asking,
         residency=write.residency,
         denials=denials,
+        forwarding=forwarding,
+        durable=_durable(settings, stack),
     )
     door = gaming.Door(services, start, counted.commands, known)
     games = gaming.router(door, schemas)
@@ -124,16 +138,17 @@ async def build(
     app.include_router(compartments.router(services, read, schemas))
     app.include_router(auditing.router(read, schemas))
     app.include_router(explaining.router(read, schemas, write.authentication.known))
+    app.include_router(fates.router(read, schemas))
     app.include_router(metrics.router(counted, read, settings))
     signing = await signing_in(settings, stack, write, read.redis)
     app.include_router(signin.router(signing, write.authentication, start, schemas))
     schemas.install(app)
     explain_errors(app, denials)
+    await stack.enter_async_context(forwarding.running(_replication(settings)))
     app.add_middleware(
         CORSMiddleware,
         allow_origins=[settings.site, *settings.peers.values()],
-        allow_methods=["GET"],
-        allow_headers=["Authorization", "Last-Event-ID"],
+        **_TO_OTHER_PAGES,
     )
     outermost: ASGIApp = Lane(app, [*commands.routes, *games.routes])
     if tracing:
@@ -141,6 +156,25 @@ async def build(
 
         outermost = TracedCommands(outermost, tracing=tracing)
     return Timed(Guard(outermost, write.authentication.limits, settings.proxies), metrics=counted)
+
+
+def _forwarding(settings: Settings) -> Forwarding:
+    return Forwarding([region for region in settings.regions if region != settings.region], us=settings.region)
+
+
+def _replication(settings: Settings) -> Config:
+    return Config(settings.region, settings.deployment, settings.postgres, settings.nats, settings.nats_seeds)
+
+
+def _durable(settings: Settings, stack: AsyncExitStack) -> Durable:
+    """What commands wait for that are to be safe from the loss of this region."""
+    others = [region for region in settings.regions if region != settings.region]
+    confirmations = Confirmations(settings.postgres, settings.region, _log)
+    if others:
+        listening_to_them = asyncio.create_task(confirmations.run(), name="confirmations")
+        listening_to_them.add_done_callback(stop_if_dead)
+        stack.callback(listening_to_them.cancel)
+    return Durable(settings.region, others, confirmations)
 
 
 def application() -> FastAPI:

@@ -24,6 +24,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         approvals.ApprovalPage,
         Action.APPROVAL_READ,
         approvals.page,
+        reads=("approvals", "players"),
         parameters=[*chosen, *paging],
         errors=(InvalidId,),
         filtered=True,
@@ -34,6 +35,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         approvals.Approval,
         Action.APPROVAL_READ,
         approvals.get,
+        reads=("approvals", "players"),
         errors=(NotFound, InvalidId),
         opens=True,
     )

@@ -18,14 +18,16 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from access.policy import Action, Principal
-from app import openapi, problems
+from app import causal, openapi, problems
 from app import seeing as sight
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
 from app.streaming import NDJSON, SSE, STILL_HERE, STILL_HERE_SECONDS, Still
 from domain.errors import Forbidden, Invalid, InvalidId, NotFound, Rejected
 from domain.kernel import PlayerId
+from projections.projection import Position
 from queries import asof, audit, events
+from queries import causal as positions
 from queries.asof import UnknownMoment, microseconds
 from queries.audit import AuditEvent, shown, with_proofs
 from queries.context import LIMIT_MAX, Context, read_cursor, write_cursor
@@ -53,7 +55,7 @@ class _Asked(NamedTuple):
 
 def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     """All audit routes."""
-    routes = APIRouter(tags=["audit"])
+    routes = APIRouter(tags=["audit"], route_class=causal.routes(read, schemas))
     _add_events(routes, read, schemas)
     _add_single(routes, read, schemas)
     return routes
@@ -115,7 +117,7 @@ def _add_events(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
             },
             **schemas.refusals((*_ALWAYS, InvalidId, UnknownMoment, NotFound)),  # type: ignore[dict-item]
         },
-        openapi_extra=openapi.needs(Action.AUDIT_READ),
+        openapi_extra={**openapi.needs(Action.AUDIT_READ), **causal.reads(causal.LOG)},
     )
 
 
@@ -128,9 +130,9 @@ async def _page(read: ReadSide, asked: _Asked, limit: int) -> Response:
         if merged.done or len(rows) == limit:
             break
     items = await _events(context, rows, proofs=asked.proofs)
-    positions = write_vector(merged.vector)
+    looked_at = write_vector(merged.vector)
     await read.recorded(asked.principal, "audit.events", **asked.query, limit=limit)
-    page = audit.AuditEvents(items, None if merged.done else write_cursor(positions), positions)
+    page = audit.AuditEvents(items, None if merged.done else write_cursor(looked_at), looked_at)
     return Response(_encode(page), media_type=_JSON)
 
 
@@ -171,7 +173,7 @@ async def _followed(read: ReadSide, context: Context, asked: _Asked, merged: Mer
                 return
             for item, place in await _taken(context, merged, proofs=asked.proofs):
                 yield b"id: %b\nevent: entry\ndata: %b\n\n" % (place.encode(), _encode(item))
-            yield b"id: %b\n\n" % write_vector(merged.vector).encode()
+            yield b"id: %b\n\n" % (await positions.named(context, merged.vector)).encode()
             said = loop.time()
         with suppress(TimeoutError):
             await asyncio.wait_for(read.stop.wait(), _LOOK_AGAIN_SECONDS)
@@ -187,10 +189,12 @@ async def _taken(context: Context, merged: Merged, *, proofs: bool) -> list[tupl
     """The next events, each with the positions after which to go on."""
     vector = merged.vector
     rows = await merged.step()
+    leaves = await positions.leaves_of(context, vector)
+    stands = {log: Position(position, leaves.get((log, position), b"")) for log, position in vector.items()}
     places = []
     for row in rows:
-        vector[row.log] = row.position
-        places.append(write_vector(vector))
+        stands[row.log] = Position(row.position, row.leaf)
+        places.append(positions.write(stands))
     return list(zip(await _events(context, rows, proofs=proofs), places, strict=True))
 
 
@@ -245,5 +249,5 @@ def _add_single(routes: APIRouter, read: ReadSide, schemas: Schemas) -> None:
                 200: {"description": "Found", "content": schemas.json(answer)},
                 **schemas.refusals((*_ALWAYS, *errors)),  # type: ignore[dict-item]
             },
-            openapi_extra=openapi.needs(action),
+            openapi_extra={**openapi.needs(action), **causal.reads(causal.LOG)},
         )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from redis.exceptions import RedisError
 from starlette.types import Scope
@@ -69,7 +69,9 @@ class Authentication:
         self._now = now
 
     async def __call__(self, scope: Scope) -> Principal:
-        """Who sends this request. Raises Unauthenticated, CsrfRefused, TooManyRequests."""
+        """Who sends this request; asked again of the same one, the same. Raises Unauthenticated, CsrfRefused, TooManyRequests."""
+        if (before := scope.get("principal")) is not None:
+            return cast("Principal", before)
         authorization = _header(scope, b"authorization")
         if not authorization:
             return (await self.present(scope)).principal

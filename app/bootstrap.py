@@ -99,7 +99,8 @@ def login(dsn: str, name: str, role: str, password: str) -> str:
 def _opening(settings: Settings) -> Command:
     """The command that opens the log; its id makes a second one a repeat."""
     id_ = command_id("system", "log.opened")
-    partitions = settings.partitions_of(settings.region)
+    owned = settings.partitions_of(settings.region)
+    spans = ((owned[0], owned[-1]),) if owned else ()
     event = uuid7(datetime.now(UTC), os.urandom(10)).hex()
     stream = f"region-{settings.region}-log"
     body = Body(
@@ -109,7 +110,7 @@ def _opening(settings: Settings) -> Command:
         id=f"{event[:8]}-{event[8:12]}-{event[12:16]}-{event[16:20]}-{event[20:]}",
         actor="system",
         command=CommandPart(id=id_.hex(), i=1, n=1),
-        data=msgspec.Raw(msgspec.json.encode(Opened(settings.origin, 1, ((partitions[0], partitions[-1]),)))),
+        data=msgspec.Raw(msgspec.json.encode(Opened(settings.origin, 1, spans))),
     )
     return Command(id_, [encode_body(body)], (), frozenset({stream}))
 
@@ -165,7 +166,7 @@ async def write_side(
                 decider,
                 vault,
                 Authentication(Tokens.from_file(settings.tokens), directory, sessions, limits=Limits(settings.rates)),
-                settings.partitions_of(settings.region),
+                settings.group,
                 bytes.fromhex(settings.fingerprint_key.read_text()),
                 directory,
                 sessions,

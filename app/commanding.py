@@ -6,11 +6,9 @@ Invariant: alone and in a batch a command takes the same way; only the envelope 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -18,84 +16,46 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from access.policy import Principal
-from app import denying, lane, openapi, problems, registering
-from app.authentication import Authentication
-from app.lane import Answered, Handler, Post, body_of, refusal, shape
+from app import denying, durability, lane, openapi, problems, registering, sheltering
+from app.batching import BatchAnswer, Batched, BatchResult, NotMade, Wanted, elsewhere
+from app.batching import made as made_there
+from app.durability import HEADER, DurabilityRefused, Unconfirmed
+from app.forwarding import Fate, Forwarding, Hop, Item, Items, Sent, owner_in, unknown
+from app.lane import Answered, Post, body_of, refusal, shape
 from app.openapi import Schemas
+from app.planning import (
+    BODY_BYTES_MAX,
+    ROUTES,
+    Asked,
+    Route,
+    Services,
+    decided,
+    headers_of,
+    match,
+    owner_elsewhere,
+    owner_of,
+    plan,
+    traced,
+)
 from app.starting import Start
 from commands import batch, identity
-from commands.asking import Asking
-from commands.batch import Batch
-from commands.catalog import ENDPOINTS
-from commands.decider import Decider
-from commands.denials import Denials
-from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
-from commands.plan import Context, Plan, PreconditionFailed, Receipt, Seen, WrongRegion
-from commands.rights import RIGHTS, require_named
-from domain.errors import Forbidden, InvalidId, KeyReused, NotFound
-from domain.kernel import Stream
+from commands.batch import Batch, BatchItem
+from commands.edge import Endpoint, read_body
+from commands.plan import Plan, PreconditionFailed, Receipt, WrongRegion
+from commands.rights import RIGHTS
+from domain.errors import Forbidden, InvalidId, KeyReused, NotFound, Rejected
 from domain.protection import Answer
-from eventstore.vault import Vault
 from eventstore.writer import Unavailable
-from policies.protection import Silence
-from policies.residency import EVERYWHERE, Residency
+from policies.durability import Durability
+from replication.forwarding import Unknown
 
-BODY_BYTES_MAX = 60 * 1024
 BATCH_BYTES_MAX = 8 * 1024 * 1024
-KEY_CHARACTERS_MAX = 200
 ACCEPTED = 202
 
-_TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
-_TAGS = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
-_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+FORWARDED = "forwarded"
+AWAY = (WrongRegion, problems.OwnerUnreachable)
 _ALWAYS = (problems.KeyMissing, problems.Unauthenticated, Forbidden, problems.BodyTooLarge, problems.Busy)
 _UNMET = (problems.IfMatchMalformed, PreconditionFailed)
-
-
-class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the item would have been answered alone: `body` is the answer or the problem, `position` the Ledger-Position."""
-
-    status: int
-    body: msgspec.Raw
-    position: str | None = None
-    repeated: bool = False
-
-
-class BatchAnswer(msgspec.Struct, frozen=True):
-    """In the order of the items."""
-
-    items: list[BatchResult]
-
-
-class Services(NamedTuple):
-    """What commands need at run time."""
-
-    decider: Decider
-    vault: Vault
-    authentication: Authentication
-    group: Sequence[int]
-    fingerprint_key: bytes
-    kyc_providers: Collection[str] = ()
-    asking: Asking | None = None
-    residency: Residency = EVERYWHERE
-    denials: Denials | None = None
-
-
-class _Route(NamedTuple):
-    """`read_together`: what the ETag of the resource in its path is made of, if that has one."""
-
-    endpoint: Endpoint
-    decoder: msgspec.json.Decoder[Any]
-    read_together: Sequence[Callable[[Any], Stream[Any]]]
-
-
-def _route(endpoint: Endpoint) -> tuple[str, _Route]:
-    fixed, identifiers = shape(endpoint.path)
-    read_together = READ_TOGETHER[identifiers[0].strip("{}")] if identifiers else ()
-    return fixed, _Route(endpoint, msgspec.json.Decoder(endpoint.body), read_together)
-
-
-_ROUTES = dict(map(_route, ENDPOINTS))
 
 
 Count = Callable[[Mapping[tuple[str, str], int]], None]
@@ -112,49 +72,22 @@ def _nothing(_principal: Principal, _path: str, _raw: bytes, _trace: str | None)
 def router(services: Services, start: Start, schemas: Schemas, count: Count, relay: Relay = _nothing) -> APIRouter:
     """All command routes. They take commands once `start` is recorded. `relay` knows further items of batches."""
     made = APIRouter(tags=["commands"])
-    for route in _ROUTES.values():
-        _add(made, services, start, schemas, count, route)
+    commands = {fixed: _Command(services, start, count, route) for fixed, route in ROUTES.items()}
+    for fixed, route in ROUTES.items():
+        _add(made, schemas, route, commands[fixed])
+    batches = _Batches(services, start, count, relay)
 
     async def post_batch(request: Request) -> Response:
         """Run many commands, each with its own key and result; items on one stream run in the order given."""
         principal = await services.authentication(request.scope)
-        await services.authentication.renew()
         start.require()
         wanted: Batch = read_body(_batch_decoder, await body_of(request.receive, BATCH_BYTES_MAX))
-        trace = trace_of(request)
+        asked = request.headers.get(HEADER, "")
+        answer = await batches.run(wanted, Batched(principal, wanted.dry_run, trace_of(request), durability=asked))
+        return Response(_encode(answer), media_type="application/json")
 
-        endpoints: dict[int, Endpoint] = {}
-
-        def plan_item(place: int, path: str) -> Plan:
-            item = wanted.items[place]
-            raw = bytes(item.body)
-            if len(raw) > BODY_BYTES_MAX:
-                raise problems.BodyTooLarge(f"a command's body has at most {BODY_BYTES_MAX} bytes")
-            if (relayed := relay(principal, path, raw, trace)) is not None:
-                endpoints[place], planned = relayed
-                return planned
-            route, arguments = match(path)
-            endpoints[place] = route.endpoint
-            said = asked.get(place, ())
-            if isinstance(said, Unavailable):
-                raise said
-            return plan(services, principal, route, arguments, item.key, path, raw, trace, item.if_match, said)
-
-        asked: dict[int, Sequence[Answer] | Unavailable] = {}
-
-        async def ask(paths: Mapping[int, str]) -> None:
-            asked.update(await registering.before_each(services.asking, principal, _asking_first(wanted, paths)))
-
-        if wanted.dry_run:
-            results = await batch.run(wanted, plan=plan_item, decide=services.decider.rehearse, made=_made)
-        else:
-            await ask({place: item.path for place, item in enumerate(wanted.items) if "$" not in item.path})
-            results = await batch.run(wanted, plan=plan_item, decide=services.decider.run, made=_made, ask=ask)
-        answers = [_result(result, endpoints.get(place)) for place, result in enumerate(results)]
-        count(Counter([(_name(endpoints.get(place)), outcome(result)) for place, result in enumerate(results)]))
-        for place, result in enumerate(results):
-            denying.note(services.denials, request.scope, result, _name(endpoints.get(place)))
-        return Response(_encode(BatchAnswer(answers)), media_type="application/json")
+    if services.forwarding is not None:
+        _take(services.forwarding, commands, batches)
 
     made.add_api_route(
         "/v1/batch",
@@ -170,153 +103,305 @@ def router(services: Services, start: Start, schemas: Schemas, count: Count, rel
     return made
 
 
-def _add(made: APIRouter, services: Services, start: Start, schemas: Schemas, count: Count, route: _Route) -> None:
+def _take(forwarding: Forwarding, commands: Mapping[str, _Command], batches: _Batches) -> None:
+    """Answer what other regions send."""
+
+    async def command(sent: Sent, hop: Hop) -> Answered:
+        found = commands.get(shape(sent.target.partition("?")[0])[0])
+        if found is None:  # a later release knows it
+            return refusal(NotFound("no command has this path", path=sent.target[:200]))
+        return await found.answer(Asked(forwarding.principal(sent.who), sent.target, sent.body, sent.headers, hop))
+
+    async def items(sent: Items, hop: Hop) -> Answered:
+        wanted = Batch(
+            [BatchItem(each.key, each.path, msgspec.Raw(each.body), each.if_match) for each in sent.items], sent.dry_run
+        )
+        try:
+            principal = forwarding.principal(sent.who)
+            answer = await batches.run(wanted, Batched(principal, sent.dry_run, sent.trace, hop, sent.durability))
+        except Exception as error:  # noqa: BLE001 — raised again unless it is a refusal
+            return refusal(error)
+        return lane.json(200, _encode(answer))
+
+    forwarding.takes(Sent, command)
+    forwarding.takes(Items, items)
+
+
+class _Batches:
+    """Runs batches, wherever they came in."""
+
+    def __init__(self, services: Services, start: Start, count: Count, relay: Relay) -> None:
+        self._services = services
+        self._start = start
+        self._count = count
+        self._relay = relay
+
+    async def run(self, wanted: Batch, batched: Batched) -> BatchAnswer:
+        self._start.require()
+        await self._services.authentication.renew()
+        one = _Batch(self._services, self._relay, wanted, batched)
+        results = await one.run()
+        names = [_name(one.endpoints.get(place)) for place in range(len(results))]
+        self._count(Counter([(name, outcome(result)) for name, result in zip(names, results, strict=True)]))
+        for name, result in zip(names, results, strict=True):
+            denying.note(self._services.denials, _as_asked(batched.principal), result, name)
+        answers = [_result(result, one.endpoints.get(place)) for place, result in enumerate(results)]
+        if self._services.durable is not None and not batched.dry_run:
+            here = {place: each for place, each in one.lasting.items() if isinstance(results[place], Receipt)}
+            answers = await self._services.durable.settled_items(answers, here)
+        return BatchAnswer(answers)
+
+
+class _Batch:
+    """One batch under way."""
+
+    def __init__(self, services: Services, relay: Relay, wanted: Batch, batched: Batched) -> None:
+        self.endpoints: dict[int, Endpoint] = {}
+        self.lasting: dict[int, durability.Item] = {}
+        self._services = services
+        self._relay = relay
+        self._wanted = wanted
+        self._batched = batched
+        self._described: dict[int, Wanted] = {}
+        self._asked: dict[int, Sequence[Answer] | Unavailable] = {}
+
+    async def run(self) -> list[Receipt | BatchResult | Exception]:
+        wanted = self._wanted
+        if wanted.dry_run:
+            return await batch.run(wanted, plan=self._plan, decide=self._decide, made=_made)
+        await self._ask({place: item.path for place, item in enumerate(wanted.items) if "$" not in item.path})
+        return await batch.run(wanted, plan=self._plan, decide=self._decide, made=_made, ask=self._ask)
+
+    def _plan(self, place: int, path: str) -> Plan:
+        item = self._wanted.items[place]
+        described = self._describe(place, path)
+        if self._services.durable is not None:
+            asked = self._services.durable.wanted(self.endpoints[place].path, self._batched.durability)
+            self.lasting[place] = durability.Item(asked, described.context.command_id)
+        self._described[place] = Wanted(Item(item.key, path, bytes(item.body), item.if_match), described)
+        return described
+
+    def _describe(self, place: int, path: str) -> Plan:
+        principal, trace = self._batched.principal, self._batched.trace
+        item = self._wanted.items[place]
+        raw = bytes(item.body)
+        if len(raw) > BODY_BYTES_MAX:
+            raise problems.BodyTooLarge(f"a command's body has at most {BODY_BYTES_MAX} bytes")
+        if (relayed := self._relay(principal, path, raw, trace)) is not None:
+            self.endpoints[place], described = relayed
+            return described
+        route, arguments = match(path)
+        self.endpoints[place] = route.endpoint
+        said = self._asked.get(place, ())
+        if isinstance(said, Unavailable):
+            raise said
+        return plan(self._services, principal, route, arguments, item.key, path, raw, trace, item.if_match, said)
+
+    async def _ask(self, paths: Mapping[int, str]) -> None:
+        first = {
+            place: each
+            for place, each in _asking_first(self._wanted, paths).items()
+            if not await owner_elsewhere(
+                self._services, match(paths[place])[0], each[1], self._batched.hop
+            )  # who asks there
+        }
+        asking = self._services.asking
+        self._asked.update(await registering.before_each(asking, self._batched.principal, first))
+
+    async def _decide(self, wave: Mapping[int, Plan]) -> Sequence[Receipt | BatchResult | Exception]:
+        services, hop = self._services, self._batched.hop
+        work = services.decider.rehearse if self._wanted.dry_run else services.decider.run
+        results: dict[int, Receipt | BatchResult | Exception] = dict(
+            zip(wave, await work(list(wave.values())), strict=True)
+        )
+        if services.forwarding is None:
+            return list(results.values())
+        wrong = {place: each for place, each in results.items() if isinstance(each, WrongRegion)}
+        handed = [place for place, each in wrong.items() if hop.sender and owner_in(each) == hop.sender]
+        ours = [
+            place for place in handed if not await owner_of(services, int(str(wrong[place].facts["partition"])), hop)
+        ]
+        if ours:
+            results.update(zip(ours, await work([wave[place] for place in ours]), strict=True))
+        rest = {place: each for place, each in wrong.items() if place not in ours}
+        results.update(await self._elsewhere(services.forwarding, rest))
+        return [results[place] for place in wave]
+
+    async def _elsewhere(
+        self, forwarding: Forwarding, wrong: Mapping[int, WrongRegion]
+    ) -> dict[int, Receipt | BatchResult | Exception]:
+        """What became of items of other regions' players. Those that protect are recorded here if that is all that can be done."""
+        results: dict[int, Receipt | BatchResult | Exception] = {}
+        first_hand = not self._batched.hop.hops
+        for place in wrong if first_hand else ():
+            try:
+                await sheltering.require_open(self._services, self.endpoints[place].path, self._described[place].plan)
+            except Rejected as refused:
+                results[place] = refused
+        sent = {place: each for place, each in wrong.items() if place not in results}
+        results.update(await elsewhere(forwarding, self._batched, sent, self._described))
+        for place in sent if first_hand and not self._wanted.dry_run else ():
+            if sheltering.is_unreached_item(results[place]):
+                path, planned = self.endpoints[place].path, self._described[place].plan
+                try:
+                    results[place] = await sheltering.recorded(self._services, path, planned) or results[place]
+                except (Rejected, Unavailable) as error:
+                    results[place] = error
+        return results
+
+
+def _add(made: APIRouter, schemas: Schemas, route: Route, command: _Command) -> None:
     endpoint = route.endpoint
     conditional, unmet = ([openapi.IF_MATCH], _UNMET) if route.read_together else ([], ())
     made.add_api_route(
         endpoint.path,
-        Post(_handler(services, start, count, route)),
+        Post(command.handle),
         methods=["POST"],
         status_code=endpoint.status,
         name=endpoint.handler.__name__,
         summary=(endpoint.handler.__doc__ or "").partition(".")[0],
         description=endpoint.handler.__doc__,
         openapi_extra={
-            "parameters": [*openapi.path_parameters(endpoint.path), openapi.IDEMPOTENCY_KEY, *conditional],
+            "parameters": [
+                *openapi.path_parameters(endpoint.path),
+                openapi.IDEMPOTENCY_KEY,
+                durability.PARAMETER,
+                *conditional,
+            ],
             "requestBody": {"required": True, "content": schemas.json(endpoint.body)},
-            "responses": schemas.refusals((*_ALWAYS, InvalidId, KeyReused, WrongRegion, *unmet, *endpoint.errors)),
+            "responses": schemas.refusals(
+                (*_ALWAYS, InvalidId, KeyReused, DurabilityRefused, *AWAY, *unmet, *endpoint.errors)
+            ),
             **openapi.needs(*RIGHTS[endpoint.path]),
         },
         responses=_answers(endpoint, schemas),
     )
 
 
-def _handler(services: Services, start: Start, count: Count, route: _Route) -> Handler:
-    endpoint = route.endpoint
-    # What is approved is asked of whoever requested it, and what is done to an operator of who else administers.
-    asks_others = endpoint.path.startswith(("/v1/approvals", "/v1/operators"))
+class _Command:
+    """A command of one endpoint: who lets in whoever asks, and who answers them then."""
 
-    async def receipt_of(scope: Scope, receive: Receive) -> Receipt:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        principal = await services.authentication(scope)
-        if asks_others:
-            await services.authentication.renew()
-        start.require()
-        raw = await body_of(receive, BODY_BYTES_MAX)
-        path, query = scope["path"], scope["query_string"].decode("latin-1")
-        arguments = shape(path)[1]
-        if_match = None
-        if b"if-match" in headers:
-            if_match = b", ".join(value for name, value in scope["headers"] if name == b"if-match").decode("latin-1")
-        said = await registering.before(services.asking, principal, endpoint.path, arguments, raw)
-        target, key = f"{path}?{query}" if query else path, _text(headers, b"idempotency-key")
-        trace = traced(_text(headers, b"traceparent"))
-        planned = plan(services, principal, route, arguments, key, target, raw, trace, if_match, said)
-        return await services.decider.decide(planned)
+    def __init__(self, services: Services, start: Start, count: Count, route: Route) -> None:
+        self._services = services
+        self._start = start
+        self._count = count
+        self._route = route
+        self._endpoint = route.endpoint
+        # What is approved is asked of whoever requested it, and what is done to an operator of who else administers.
+        self._asks_others = route.endpoint.path.startswith(("/v1/approvals", "/v1/operators"))
 
-    async def handle(scope: Scope, receive: Receive) -> Answered:
+    async def handle(self, scope: Scope, receive: Receive) -> Answered:
         try:
-            receipt = await receipt_of(scope, receive)
+            principal = await self._services.authentication(scope)
+            self._start.require()
+            body = await body_of(receive, BODY_BYTES_MAX)
         except Exception as error:  # noqa: BLE001 — counted, and raised again unless it is a refusal
-            count({(endpoint.path, outcome(error)): 1})
-            denying.note(services.denials, scope, error)
-            return refusal(error)
-        count({(endpoint.path, outcome(receipt)): 1})
-        more = [(b"ledger-position", receipt.position.encode())] if receipt.position else []
-        if receipt.repeated:
-            more.append((b"idempotency-replayed", b"true"))
-        return lane.json(_status(endpoint, receipt), _encode(receipt.answer), *more)
+            return self._refusal(error, scope)
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        return await self.answer(Asked(principal, f"{path}?{query}" if query else path, body, headers_of(scope)))
 
-    return handle
+    async def answer(self, asked: Asked) -> Answered:
+        """What somebody who was let in is answered, wherever that was."""
+        durable, wanted = self._services.durable, Durability.REGION
+        try:
+            if durable is not None:
+                wanted = durable.wanted(self._endpoint.path, asked.headers.get(HEADER, ""))
+            receipt = await self._taken(asked)
+        except Exception as error:  # noqa: BLE001 — counted, and raised again unless it is a refusal
+            return self._refusal(error, _as_asked(asked.principal))
+        if isinstance(receipt, Answered):
+            self._count({(self._endpoint.path, FORWARDED): 1})
+            return receipt
+        self._count({(self._endpoint.path, outcome(receipt)): 1})
+        command_id = identity.command_id(asked.principal.actor, asked.headers.get("idempotency-key", ""))
+        answered = lane.json(_status(self._endpoint, receipt), _encode(receipt.answer), *_about(receipt, command_id))
+        if durable is None or receipt.position is None:
+            return answered
+        return await durable.settled(answered, wanted, receipt.position, command_id)
+
+    def _refusal(self, error: Exception, scope: Scope) -> Answered:
+        self._count({(self._endpoint.path, outcome(error)): 1})
+        denying.note(self._services.denials, scope, error, self._endpoint.path)
+        return refusal(error)
+
+    async def _taken(self, asked: Asked) -> Receipt | Answered:
+        services, route = self._services, self._route
+        principal, target, body = asked.principal, asked.target, asked.body
+        self._start.require()
+        arguments = shape(target.partition("?")[0])[1]
+        if owner := await owner_elsewhere(services, route, arguments, asked.hop):
+            return await self._forward(asked, owner, arguments)
+        if self._asks_others:
+            await services.authentication.renew()
+        said = await registering.before(services.asking, principal, self._endpoint.path, arguments, body)
+        planned = self._plan(asked, arguments, said)
+        found = await decided(services, lambda: services.decider.decide(planned), asked.hop)
+        return await self._forward(asked, found, arguments) if isinstance(found, str) else found
+
+    def _plan(self, asked: Asked, arguments: Sequence[str], said: Sequence[Answer] = ()) -> Plan:
+        principal, target, body, headers, _ = asked
+        key, trace = headers.get("idempotency-key", ""), traced(headers.get("traceparent", ""))
+        if_match = headers.get("if-match")
+        return plan(self._services, principal, self._route, arguments, key, target, body, trace, if_match, said)
+
+    async def _forward(self, asked: Asked, owner: str, arguments: Sequence[str]) -> Receipt | Answered:
+        services, path, (principal, target, body, headers, hop) = self._services, self._endpoint.path, asked
+        forwarding = services.forwarding
+        assert forwarding is not None  # noqa: S101 — nobody else names an owner
+        planned = None
+        if not hop.hops and path in sheltering.CONCERNED:
+            planned = self._plan(asked, arguments)
+            await sheltering.require_open(services, path, planned)
+        sent = Sent(forwarding.who(principal), target, body, dict(headers))
+        try:
+            answered = await forwarding.ask(owner, sent, hop)
+            if planned is None or not sheltering.is_unreached(answered):
+                return answered
+            return await sheltering.recorded(services, path, planned) or answered
+        except problems.OwnerUnreachable:
+            if planned is not None and (receipt := await sheltering.recorded(services, path, planned)):
+                return receipt
+            raise
+        except Unknown:
+            if planned is not None and (receipt := await sheltering.recorded(services, path, planned)):
+                return receipt
+            return unknown(identity.command_id(principal.actor, headers.get("idempotency-key", "")))
+
+
+def _about(receipt: Receipt, command_id: bytes) -> list[tuple[bytes, bytes]]:
+    """What the header says of a receipt: where it stands, and where its fate is told."""
+    replayed = [(b"idempotency-replayed", b"true")] if receipt.repeated else []
+    if receipt.position is None:
+        return replayed
+    fate = durability.location(command_id).encode()
+    return [(b"ledger-position", receipt.position.encode()), (b"content-location", fate), *replayed]
+
+
+def _as_asked(principal: Principal) -> Scope:
+    """As much of a request as a refusal's record takes, wherever the request came in."""
+    return {"method": "POST", "principal": principal}
 
 
 def _answers(endpoint: Endpoint, schemas: Schemas) -> dict[int | str, dict[str, Any]]:
-    position = {"schema": {"type": "string"}, "description": "log/position/leaf prefix"}
-    answers: dict[int | str, dict[str, Any]] = {
+    text = {"schema": {"type": "string"}}
+    headers = {
+        "Ledger-Position": {**text, "description": "log/position/leaf prefix"},
+        "Content-Location": {**text, "description": "where the command's fate is told"},
+        "Durability": {**text, "description": "how safe it is: region or geo"},
+    }
+    later = [schemas.ref(kind) for kind in (Unconfirmed, Fate, endpoint.accepted) if kind is not None]
+    return {
         endpoint.status: {
             "description": "Done, or done before",
             "content": schemas.json(endpoint.answer),
-            "headers": {"Ledger-Position": position},
-        }
+            "headers": headers,
+        },
+        ACCEPTED: {
+            "description": "Recorded, and another person decides, or no other region is known to hold it yet; or what became of it in the region that owns the player is not known",
+            "content": {"application/json": {"schema": {"anyOf": later}}},
+            "headers": headers,
+        },
     }
-    if endpoint.accepted is not None:
-        answers[ACCEPTED] = {
-            "description": "Recorded; another person decides",
-            "content": schemas.json(endpoint.accepted),
-            "headers": {"Ledger-Position": position},
-        }
-    return answers
-
-
-def plan(
-    services: Services,
-    principal: Principal,
-    route: _Route,
-    arguments: Sequence[str],
-    key: str,
-    target: str,
-    raw: bytes,
-    trace: str | None,
-    if_match: str | None = None,
-    asked: Sequence[Answer] = (),
-) -> Plan:
-    """Describe the command that a request asks for. `asked`: what registers have said for it. Raises Rejected."""
-    if not 0 < len(key) <= KEY_CHARACTERS_MAX:
-        raise problems.KeyMissing
-    command = read_body(route.decoder, raw or b"{}")
-    printed = identity.prints(services.fingerprint_key, "POST", target, raw, route.endpoint.body)
-    context = Context(
-        principal,
-        datetime.now(UTC),
-        identity.command_id(principal.actor, key),
-        printed.fingerprint,
-        trace,
-        whole=printed.whole,
-    )
-    edge = edge_of(services, context, target.partition("?")[0], raw.decode() or "{}", asked)
-    made = require_named(route.endpoint.path, route.endpoint.handler(*arguments, command, edge))
-    if if_match is None or not route.read_together or (tags := entity_tags(if_match)) is None:
-        return made
-    streams = [stream(*arguments) for stream in route.read_together]
-    return msgspec.structs.replace(made, seen=Seen({stream.name: stream for stream in streams}, tags))
-
-
-def edge_of(
-    services: Services, context: Context, path: str = "", body: str = "{}", asked: Sequence[Answer] = ()
-) -> Edge:
-    """What a handler may use; `path` and `body` as they were sent."""
-    return Edge(
-        context,
-        services.vault,
-        services.group,
-        services.decider.log,
-        path=path,
-        body=body,
-        known=services.authentication.known,
-        administrators=services.authentication.administrators,
-        kyc_providers=services.kyc_providers,
-        asked=asked,
-        unasked=services.asking.unasked if services.asking else Silence.NOT_CONFIGURED,
-        residency=services.residency,
-        secret=services.fingerprint_key,
-    )
-
-
-def entity_tags(if_match: str) -> frozenset[str] | None:
-    """What an If-Match (RFC 9110, 13.1.1) names, None if any state will do. Weak tags never match. Raises IfMatchMalformed."""
-    if if_match.strip() == "*":
-        return None
-    if not _TAGS.fullmatch(if_match):
-        raise problems.IfMatchMalformed
-    return frozenset([tag for weak, tag in re.findall(_TAG, if_match) if not weak])
-
-
-def match(path: str) -> tuple[_Route, tuple[str, ...]]:
-    """The route of a path, and the identifiers in it. Raises NotFound."""
-    fixed, identifiers = shape(path)
-    if (route := _ROUTES.get(fixed)) is not None:
-        return route, identifiers
-    raise NotFound("no command has this path", path=path[:200])
 
 
 def _asking_first(wanted: Batch, paths: Mapping[int, str]) -> dict[int, tuple[str, Sequence[str], bytes]]:
@@ -324,19 +409,22 @@ def _asking_first(wanted: Batch, paths: Mapping[int, str]) -> dict[int, tuple[st
     first: dict[int, tuple[str, Sequence[str], bytes]] = {}
     for place, path in paths.items():
         fixed, identifiers = shape(path)
-        route = _ROUTES.get(fixed)
+        route = ROUTES.get(fixed)
         if route is not None and route.endpoint.path in registering.PATHS:
             first[place] = (route.endpoint.path, identifiers, bytes(wanted.items[place].body))
     return first
 
 
-def _made(receipt: Receipt) -> str:
+def _made(result: Receipt | BatchResult) -> object:
     """The identifier that a command made: what its answer says first."""
-    made: str = msgspec.structs.astuple(receipt.answer)[0]
-    return made
+    return made_there(result) if isinstance(result, BatchResult) else msgspec.structs.astuple(result.answer)[0]
 
 
-def _result(result: Receipt | Exception, endpoint: Endpoint | None) -> BatchResult:
+def _result(result: Receipt | BatchResult | Exception, endpoint: Endpoint | None) -> BatchResult:
+    if isinstance(result, BatchResult):
+        return result
+    if isinstance(result, NotMade):
+        return result.result
     if isinstance(result, Receipt) and endpoint is not None:
         status = _status(endpoint, result)
         return BatchResult(status, msgspec.Raw(_encode(result.answer)), result.position, result.repeated)
@@ -349,8 +437,12 @@ def _status(endpoint: Endpoint, receipt: Receipt) -> int:
     return ACCEPTED if is_accepted else endpoint.status
 
 
-def outcome(result: Receipt | Exception) -> str:
-    """What became of a command, in a word: "ok", "repeated" or the code of the problem."""
+def outcome(result: Receipt | BatchResult | Exception) -> str:
+    """What became of a command, in a word: "ok", "repeated", "forwarded" (where it counts as what it came to), or the code of the
+    problem.
+    """
+    if isinstance(result, BatchResult | NotMade):
+        return FORWARDED
     if isinstance(result, Receipt):
         return "repeated" if result.repeated else "ok"
     try:
@@ -370,12 +462,3 @@ _batch_decoder = msgspec.json.Decoder(Batch)
 def trace_of(request: Request) -> str | None:
     """The caller's W3C traceparent, if it is one."""
     return traced(request.headers.get("traceparent", ""))
-
-
-def traced(given: str) -> str | None:
-    """What was given, if it is a W3C traceparent."""
-    return given if _TRACE.fullmatch(given) else None
-
-
-def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
-    return headers.get(name, b"").decode("latin-1")

@@ -23,10 +23,10 @@ from starlette.responses import Response
 
 from access import cedar
 from access.policy import Action, Principal
-from app import denying, lane, openapi, problems
-from app.commanding import BODY_BYTES_MAX, KEY_CHARACTERS_MAX, Services, edge_of
+from app import causal, denying, lane, openapi, problems
 from app.lane import Answered, body_of
 from app.openapi import Schemas
+from app.planning import BODY_BYTES_MAX, KEY_CHARACTERS_MAX, Services, edge_of
 from app.querying import ReadSide
 from commands import compartments, identity
 from commands.compartments import FIELD, NOTES, PATH, READS, CaseNoted, WriteCaseNote, word
@@ -156,7 +156,7 @@ async def _quietly(services: Services, request: Request, asked: Awaitable[Answer
 
 def router(services: Services, read: ReadSide, schemas: Schemas) -> APIRouter:
     """What is asked inside a compartment. Who is inside is said by commands (commands/compartments.py)."""
-    routes, door = APIRouter(tags=["compartments"]), _Door(services, read)
+    routes, door = APIRouter(tags=["compartments"], route_class=causal.routes(read, schemas)), _Door(services, read)
 
     async def write(request: Request, compartment: str, player_id: str) -> Response:
         """Write a note on a player inside a compartment."""
@@ -212,7 +212,7 @@ def router(services: Services, read: ReadSide, schemas: Schemas) -> APIRouter:
             methods=["GET"],
             name=f"compartments.{endpoint.__name__}",
             summary=(endpoint.__doc__ or "").partition(";")[0].rstrip("."),
-            openapi_extra=openapi.needs(action),
+            openapi_extra={**openapi.needs(action), **causal.reads(causal.LOG)},
             responses={
                 200: {"description": "Found", "content": schemas.json(answer)},
                 **schemas.refusals((*_ALWAYS, Invalid)),  # type: ignore[dict-item]

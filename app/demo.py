@@ -215,7 +215,7 @@ def _agree(dashboards: dict[str, Any], imported: Any) -> None:
 
 def _segment(here: Local, url: str) -> dict[str, Any]:
     segment: dict[str, Any] = calling.get(
-        f"{url}/v1/segments/deposited?currency=USD&at_least={SEGMENT_AT_LEAST}&limit=1", here.tokens["operator"]
+        f"{url}/v1/segments/deposited?currency=USD&minimum={SEGMENT_AT_LEAST}&limit=1", here.tokens["operator"]
     )
     return segment
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from access.policy import Action
 from access.steps import require_fresh
-from app import openapi, problems, seeing
+from app import causal, openapi, problems, seeing
 from app.keyfile import DataKeys, disclosed, encrypted
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     """The file of a disclosure; /v1/disclosures itself is a command."""
-    routes = APIRouter(tags=["queries"])
+    routes = APIRouter(tags=["queries"], route_class=causal.routes(read, schemas))
 
     async def file(request: Request, disclosure_id: Annotated[str, Path(pattern=_UUID)]) -> Response:
         """The keys of a disclosure, encrypted to its recipient: an age file."""
@@ -65,7 +65,7 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
         methods=["GET"],
         name="disclosures.file",
         summary="The keys of a disclosure, encrypted to its recipient",
-        openapi_extra=openapi.needs(Action.KEYS_DISCLOSE),
+        openapi_extra={**openapi.needs(Action.KEYS_DISCLOSE), **causal.reads(causal.LOG)},
         responses={
             200: {
                 "description": "An age file; inside, JSON: " + (DataKeys.__doc__ or ""),

@@ -21,7 +21,7 @@ from access import cedar
 from access.cedar import Explanation
 from access.policy import Action, Principal
 from access.resources import SECRECY
-from app import openapi, problems
+from app import causal, openapi, problems
 from app import seeing as sight
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
@@ -45,7 +45,7 @@ _encode = msgspec.json.Encoder().encode
 
 def router(read: ReadSide, schemas: Schemas, known: Callable[[str], Principal | None]) -> APIRouter:
     """`known(actor)`: what somebody may do now, if they are known."""
-    routes = APIRouter(tags=["access"])
+    routes = APIRouter(tags=["access"], route_class=causal.routes(read, schemas))
 
     async def explain(
         request: Request,
@@ -86,7 +86,7 @@ def router(read: ReadSide, schemas: Schemas, known: Callable[[str], Principal | 
         name="access.explain",
         summary="Why somebody may, or may not",
         responses={200: {"description": "Found", "content": schemas.json(Explanation)}, **schemas.refusals(_ERRORS)},  # type: ignore[dict-item]
-        openapi_extra=openapi.needs(Action.ACCESS_EXPLAIN),
+        openapi_extra={**openapi.needs(Action.ACCESS_EXPLAIN), **causal.reads(causal.LOG, "players")},
     )
     return routes
 

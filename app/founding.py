@@ -34,7 +34,7 @@ from eventstore.log import Streams
 from eventstore.postgres import PostgresLog, PostgresStreams
 from eventstore.record import Codec
 from eventstore.vault import Vault
-from eventstore.writer import Writer
+from eventstore.writer import Unavailable, Writer
 
 _CODEC = Codec(AGGREGATES)
 
@@ -72,6 +72,10 @@ async def bootstrap(house: House, invited: Sequence[InviteOperator]) -> list[Ope
     ids = await _begun(house, len(invited))
     if ids is None:
         group = sorted(await house.streams.epochs(house.region))
+        if not group:
+            raise Unavailable(
+                f"{house.region} owns no partitions: the first administrators are invited where some are owned"
+            )
         ids = [operators.new_operator_id(group, now) for _ in invited]
         await house.decider.decide(operators.bootstrap(house.region, ids, now))
     return [await _invited(house, id_, command, now) for id_, command in zip(ids, invited, strict=True)]

@@ -25,15 +25,17 @@ from starlette.types import Receive, Scope
 
 from access.policy import Principal
 from access.rates import ADMITTED
-from app import lane, openapi, problems
-from app.commanding import BODY_BYTES_MAX, Count, Services, outcome, traced
+from app import lane, openapi, problems, sheltering
+from app.commanding import AWAY, FORWARDED, Count, outcome
+from app.forwarding import Hop, Played
 from app.lane import Answered, Post, body_of, refusal, shape
 from app.openapi import Schemas
+from app.planning import BODY_BYTES_MAX, Services, decided, traced
 from app.starting import Start
 from commands import games, play
 from commands.callbacks import UnknownVerb
 from commands.edge import Endpoint, read_body
-from commands.plan import Plan, Receipt, WrongRegion
+from commands.plan import Plan, Receipt
 from domain.bets import TooManyEarly
 from domain.errors import Forbidden, Invalid, InvalidId, KeyReused, NotFound, Rejected
 from domain.kernel import PlayerId
@@ -126,6 +128,15 @@ VERBS: Mapping[str, _Verb] = {
 }
 
 
+class _Taken(NamedTuple):
+    receipt: Receipt
+    due: Due | None
+
+
+def _path(verb: str) -> str:
+    return VERBS[verb].endpoint.path if verb in VERBS else "none"
+
+
 class Door:
     """`clock`: seconds since 1970 UTC."""
 
@@ -142,30 +153,51 @@ class Door:
         self._count = count
         self._known = known
         self._clock = clock
+        if services.forwarding is not None:
+            services.forwarding.takes(Played, self.answer)
 
     async def take(self, provider: str, verb: str, signature: str, raw: bytes, trace: str | None) -> Answered:
         """Answer a message, whatever it is. Raises what is a fault of ours."""
-        path = VERBS[verb].endpoint.path if verb in VERBS else "none"
         try:
-            receipt, due = await self._taken(provider, verb, signature, raw, trace)
+            self._verify(provider, signature, raw)
+            self._services.authentication.limits.admit_provider(provider)
+        except Exception as error:  # noqa: BLE001 — counted, and raised again unless it is a refusal
+            self._count({(_path(verb), outcome(error)): 1})
+            return refusal(error)
+        return await self.answer(Played(provider, verb, raw, trace), Hop())
+
+    async def answer(self, played: Played, hop: Hop) -> Answered:
+        """Answer what a provider has signed, in whatever region it was said."""
+        path = _path(played.verb)
+        try:
+            answered = await self._taken(played, hop)
         except Exception as error:  # noqa: BLE001 — counted, and raised again unless it is a refusal
             self._count({(path, outcome(error)): 1})
             return refusal(error)
+        if isinstance(answered, Answered):
+            self._count({(path, FORWARDED): 1})
+            return answered
+        receipt, due = answered
         self._count({(path, outcome(receipt)): 1})
         return _answered(receipt, due)
 
-    async def _taken(
-        self, provider: str, verb: str, signature: str, raw: bytes, trace: str | None
-    ) -> tuple[Receipt, Due | None]:
-        self._verify(provider, signature, raw)
-        self._services.authentication.limits.admit_provider(provider)
+    async def _taken(self, played: Played, hop: Hop) -> _Taken | Answered:
         self._start.require()
-        plan = self._plan(provider, verb, raw, trace)
+        plan = self._plan(played.provider, played.verb, played.body, played.trace)
+        found = await decided(self._services, lambda: self._decided(played.verb, plan), hop)
+        if isinstance(found, str) and self._services.forwarding is not None:
+            if not hop.hops:
+                await sheltering.require_open(self._services, _path(played.verb), plan)
+            return await self._services.forwarding.tell(found, played, hop)
+        assert not isinstance(found, str)  # noqa: S101 — without forwarding there is nobody to name
+        return found
+
+    async def _decided(self, verb: str, plan: Plan) -> _Taken:
         if verb == _REFUSED_WHEN_DUE:
-            return await self._services.decider.decide(plan), None
+            return _Taken(await self._services.decider.decide(plan), None)
         plan, noticed = _noticing(plan)
         receipt = await self._services.decider.decide(plan)
-        return receipt, noticed[-1] if noticed else None
+        return _Taken(receipt, noticed[-1] if noticed else None)
 
     def relay(self, principal: Principal, path: str, raw: bytes, trace: str | None) -> tuple[Endpoint, Plan] | None:
         """What an item of a batch asks for, said by somebody who speaks for this provider. Raises Rejected."""
@@ -302,7 +334,7 @@ _ALWAYS: tuple[type[Rejected], ...] = (
     VerbDiffers,
     InvalidId,
     KeyReused,
-    WrongRegion,
+    *AWAY,
     problems.BodyTooLarge,
     problems.Busy,
 )

@@ -26,21 +26,33 @@ _QUORUM = "regions"
 def make_keys(settings: Sequence[Settings]) -> None:
     """Keys for the logs and witnesses of these regions, made once, and the policy file that names them all.
 
-    The policy wants, for any log, one witness among the regions. A file that somebody has changed is left alone.
+    The policy wants, for any log, one witness among the regions. To a file that somebody has changed, only the keys of regions
+    that have joined since are added; whether such a witness counts is left to them.
     """
     keys = [region_keys(region) for region in settings]
-    lines = [f"log {log}" for log, _ in keys]
-    lines += [f"witness {region.region} {witness}" for region, (_, witness) in zip(settings, keys, strict=True)]
-    if len(settings) > 1:
-        lines += [f"group {_QUORUM} any {' '.join(region.region for region in settings)}", f"quorum {_QUORUM}"]
-    else:
-        lines += ["quorum none"]
-    made = "".join(f"{line}\n" for line in lines)
+    named = list(zip(settings, keys, strict=True))
     for file in {region.needed("witness", "COUNTROOM_POLICY")[0] for region in settings}:
-        if not file.exists():
-            file.write_text(
-                f"# Whom to trust: C2SP tlog-policy. Outside witnesses are added here, with their URLs.\n{made}"
-            )
+        there = file.read_text() if file.exists() else ""
+        known = [(region, each) for region, each in named if each[1] in there]
+        if there in {"", _policy(known)}:
+            file.write_text(_policy(named))
+        elif missing := [each for each in named if each not in known and each[0].region in each[0].joined]:
+            file.write_text(there + "".join(_lines(missing)))
+
+
+def _policy(named: Sequence[tuple[Settings, tuple[str, str]]]) -> str:
+    """The file that names these regions, by their keys."""
+    made = "".join(_lines(named))
+    if len(named) > 1:
+        made += f"group {_QUORUM} any {' '.join(region.region for region, _ in named)}\nquorum {_QUORUM}\n"
+    else:
+        made += "quorum none\n"
+    return f"# Whom to trust: C2SP tlog-policy. Outside witnesses are added here, with their URLs.\n{made}"
+
+
+def _lines(named: Sequence[tuple[Settings, tuple[str, str]]]) -> list[str]:
+    logs = [f"log {log}\n" for _, (log, _) in named]
+    return logs + [f"witness {region.region} {witness}\n" for region, (_, witness) in named]
 
 
 def region_keys(settings: Settings) -> tuple[str, str]:

@@ -45,6 +45,7 @@ PROCESSES = {
 _PROVIDERS = "providers.json"
 _REGISTERS = "registers.json"
 _RESIDENCY = "residency.json"
+_FOUNDERS = "founders.json"
 _OIDC = "oidc.json"
 _CHECKOUT = Path(__file__).parent.parent
 
@@ -84,16 +85,27 @@ def running(data: Path, regions: Sequence[str], port_base: int) -> Iterator[Loca
     for region in regions:
         there = existing_servers(region)
         given[region] = Given(postgres=there.postgres, nats=there.nats, seeds=there.nats_seeds, redis=there.redis)
+    founders = _founders(data, regions)
     with Stack(data=data, regions=regions, port_base=port_base, given=given) as stack:
         stack.start_servers()
+        write_private(stack.data / _FOUNDERS, msgspec.json.encode(founders).decode())
         tokens = _tokens(stack.data)
-        settings = {region: _settings(stack, region, regions) for region in regions}
+        joined = tuple(region for region in regions if region not in founders)
+        settings = {region: _settings(stack, region, regions, joined) for region in regions}
         heads.make_keys(list(settings.values()))
         asyncio.run(_open(list(settings.values())))
         for region in regions:
             _start(stack, settings[region])
         stack.wait_ready()
         yield Local(stack, settings, tokens)
+
+
+def _founders(data: Path, regions: Sequence[str]) -> list[str]:
+    """The regions with which the data folder began. They share the partitions; who has joined since owns what is handed over."""
+    file = data / _FOUNDERS
+    if file.exists():
+        return msgspec.json.decode(file.read_bytes(), type=list[str])
+    return [region for region in regions if (data / region).exists()] or list(regions)
 
 
 async def _open(settings: Sequence[Settings]) -> None:
@@ -141,7 +153,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _settings(stack: Stack, region: str, regions: Sequence[str]) -> Settings:
+def _settings(stack: Stack, region: str, regions: Sequence[str], joined: tuple[str, ...]) -> Settings:
     here = stack.endpoints(region)
     return Settings(
         deployment=DEPLOYMENT,
@@ -164,6 +176,7 @@ def _settings(stack: Stack, region: str, regions: Sequence[str]) -> Settings:
         providers=_if_there(stack.data / _PROVIDERS),
         registers=_if_there(stack.data / _REGISTERS),
         residency=_if_there(stack.data / _RESIDENCY),
+        joined=joined,
         oidc=_if_there(stack.data / _OIDC),
     )
 

@@ -14,6 +14,7 @@ from queries import operators
 from queries.context import Context
 
 _TEXT = {"type": "string"}
+_READS = ("operators",)
 
 
 def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
@@ -39,6 +40,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         operators.OperatorPage,
         Action.OPERATOR_READ,
         page,
+        reads=_READS,
         parameters=chosen(operators.STATUSES),
         errors=(InvalidId,),
         opens=True,
@@ -48,6 +50,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         operators.OperatorCard,
         Action.OPERATOR_READ,
         operator,
+        reads=_READS,
         errors=(NotFound, InvalidId),
         opens=True,
     )
@@ -56,6 +59,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         operators.TokenPage,
         Action.OPERATOR_READ,
         tokens,
+        reads=_READS,
         parameters=chosen(operators.TOKEN_STATUSES),
         errors=(InvalidId,),
     )

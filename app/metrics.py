@@ -27,6 +27,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import openapi
+from app.forwarding import Forwarding
 from app.querying import ReadSide
 from app.settings import Settings
 from commands.compartments import UNMEASURED
@@ -35,7 +36,8 @@ from eventstore.log import Command
 from policies import residency
 from queries import due, positions
 from reactions.custody import may_hold
-from registers.breaker import Breaker, State
+from registers.breaker import Breaker
+from registers.circuit import State
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMMANDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -59,6 +61,7 @@ _ROWS = (
     SELECT projection, log, position FROM read.position JOIN read.generation USING (projection, generation)
      WHERE live""",
     "SELECT projection, log FROM read.status",
+    "SELECT log, position, target, per_second, vouched FROM replication.caught_up",
 )
 
 
@@ -108,6 +111,11 @@ class Metrics:
         """Tell of the registers of the excluded that this process asks."""
         self.registry.register(_Registers(list(registers)))
 
+    def watch_regions(self, forwarding: Forwarding) -> Forwarding:
+        """Tell of the commands that this process sends to other regions. Returns who sends them."""
+        self.registry.register(_Regions(forwarding))
+        return forwarding
+
     def request(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "none")
@@ -156,7 +164,7 @@ def router(metrics: Metrics, read: ReadSide, settings: Settings) -> APIRouter:
         methods=["GET"],
         summary="Metrics for Prometheus",
         response_class=Response,
-        openapi_extra=openapi.UNGUARDED,
+        openapi_extra={**openapi.UNGUARDED, "x-reads": []},
         responses={200: {"description": "Found", "content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     return made
@@ -182,6 +190,26 @@ class _Registers(Collector):
         yield from (asked, is_open)
 
 
+class _Regions(Collector):
+    def __init__(self, forwarding: Forwarding) -> None:
+        self._forwarding = forwarding
+
+    def collect(self) -> Iterator[Metric]:
+        sent = CounterMetricFamily(
+            "countroom_forwarded",
+            "Commands that were sent to the region that owns their player, by what became of that: answered, unreachable, unknown.",
+            labels=["region", "outcome"],
+        )
+        is_open = _gauge(
+            "countroom_region_open", "Whether a region is sent no commands for a while, as it did not answer.", "region"
+        )
+        for region, circuit in self._forwarding.circuits.items():
+            is_open.add_metric([region], circuit.state is not State.CLOSED)
+        for (region, outcome), count in sorted(self._forwarding.counted.items()):
+            sent.add_metric([region, outcome], count)
+        yield from (sent, is_open)
+
+
 class _Together(Collector):
     def __init__(self, counted: Collector, gauges: Sequence[GaugeMetricFamily]) -> None:
         self._counted = counted
@@ -205,7 +233,13 @@ async def _gauges(read: ReadSide, settings: Settings) -> list[GaugeMetricFamily]
     stopped = _gauge("countroom_projection_stopped", "Whether a read model cannot go on in a log.", "projection", "log")
     for where in sorted({(each[0], each[1]) for each in (*tables.projections, *(caches or ()), *tables.stops)}):
         stopped.add_metric(where, where in tables.stops)
-    return [up, reached, stopped, *_of_logs(tables, settings), *_of_duties(tables.late), _of_keys(tables.keys)]
+    of_tables = [
+        *_of_logs(tables, settings),
+        *_of_fetching(tables.fetched),
+        *_of_duties(tables.late),
+        _of_keys(tables.keys),
+    ]
+    return [up, reached, stopped, *of_tables]
 
 
 def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
@@ -228,6 +262,19 @@ def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
     for log, peer, _, alarm in tables.copies:
         differs.add_metric([log, peer], alarm)
     return [position, halted, signed, writable, lag, differs]
+
+
+def _of_fetching(fetched: Sequence[tuple[str, int, int, int, int]]) -> list[GaugeMetricFamily]:
+    gauges = [
+        _gauge("countroom_catch_up_position", "How far the newest fetching of a log by ranges has come.", "log"),
+        _gauge("countroom_catch_up_target", "How far it is to come.", "log"),
+        _gauge("countroom_catch_up_entries_per_second", "How quickly it was done.", "log"),
+        _gauge("countroom_catch_up_vouched", "Up to where witnessed heads vouch for what the copy holds.", "log"),
+    ]
+    for log, *figures in fetched:
+        for gauge, figure in zip(gauges, figures, strict=True):
+            gauge.add_metric([log], figure)
+    return gauges
 
 
 def _of_keys(keys: Mapping[str, Counts]) -> GaugeMetricFamily:
@@ -260,6 +307,7 @@ class _Tables(NamedTuple):
     logs: list[tuple[str, int, bool, int, bool]]
     projections: list[tuple[str, str, int]]
     stops: list[tuple[str, str]]
+    fetched: list[tuple[str, int, int, int, int]]
     late: list[due.OfLog]
     keys: Mapping[str, Counts]
 
@@ -267,10 +315,12 @@ class _Tables(NamedTuple):
 async def _tables(read: ReadSide, settings: Settings) -> _Tables | None:
     try:
         async with asyncio.timeout(_GIVE_UP_SECONDS), read.pool.connection() as connection:
-            copies, logs, reached, stops = [await (await connection.execute(query)).fetchall() for query in _ROWS]
+            copies, logs, reached, stops, fetched = [
+                await (await connection.execute(query)).fetchall() for query in _ROWS
+            ]
             late = await due.late(connection)
             may = may_hold(residency.load(settings.residency, settings.regions), settings.region)
-            return _Tables(copies, logs, reached, stops, late, await counts(connection, may))
+            return _Tables(copies, logs, reached, stops, fetched, late, await counts(connection, may))
     except (TimeoutError, psycopg.Error):
         return None
 

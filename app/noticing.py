@@ -12,6 +12,7 @@ from policies.findings import Kind, Severity
 from queries import contacts, notices
 
 _TEXT = {"type": "string"}
+_READS = ("notices", "players")
 _DUE = {**_TEXT, "format": "date-time"}
 
 
@@ -24,6 +25,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         notices.NoticePage,
         Action.NOTICE_READ,
         notices.page,
+        reads=_READS,
         parameters=[
             openapi.query_parameter("status", {**_TEXT, "enum": sorted(notices.STATUSES)}),
             openapi.query_parameter("rule", _TEXT, "Those of this rule, in any version."),
@@ -37,12 +39,20 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         errors=(InvalidId,),
         filtered=True,
     )
-    get("/v1/notices/{notice_id}", notices.Notice, Action.NOTICE_READ, notices.get, errors=(NotFound, InvalidId))
+    get(
+        "/v1/notices/{notice_id}",
+        notices.Notice,
+        Action.NOTICE_READ,
+        notices.get,
+        reads=_READS,
+        errors=(NotFound, InvalidId),
+    )
     get(
         "/v1/contacts",
         contacts.ContactPage,
         Action.NOTICE_READ,
         contacts.page,
+        reads=_READS,
         parameters=[
             openapi.query_parameter("status", {**_TEXT, "enum": sorted(contacts.STATUSES)}),
             openapi.query_parameter("reason", _TEXT, "Those for this reason; of a marker: its rule."),
@@ -59,6 +69,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         contacts.ContactWithNotes,
         Action.NOTICE_READ,
         contacts.get,
+        reads=_READS,
         parameters=paging,
         errors=(NotFound, InvalidId),
         opens=True,

@@ -13,6 +13,7 @@ from queries import funds, transactions
 from queries.context import Context
 
 _TEXT = {"type": "string"}
+_READS = ("transactions", "players")
 
 
 def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
@@ -22,6 +23,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         transactions.TransactionPage,
         Action.PLAYER_READ,
         transactions.of_player,
+        reads=_READS,
         parameters=paging,
         errors=(NotFound, InvalidId),
         filtered=True,
@@ -39,6 +41,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         transactions.TransactionPage,
         Action.PLAYER_READ,
         transactions.page,
+        reads=_READS,
         parameters=[*chosen, *paging],
         filtered=True,
         opens=True,
@@ -48,12 +51,19 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         transactions.Transaction,
         Action.PLAYER_READ,
         transactions.get,
+        reads=_READS,
         errors=(NotFound, InvalidId),
         opens=True,
     )
-    get("/v1/payments/summary", transactions.PaymentsSummary, Action.DASHBOARD_READ, transactions.summary)
+    get(
+        "/v1/payments/summary",
+        transactions.PaymentsSummary,
+        Action.DASHBOARD_READ,
+        transactions.summary,
+        reads=("transactions",),
+    )
     day = openapi.query_parameter("day", {**_TEXT, "format": "date"}, "A day of UTC, YYYY-MM-DD; today if absent.")
-    get("/v1/funds", funds.Funds, Action.DASHBOARD_READ, _funds, parameters=[day])
+    get("/v1/funds", funds.Funds, Action.DASHBOARD_READ, _funds, reads=("funds",), parameters=[day])
 
 
 async def _funds(context: Context, day: str | None = None) -> funds.Funds:

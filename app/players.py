@@ -24,11 +24,23 @@ from domain.kernel import PlayerId
 from domain.players import Channel, Status
 from eventstore.vault import Vault
 from queries import erasures, limits, players, protection, timeline
+from queries.causal import LOG
 from queries.context import Context
 
 _ONE = "/v1/players/{player_id}"
 _TEXT = {"type": "string"}
+_PLAYERS = ("players",)
+_FOLDED = (*_PLAYERS, LOG)
+"""What is folded from the log, for whoever sees the player."""
 _MISSING = (NotFound, InvalidId)
+_CHOSEN = [
+    openapi.query_parameter("status", {**_TEXT, "enum": [each for each in Status if each is not Status.UNKNOWN]}),
+    openapi.query_parameter("brand", _TEXT),
+    openapi.query_parameter("country", _TEXT, "ISO 3166-1 alpha-2."),
+    openapi.query_parameter("tag", _TEXT),
+    openapi.query_parameter("registered_from", _TEXT, "A day (UTC) or an RFC 3339 time."),
+    openapi.query_parameter("registered_to", _TEXT, "The same; those registered before it."),
+]
 
 
 Sought = Annotated[
@@ -63,34 +75,23 @@ def add(get: Callable[..., None], look_up: Callable[..., None], vault: Vault, pa
         """Players, the newest first: all, or some."""
         return await players.page(context, **given)
 
-    async def may_contact(context: Context, player_id: PlayerId, channel: str) -> players.MayContact:
-        """Whether marketing may write to a player through a channel now: the one place to ask."""
-        return await players.may_contact(context, player_id, channel, datetime.now(UTC))
-
-    async def limited(context: Context, player_id: PlayerId) -> limits.PlayerLimits:
-        """A player's limits now: the law's, the house's and their own, what is used of each, and which raises wait."""
-        return await limits.card(context, player_id, datetime.now(UTC))
-
-    async def protected(context: Context, player_id: PlayerId) -> protection.PlayerProtection:
-        """How a player is protected now: what shuts them out, what the house has stopped, what registers have said."""
-        return await protection.card(context, player_id, datetime.now(UTC))
-
-    chosen = [
-        openapi.query_parameter("status", {**_TEXT, "enum": [each for each in Status if each is not Status.UNKNOWN]}),
-        openapi.query_parameter("brand", _TEXT),
-        openapi.query_parameter("country", _TEXT, "ISO 3166-1 alpha-2."),
-        openapi.query_parameter("tag", _TEXT),
-        openapi.query_parameter("registered_from", _TEXT, "A day (UTC) or an RFC 3339 time."),
-        openapi.query_parameter("registered_to", _TEXT, "The same; those registered before it."),
-    ]
-    get("/v1/players", players.PlayerPage, Action.PLAYER_READ, page, parameters=[*chosen, *paging], filtered=True)
-    look_up("/v1/players/look-up", LookUp, players.PlayerPage, Action.PLAYER_READ, _finding(vault))
-    get(_ONE, players.PlayerCard, Action.PLAYER_READ, players.card, errors=_MISSING, opens=True)
+    get(
+        "/v1/players",
+        players.PlayerPage,
+        Action.PLAYER_READ,
+        page,
+        reads=_PLAYERS,
+        parameters=[*_CHOSEN, *paging],
+        filtered=True,
+    )
+    look_up("/v1/players/look-up", LookUp, players.PlayerPage, Action.PLAYER_READ, _finding(vault), reads=_PLAYERS)
+    get(_ONE, players.PlayerCard, Action.PLAYER_READ, players.card, reads=_PLAYERS, errors=_MISSING, opens=True)
     get(
         f"{_ONE}/history",
         timeline.Timeline,
         Action.PLAYER_READ,
         timeline.history,
+        reads=(*_PLAYERS, "transactions", "approvals", "notices", "tickets", LOG),
         parameters=paging,
         errors=_MISSING,
     )
@@ -99,22 +100,46 @@ def add(get: Callable[..., None], look_up: Callable[..., None], vault: Vault, pa
         timeline.Notes,
         Action.PLAYER_READ,
         timeline.notes,
+        reads=_FOLDED,
         parameters=paging,
         errors=_MISSING,
         opens=True,
     )
     errors = (erasures.NotErased, InvalidId)
-    get(f"{_ONE}/erasure", erasures.Erasure, Action.PLAYER_READ, erasures.get, errors=errors)
-    get(f"{_ONE}/limits", limits.PlayerLimits, Action.PLAYER_READ, limited, errors=_MISSING)
-    get(f"{_ONE}/protection", protection.PlayerProtection, Action.PLAYER_READ, protected, errors=_MISSING)
+    get(f"{_ONE}/erasure", erasures.Erasure, Action.PLAYER_READ, erasures.get, reads=_FOLDED, errors=errors)
+    get(f"{_ONE}/limits", limits.PlayerLimits, Action.PLAYER_READ, limited, reads=_FOLDED, errors=_MISSING)
+    get(
+        f"{_ONE}/protection",
+        protection.PlayerProtection,
+        Action.PLAYER_READ,
+        protected,
+        reads=_FOLDED,
+        errors=_MISSING,
+    )
     get(
         f"{_ONE}/may-contact",
         players.MayContact,
         Action.PLAYER_READ,
         may_contact,
+        reads=_FOLDED,
         parameters=[openapi.query_parameter("channel", {**_TEXT, "enum": list(Channel)}, required=True)],
         errors=_MISSING,
     )
+
+
+async def may_contact(context: Context, player_id: PlayerId, channel: str) -> players.MayContact:
+    """Whether marketing may write to a player through a channel now: the one place to ask."""
+    return await players.may_contact(context, player_id, channel, datetime.now(UTC))
+
+
+async def limited(context: Context, player_id: PlayerId) -> limits.PlayerLimits:
+    """A player's limits now: the law's, the house's and their own, what is used of each, and which raises wait."""
+    return await limits.card(context, player_id, datetime.now(UTC))
+
+
+async def protected(context: Context, player_id: PlayerId) -> protection.PlayerProtection:
+    """How a player is protected now: what shuts them out, what the house has stopped, what registers have said."""
+    return await protection.card(context, player_id, datetime.now(UTC))
 
 
 def _finding(vault: Vault) -> Callable[..., Awaitable[players.PlayerPage]]:

@@ -25,6 +25,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         games.RoundPage,
         Action.PLAYER_READ,
         _rounds,
+        reads=("rounds", "players"),
         parameters=[
             openapi.query_parameter("status", {**_TEXT, "enum": list(games.STATUSES)}),
             player,
@@ -35,12 +36,20 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         errors=(InvalidId,),
         filtered=True,
     )
-    get("/v1/rounds/{round}", games.RoundWithBets, Action.PLAYER_READ, _round, errors=(NotFound,))
+    get(
+        "/v1/rounds/{round}",
+        games.RoundWithBets,
+        Action.PLAYER_READ,
+        _round,
+        reads=("rounds", "players"),
+        errors=(NotFound,),
+    )
     get(
         "/v1/ggr",
         games.RevenuePage,
         Action.DASHBOARD_READ,
         _ggr,
+        reads=("ggr",),
         parameters=[
             openapi.query_parameter("by", {**_TEXT, "enum": list(games.BY), "default": games.BY[0]}),
             openapi.query_parameter("from", _DAY, "The first local day; the last one if absent."),
@@ -55,6 +64,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         games.SessionPage,
         Action.PLAYER_READ,
         _sessions,
+        reads=("sessions", "players"),
         parameters=[
             player,
             openapi.query_parameter(
@@ -65,7 +75,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         errors=(InvalidId,),
         filtered=True,
     )
-    get("/v1/playing", games.Playing, Action.DASHBOARD_READ, _playing)
+    get("/v1/playing", games.Playing, Action.DASHBOARD_READ, _playing, reads=("rounds", "sessions"))
 
 
 async def _rounds(context: Context, **given: Any) -> games.RoundPage:

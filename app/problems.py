@@ -19,6 +19,7 @@ from domain.errors import Conflict, Forbidden, Invalid, NotFound, Rejected, Rule
 from eventstore.log import TooLarge
 from eventstore.record import UnknownEvent
 from eventstore.writer import Unavailable
+from queries.causal import NotYet, PositionMalformed, UnknownLog
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -105,6 +106,13 @@ class Busy(Rejected):
     title = "The ledger cannot be reached; send the same request again"
 
 
+class OwnerUnreachable(Rejected):
+    """Facts: region."""
+
+    code = "owner_unreachable"
+    title = "The region that owns this cannot be reached; nothing was recorded, so send the same request again"
+
+
 class Unopenable(Rejected):
     code = "cannot_open"
     title = "A personal field does not open as its registration says"
@@ -117,6 +125,8 @@ class Fault(Rejected):
 
 _STATUS: tuple[tuple[type[Rejected], int], ...] = (
     (KeyMissing, 400),
+    (PositionMalformed, 400),
+    (UnknownLog, 400),
     (IfMatchMalformed, 400),
     (PersonalInAddress, 400),
     (MethodRefused, 405),
@@ -137,6 +147,8 @@ _STATUS: tuple[tuple[type[Rejected], int], ...] = (
     (TooManyReads, 429),
     (TooManySignIns, 429),
     (Busy, 503),
+    (OwnerUnreachable, 503),
+    (NotYet, 503),
     (Unopenable, 500),
     (Fault, 500),
     (Conflict, 409),
@@ -175,8 +187,10 @@ def document(error: Rejected) -> bytes:
 
 
 def headers(error: Rejected) -> Mapping[str, str]:
-    if isinstance(error, (Busy, TooManyReads, TooManySignIns)):
+    if isinstance(error, (Busy, NotYet, TooManyReads, TooManySignIns)):
         return {"Retry-After": "1"}
+    if isinstance(error, OwnerUnreachable):
+        return {"Retry-After": "2"}
     if isinstance(error, TooManyRequests):
         return {"Retry-After": str(error.facts["wait_s"])}
     if isinstance(error, Unauthenticated):

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -19,12 +20,11 @@ from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 from starlette.responses import Response, StreamingResponse
 
-import console
 from access import predicate
 from access.policy import Action, Principal
 from access.predicate import Predicate
 from access.steps import StepUpRequired, require_stepped_up
-from app import approving, managing, noticing, openapi, paying, playing, problems, ticketing
+from app import approving, causal, health, managing, noticing, openapi, paying, playing, problems, ticketing
 from app import players as people
 from app import seeing as sight
 from app.authentication import Authentication
@@ -33,7 +33,7 @@ from app.openapi import Schemas
 from app.opening import Opener
 from app.routing import ALWAYS, Routes
 from app.settings import Settings
-from app.starting import Start, recorder, refuse_unwritable
+from app.starting import Start, recorder
 from app.streaming import NDJSON, SSE, Still, Streamed, dashboards
 from app.watching import Verification, Watch
 from commands.edge import Amount, money
@@ -43,7 +43,10 @@ from domain.kernel import OperatorId, PlayerId
 from eventstore import postgres
 from eventstore.vault import Vault
 from policies import steps
+from projections import catalog
 from queries import audit, dashboard, projections, rules, segments, wallets
+from queries import causal as positions
+from queries.causal import Reached, Waiting
 from queries.context import Context, MayKnow, know_nothing, open_nothing
 from queries.tiles import POSITION_MAX
 
@@ -93,6 +96,16 @@ class ReadSide(NamedTuple):
     stop: asyncio.Event
     start: Start
     reads: Recorder
+    waiting: Waiting
+
+    @property
+    def looking(self) -> Context:
+        """For looking where the logs and the read models are."""
+        return Context(self.pool, self.redis, open_nothing)
+
+    async def reached(self, sources: Collection[str]) -> Reached:
+        """How far these are (queries/causal.py)."""
+        return await positions.reached(self.looking, self.log, sources)
 
     @property
     def log(self) -> str:
@@ -163,7 +176,8 @@ async def read_side(settings: Settings, write: WriteSide, start: Start, stop: as
         watch.start()
         try:
             reads = recorder(write.decider, pool)
-            yield ReadSide(pool, redis, write.vault, write.authentication, watch, regions, stop, start, reads)
+            waiting = causal.waiting_on(pool, redis, reads.log)
+            yield ReadSide(pool, redis, write.vault, write.authentication, watch, regions, stop, start, reads, waiting)
         finally:
             watch.stop()
 
@@ -185,7 +199,7 @@ def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     _add_overviews(routes, read, schemas)
     _add_audit(routes, read, schemas)
     _add_projections(routes, read, schemas)
-    _add_unguarded(routes.router, read)
+    health.add(routes.router, read)
     return routes.router
 
 
@@ -195,9 +209,9 @@ def _add_players(routes: Routes, read: ReadSide) -> None:
 
 
 def _add_overviews(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
-    async def deposited(context: Context, currency: str, at_least: int, **given: Any) -> segments.Segment:
+    async def deposited(context: Context, currency: str, minimum: int, **given: Any) -> segments.Segment:
         """The CRM segment «deposited at least X in total», the largest first."""
-        return await segments.deposited_at_least(context, money(Amount(at_least, currency), ""), **given)
+        return await segments.deposited_at_least(context, money(Amount(minimum, currency), ""), **given)
 
     async def law(_context: Context, jurisdiction: str, at: str | None = None) -> rules.Rules:
         """What the law asks for in a jurisdiction on a day (by default today, UTC), and whether the engine applies it."""
@@ -212,22 +226,26 @@ def _add_overviews(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
         rules.Rules,
         Action.RULES_READ,
         law,
+        reads=(),
         parameters=[
             openapi.query_parameter("jurisdiction", {"type": "string"}, "ISO 3166-1 or 3166-2.", required=True),
             openapi.query_parameter("at", {"type": "string", "format": "date"}, "A day (UTC)."),
         ],
         errors=(rules.UnknownJurisdiction,),
     )
-    routes.get("/v1/dashboard", dashboard.Dashboard, Action.DASHBOARD_READ, dashboard.dashboard)
-    routes.get("/v1/trial-balance", wallets.TrialBalance, Action.DASHBOARD_READ, wallets.trial_balance)
+    routes.get("/v1/dashboard", dashboard.Dashboard, Action.DASHBOARD_READ, dashboard.dashboard, reads=("dashboard",))
+    routes.get(
+        "/v1/trial-balance", wallets.TrialBalance, Action.DASHBOARD_READ, wallets.trial_balance, reads=("wallets",)
+    )
     routes.get(
         "/v1/segments/deposited",
         segments.Segment,
         Action.SEGMENT_READ,
         deposited,
+        reads=("segments",),
         parameters=[
             openapi.query_parameter("currency", {"type": "string"}, "ISO 4217 code.", required=True),
-            openapi.query_parameter("at_least", {**_INT, "minimum": 1}, "Minor units.", required=True),
+            openapi.query_parameter("minimum", {**_INT, "minimum": 1}, "Minor units.", required=True),
             _CURSOR,
             _LIMIT,
         ],
@@ -239,7 +257,9 @@ def _add_overviews(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
         await sight.require_of(read, principal, Action.DASHBOARD_READ)
         still = read.still(request, Action.DASHBOARD_READ)
         return StreamingResponse(
-            dashboards(dashboard.live(read.context()), still, read.stop, last_event_id),
+            dashboards(
+                dashboard.live(read.context()), still, read.stop, last_event_id, partial(positions.named, read.looking)
+            ),
             media_type=SSE,
             headers={"Cache-Control": "no-cache"},
         )
@@ -252,6 +272,7 @@ def _add_overviews(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
         openapi_extra={
             "responses": schemas.refusals((problems.Unauthenticated, Forbidden)),
             **openapi.needs(Action.DASHBOARD_READ),
+            **causal.reads("dashboard"),
         },
         responses={200: {"description": "Server-sent events", "content": {SSE: {"schema": {"type": "string"}}}}},
     )
@@ -270,9 +291,9 @@ def _add_audit(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
         """All regions of the deployment."""
         return read.regions
 
-    routes.get("/v1/logs", Logs, Action.STATUS_READ, logs)
-    routes.get("/v1/verification", Verifications, Action.STATUS_READ, verification)
-    routes.get("/v1/regions", Regions, Action.STATUS_READ, regions)
+    routes.get("/v1/logs", Logs, Action.STATUS_READ, logs, reads=(causal.LOG,))
+    routes.get("/v1/verification", Verifications, Action.STATUS_READ, verification, reads=())
+    routes.get("/v1/regions", Regions, Action.STATUS_READ, regions, reads=())
 
     async def entries(
         request: Request,
@@ -310,6 +331,7 @@ def _add_audit(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
         openapi_extra={
             "responses": schemas.refusals((*ALWAYS, NotFound, *UNRECORDED)),
             **openapi.needs(Action.LOG_READ),
+            **causal.reads(causal.LOG),
         },
     )
 
@@ -319,7 +341,7 @@ def _add_projections(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
         """The read models: how far each one is, what code made it, and where it cannot go on."""
         return Projections(await projections.projections(context))
 
-    routes.get("/v1/projections", Projections, Action.STATUS_READ, read_models)
+    routes.get("/v1/projections", Projections, Action.STATUS_READ, read_models, reads=catalog.NAMES)
 
     async def state(request: Request, name: str) -> Response:
         """All that a read model holds at one moment, as NDJSON: what it is, each table and its rows, and a digest."""
@@ -342,28 +364,6 @@ def _add_projections(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
         openapi_extra={
             "responses": schemas.refusals((*ALWAYS, NotFound, *UNRECORDED)),
             **openapi.needs(Action.AUDIT_READ),
+            **causal.reads("{name}"),
         },
     )
-
-
-def _add_unguarded(router: APIRouter, read: ReadSide) -> None:
-    shown = console.page()
-    csp = console.policy(shown, [region.url for region in read.regions.items])
-
-    async def page() -> Response:
-        """The live page."""
-        return Response(shown, headers={"Content-Security-Policy": csp}, media_type="text/html")
-
-    async def healthz() -> Response:
-        """Alive."""
-        return Response(b'{"status":"alive"}', media_type="application/json")
-
-    async def readyz() -> Response:
-        """Can take commands: the log is open, may be written, its database answers, and the start of this process is recorded."""
-        await refuse_unwritable(read.pool)
-        read.start.require()
-        return Response(b'{"status":"ready"}', media_type="application/json")
-
-    router.add_api_route("/", page, methods=["GET"], include_in_schema=False)
-    for path, look in (("/healthz", healthz), ("/readyz", readyz)):
-        router.add_api_route(path, look, methods=["GET"], tags=["health"], openapi_extra=openapi.UNGUARDED)

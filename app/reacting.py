@@ -1,11 +1,12 @@
 """
-The role `reactor`: timers, payouts, notices, protection and registers of one region, in one process.
+The role `reactor`: timers, payouts, notices, protection, registers, safeguards and adoptions of one region, in one process.
 
 Invariant: it runs no command before its start stands in the log, and asks no provider outside what the log has ordered.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -21,18 +22,21 @@ from commands.edge import Edge
 from commands.plan import Context
 from domain.catalog import AGGREGATES
 from eventstore import postgres
-from eventstore.postgres import PostgresStreams
+from eventstore.postgres import PostgresStreams, Waker
 from eventstore.record import Codec
 from providers import known
 from providers.http import HttpProvider
 from providers.port import Provider
 from reactions import runner
+from reactions.adopting import PAUSE_S, Adopting
 from reactions.erasing import Erasing, Sweeping
 from reactions.notices import Notices
 from reactions.payouts import Payouts
 from reactions.protection import Protecting
 from reactions.registers import Registers
 from reactions.runner import Reaction
+from reactions.safeguards import PAUSE_S as SAFEGUARDS_PAUSE_S
+from reactions.safeguards import TakingUp
 from reactions.timers import Timers
 
 _log = structlog.get_logger(__name__)
@@ -74,7 +78,13 @@ async def react(settings: Settings) -> None:
         }
         await Start(told_of(settings), adopted_only=settings.adopted_only).record(write.decider, pool, "reactor")
         _log.info("reacting", reactions=list(reactions))
-        await runner.run(reactions)
+        waker = Waker(await stack.enter_async_context(await postgres.connect(settings.postgres, "countroom_reader")))
+        adopting = Adopting(settings.region, streams, decide, waker)
+        taking_up = TakingUp(settings.region, streams, codec, decide, edge)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(runner.run(reactions))
+            group.create_task(runner.run({"adopting": adopting}, poll_s=PAUSE_S))
+            group.create_task(runner.run({"safeguards": taking_up}, poll_s=SAFEGUARDS_PAUSE_S))
 
 
 def _edge(write: WriteSide, context: Context) -> Edge:

@@ -104,6 +104,79 @@ def allow_writes(
     _say({"may_write": place.name, "by": by}, f"the log {place.name} may be written, by {by}", as_json=json)
 
 
+@region.command
+def join(
+    name: Annotated[str, Parameter(help="The new region, e.g. ap.")],
+    *,
+    regions: Annotated[str, Parameter(help="The regions that there are, separated by commas.")] = "eu,us",
+    data: _Data = _DATA,
+    port_base: Annotated[int, Parameter(help="As for up.")] = 8100,
+    then_stop: Annotated[bool, Parameter(help="Stop everything once it has caught up.", negative="")] = False,
+    json: _Json = False,
+) -> None:
+    """Run the regions of a data folder on this machine with a new, empty one beside them, until it has caught up and Ctrl-C."""
+    from app import joining
+    from app.expected import expected_errors
+
+    try:
+        done = joining.join(name, regions.split(","), data, port_base, then_stop=then_stop, quiet=json)
+    except joining.NotJoined as error:
+        raise SettingsError(str(error)) from error
+    except expected_errors() as error:
+        raise SettingsError(str(error)) from error
+    _say(done, f"{name} has caught up, and owns what is handed over to it", as_json=json)
+
+
+@region.command
+def handover(
+    *,
+    to: Annotated[str, Parameter(help="The log of the region that takes over, e.g. us.")],
+    partitions: Annotated[str, Parameter(help="Such as 0-63,70.")] = "",
+    player: Annotated[tuple[str, ...], Parameter(help="The partition of this player; may be repeated.")] = (),
+    all: Annotated[bool, Parameter(help="All that this region owns.", negative="")] = False,  # noqa: A002 — its name
+    url: Annotated[
+        str | None, Parameter(help="The API of this region; else that of the region that runs here.")
+    ] = None,
+    token: Annotated[str | None, Parameter(help="Bearer token; else the environment's COUNTROOM_TOKEN.")] = None,
+    region: _Region = None,
+    data: _Data = _DATA,
+    json: _Json = False,
+) -> None:
+    """Hand partitions over to another live region: wait for its copy, release, and wait until it has adopted them."""
+    import os
+
+    from app import handing_over, settings
+    from app.status import dev_token
+
+    if all is bool(partitions or player):
+        raise SettingsError("name --partitions or --player, or give --all")
+    place = _place(region, data)
+    bearer = token or settings.client_token() or dev_token(data, "administrator")
+    address = url or _url(place.name, data)
+    if bearer is None or address is None:
+        raise SettingsError("a bearer token and the region's --url are needed")
+    try:
+        ranges = handing_over.ranges(partitions) if partitions else []
+        handing_over.drain(place.dsn, place.name, to)
+        key = f"handover {os.urandom(8).hex()}"
+        done = handing_over.hand_over(address, bearer, to, partitions=ranges, players=player, key=key)
+        handing_over.await_adoption(place.dsn, to)
+    except (handing_over.NotReady, handing_over.NotTaken) as error:
+        raise SettingsError(str(error)) from error
+    count = sum(last - first + 1 for first, last, _ in done["partitions"])
+    _say(done, f"{count} partitions of {place.name} belong to {to} now", as_json=json)
+
+
+def _url(name: str, data: Path) -> str | None:
+    from devstack import read_state
+
+    state = read_state(data)
+    for running in state["regions"] if state else ():
+        if running["name"] == name:
+            return str(running["api"])
+    return None
+
+
 def _place(name: str | None, data: Path) -> _Place:
     """Raises SettingsError."""
     if name is None:

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from access.policy import Action, Principal
-from app import openapi, problems
+from app import causal, openapi, problems
 from app import seeing as sight
 from app.lane import body_of
 from app.openapi import Schemas
@@ -43,6 +43,7 @@ class _Query(NamedTuple):
     what: str
     action: Action
     query: Callable[..., Awaitable[Any]]
+    reads: Sequence[str]
     also: Callable[[Mapping[str, Any]], Sequence[Action]] = lambda _given: ()
     filtered: bool = False
     opens: bool = False
@@ -52,7 +53,7 @@ class Routes:
     """Adds query routes with all that OpenAPI wants to know of them."""
 
     def __init__(self, read: ReadSide, schemas: Schemas) -> None:
-        self.router = APIRouter(tags=["queries"])
+        self.router = APIRouter(tags=["queries"], route_class=causal.routes(read, schemas))
         self._read = read
         self._schemas = schemas
 
@@ -63,18 +64,20 @@ class Routes:
         action: Action,
         query: Callable[..., Awaitable[Any]],
         *,
+        reads: Sequence[str],
         parameters: Sequence[dict[str, Any]] = (),
         errors: Sequence[type[Rejected]] = (),
         also: Callable[[Mapping[str, Any]], Sequence[Action]] = lambda _given: (),
         filtered: bool = False,
         opens: bool = False,
     ) -> None:
-        """Serve `query(context, *identifiers of the path, **parameters)` as JSON. `also`: what these parameters need beside `action`.
+        """Serve `query(context, *identifiers of the path, **parameters)` as JSON. `reads`: of what it is made (app/causal.py). `also`: what
+        these parameters need beside `action`.
         `filtered`: the query answers only rows that the context sees (queries/listing.py). `opens`: what is personal is shown in the
         clear to whoever may read it, which is recorded; else it stays sealed for everybody.
         """
         names = {parameter["name"]: parameter for parameter in parameters}
-        asked = _Query(f"GET {path}", action, query, also, filtered, opens)
+        asked = _Query(f"GET {path}", action, query, reads, also, filtered, opens)
 
         async def endpoint(request: Request) -> Response:
             principal = await self._read.authentication(request.scope)
@@ -90,12 +93,14 @@ class Routes:
         answer: Any,
         action: Action,
         query: Callable[..., Awaitable[Any]],
+        *,
+        reads: Sequence[str],
     ) -> None:
         """Serve `query(context, **fields of the body that are given)` by POST, since what is asked for is personal. It changes nothing, and needs
         no key. The query answers only rows that the context sees; of whom it tells stands in `told` of the context, and is recorded.
         """
         decoder = msgspec.json.Decoder(body)
-        asked = _Query(f"POST {path}", action, query, filtered=True, opens=True)
+        asked = _Query(f"POST {path}", action, query, reads, filtered=True, opens=True)
 
         async def endpoint(request: Request) -> Response:
             principal = await self._read.authentication(request.scope)
@@ -110,7 +115,7 @@ class Routes:
         self, request: Request, principal: Principal, asked: _Query, given: Mapping[str, Any]
     ) -> Response:
         """Raises PersonalInAddress, Forbidden, and what the query raises."""
-        _, action, query, also, filtered, opens = asked
+        _, action, query, _, also, filtered, opens = asked
         if parameter := next((each for each in IDENTIFYING if each in request.query_params), None):
             raise problems.PersonalInAddress(parameter=parameter)
         seen = await sight.sight_of(self._read, principal, action, request.path_params, filtered=filtered)
@@ -150,6 +155,7 @@ class Routes:
                 **told,
                 "responses": self._schemas.refusals(refusals),
                 **openapi.needs(asked.action),
+                **causal.reads(*asked.reads),
             },
             responses={
                 200: {

@@ -22,7 +22,8 @@ class SettingsError(Exception):
 
 
 class Settings(NamedTuple):
-    """One region's services. `regions` are all regions of the deployment, in the order that shares out the partitions.
+    """One region's services. `regions` are all regions of the deployment, in the order that shares out the partitions; those that
+    have `joined` since own nothing from the beginning.
 
     `signer` (a folder) is told to the checkpointer alone, `witness` (a folder) and `policy` (C2SP tlog-policy: keys of all
     logs and witnesses) to whoever plays those roles. `providers` (a file: providers.known) and `registers` (registers.known) to
@@ -61,6 +62,7 @@ class Settings(NamedTuple):
     proxies: tuple[str, ...] = ()
     rates: Mapping[str, Rate | None] = MappingProxyType({})
     adopted_only: bool = False
+    joined: tuple[str, ...] = ()
 
     @property
     def tls(self) -> tuple[Path, Path] | None:
@@ -105,10 +107,17 @@ class Settings(NamedTuple):
         return f"countroom.{self.deployment}/{region}"
 
     def partitions_of(self, region: str) -> range:
-        """The partitions that a region owns from the beginning: an even share of 0 to 255."""
-        share = self.regions.index(region)
-        count = len(self.regions)
+        """The partitions that a region owns from the beginning: an even share of 0 to 255; none if it has joined since."""
+        founders = [each for each in self.regions if each not in self.joined]
+        if region not in founders:
+            return range(0)
+        share, count = founders.index(region), len(founders)
         return range(256 * share // count, 256 * (share + 1) // count)
+
+    @property
+    def group(self) -> range:
+        """The partitions for players who register here. One that another region owns sends the command there."""
+        return self.partitions_of(self.region) or range(256)
 
     def environment(self) -> dict[str, str]:
         """The same settings, for a child process."""
@@ -125,6 +134,7 @@ class Settings(NamedTuple):
             "COUNTROOM_FINGERPRINT_KEY": str(self.fingerprint_key),
             "COUNTROOM_TOKENS": str(self.tokens),
             "COUNTROOM_PEERS": ",".join(f"{name}={url}" for name, url in self.peers.items()),
+            **({"COUNTROOM_JOINED": ",".join(self.joined)} if self.joined else {}),
             **({"COUNTROOM_PUBLIC": self.public} if self.public else {}),
             **({"COUNTROOM_PROXIES": ",".join(self.proxies)} if self.proxies else {}),
             **({"COUNTROOM_RATES": _rates_said(self.rates)} if self.rates else {}),
@@ -165,6 +175,9 @@ def from_environment() -> Settings:
     region = _required("COUNTROOM_REGION")
     if region not in regions:
         raise SettingsError(f"COUNTROOM_REGION={region} is not one of COUNTROOM_REGIONS={','.join(regions)}")
+    joined = tuple(each for each in os.environ.get("COUNTROOM_JOINED", "").split(",") if each)
+    if not set(joined) < set(regions):
+        raise SettingsError("COUNTROOM_JOINED names some of COUNTROOM_REGIONS, and not all")
     found = Settings(
         deployment=_required("COUNTROOM_DEPLOYMENT"),
         region=region,
@@ -195,6 +208,7 @@ def from_environment() -> Settings:
         proxies=tuple(proxy.strip() for proxy in os.environ.get("COUNTROOM_PROXIES", "").split(",") if proxy.strip()),
         rates=_rates(os.environ.get("COUNTROOM_RATES", "")),
         adopted_only=os.environ.get("COUNTROOM_ADOPTED_ONLY", "") == "yes",
+        joined=joined,
     )
     if bool(found.tls_certificate) != bool(found.tls_key):
         raise SettingsError("COUNTROOM_TLS_CERT and COUNTROOM_TLS_KEY are given together or not at all")

@@ -356,6 +356,7 @@ class _Routes:
             summary=(work.__doc__ or "").partition(".")[0],
             openapi_extra={
                 **(openapi.UNGUARDED if public else openapi.BY_SESSION),
+                "x-reads": [],
                 "responses": self._schemas.refusals(() if public else (problems.Unauthenticated, Forbidden, Invalid)),
             },
             responses={200: {"description": "Found", "content": self._schemas.json(answer)}},
@@ -368,7 +369,7 @@ class _Routes:
             methods=["GET"],
             status_code=303,
             summary=(work.__doc__ or "").partition(":")[0].partition(";")[0],
-            openapi_extra={**openapi.UNGUARDED, "responses": self._schemas.refusals((*errors, Invalid))},
+            openapi_extra={**openapi.UNGUARDED, "x-reads": [], "responses": self._schemas.refusals((*errors, Invalid))},
             responses={303: {"description": "Where to go on"}},
         )
 

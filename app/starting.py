@@ -26,7 +26,7 @@ from eventstore.writer import Unavailable
 _AGAIN_SECONDS = 0.2
 _MAY_WRITE = """
     SELECT ledger.may_write(l.id) FROM ledger.log AS l
-     WHERE l.own AND EXISTS (SELECT FROM ledger.ownership AS o WHERE o.log = l.id)"""
+     WHERE l.own AND EXISTS (SELECT FROM ledger.entry AS e WHERE e.log = l.id AND e.position = 1)"""
 _log = structlog.get_logger(__name__)
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]

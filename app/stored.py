@@ -11,9 +11,11 @@ Invariants:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, LiteralString, NamedTuple
 
 import msgspec
@@ -22,9 +24,10 @@ import psycopg
 from eventstore.postgres import acting_as
 from eventstore.record import decode_body
 from verifier.body import Columns
-from verifier.faults import CouldNotCheck, Reason
+from verifier.faults import Broken, CouldNotCheck, Reason
 from verifier.sheet import Entries
 from verifier.source import Head
+from verifier.terms import OPENED, TAGS, Terms
 from verifier.tiles import WIDTH
 
 _PAGE = 1_024
@@ -34,6 +37,7 @@ _NO_LEAF = bytes(_LEAF_BYTES)  # in the place of what cannot be one
 _numbers = struct.Struct(">qq").pack  # below zero there is none in a sound log, but a column can hold it
 _HEADS_A_PAGE = 500
 _NOTHING = (None,) * 5
+_NO_TERM = {(None, None)}
 _ENTRIES: LiteralString = """
     SELECT position, recorded, leaf, body, stream, version, type, partition, encode(uuid_send(command_id), 'hex')
       FROM ledger.entry WHERE log = %s::smallint AND position BETWEEN %s AND %s ORDER BY position LIMIT %s"""
@@ -96,7 +100,7 @@ class DatabasePages:
         return int(length)
 
     def entries(self, first: int, last: int) -> Iterator[Entries]:
-        index = self._index = self._index or _Index(self._head.log, self._opening())
+        index = self._index = self._index or _Index(self._head.log, self._said())
         previous = self._leaf_before(first)
         for start in range(first, last + 1, _PAGE):
             lowest = start if start > 1 else _LEAST
@@ -130,9 +134,14 @@ class DatabasePages:
             yield from rows
             after = rows[-1][0]
 
-    def _opening(self) -> bytes:
-        rows = self._fetch("SELECT body FROM ledger.entry WHERE log = %s::smallint AND position = 1", self._log)
-        return rows[0][0] if rows else b""
+    def _said(self) -> list[tuple[int, bytes]]:
+        """What stands on the log's own stream. An entry that its columns hide from here is found by them to differ."""
+        query: LiteralString = """
+            SELECT position, body FROM ledger.entry
+             WHERE log = %s::smallint AND stream = %s ORDER BY position"""
+        return [
+            (position, body or b"") for position, body in self._fetch(query, self._log, f"region-{self._head.log}-log")
+        ]
 
     def _leaf_before(self, position: int) -> bytes:
         """No leaf where an entry is missing: the reader will come to that gap."""
@@ -155,19 +164,39 @@ class DatabasePages:
 class _Index:
     """Compares the index columns of entries with their bodies."""
 
-    def __init__(self, log: str, opening: bytes) -> None:
-        """`opening` is the body of the log's first entry, which says what the log owns."""
+    def __init__(self, log: str, said: Sequence[tuple[int, bytes]]) -> None:
+        """`said`: position and body of what the log says of itself."""
         self._own = f"region-{log}-"
-        self._epochs: dict[int | None, int] = {}
-        with suppress(msgspec.MsgspecError, LookupError, TypeError, ValueError):  # otherwise the log is not in order
-            opened = msgspec.json.decode(decode_body(opening).data)
-            self._epochs = {p: opened["epoch"] for first, last in opened["partitions"] for p in range(first, last + 1)}
+        self._owned: list[tuple[int, Mapping[int | None, int]]] = [(0, {})]  # behind which position, until the next one
+        terms = Terms()
+        for position, body in said:
+            with suppress(
+                msgspec.MsgspecError, LookupError, TypeError, ValueError, Broken
+            ):  # else the log is not in order
+                read = decode_body(body)
+                if read.stream != f"{self._own}log" or read.type not in TAGS:
+                    continue
+                data = msgspec.json.decode(read.data)
+                if read.type == OPENED:
+                    ranges = data["partitions"]
+                    terms.owned = {p: data["epoch"] for first, last in ranges for p in range(first, last + 1)}
+                else:
+                    terms.take(read.type, data)
+                owned: dict[int | None, int] = {partition: epoch for partition, epoch in terms.owned.items()}  # noqa: C416 — its key type
+                self._owned.append((position, owned))
 
-    def agrees(self, facts: Columns, columns: Sequence[Sequence[Any]]) -> bool:
+    def _epochs(self, position: int) -> Mapping[int | None, int]:
+        """What the log owns when an entry at this position is judged."""
+        return self._owned[bisect_left(self._owned, position, key=itemgetter(0)) - 1][1]
+
+    def agrees(self, positions: Sequence[int], facts: Columns, columns: Sequence[Sequence[Any]]) -> bool:
         """Whether the columns are these facts, of entries that count. Facts do not tell who claims another command's id."""
+        owned = self._epochs(positions[0])
+        if owned is not self._epochs(positions[-1]):
+            return False
         streams, versions, types, partitions, epochs, commands, nths, _ = facts
         ids = tuple([command if i == 1 else None for command, i in zip(commands, nths, strict=True)])
-        return self._epochs.items() >= set(zip(partitions, epochs, strict=True)) and tuple(map(tuple, columns)) == (
+        return owned.items() >= set(zip(partitions, epochs, strict=True)) - _NO_TERM and tuple(map(tuple, columns)) == (
             tuple(streams),
             tuple(versions),
             tuple(types),
@@ -179,13 +208,17 @@ class _Index:
         self, positions: Sequence[int], bodies: Sequence[bytes], columns: list[tuple[Any, ...]]
     ) -> tuple[int, str] | None:
         """The first entry of which a column says something else than its body, and which column."""
-        own, epoch_of = self._own, self._epochs.get
+        own = self._own
         try:
             expected = [
                 (b.stream, b.version, b.type, b.partition, b.claims or (b.command.id if b.command.i == 1 else None))
-                if (epoch_of(b.partition) == b.epoch if b.partition is not None else b.stream.startswith(own))
+                if (
+                    self._epochs(position).get(b.partition) == b.epoch
+                    if b.partition is not None
+                    else b.stream.startswith(own)
+                )
                 else _NOTHING
-                for b in map(_read_body, bodies)
+                for position, b in zip(positions, map(_read_body, bodies), strict=True)
             ]
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None  # the log is not in order, as its reader will say
@@ -209,7 +242,7 @@ class _Beside(NamedTuple):
 
     def agrees(self, facts: Columns) -> bool:
         claims = any(b'claims"' in body or b"\\u" in body for body in self.bodies)  # or may, in other letters
-        return not claims and self.compared.agrees(facts, self.columns)
+        return not claims and self.compared.agrees(self.positions, facts, self.columns)
 
     def differing(self) -> tuple[int, str] | None:
         return self.compared.compare(self.positions, self.bodies, self.columns)

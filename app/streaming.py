@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 import msgspec
 from starlette.responses import StreamingResponse
@@ -26,6 +26,8 @@ STILL_HERE_SECONDS = 15.0
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
 STILL_HERE = b": still here\n\n"
 _encode = msgspec.json.Encoder().encode
+
+Named = Callable[[Mapping[str, int]], Awaitable[str]]
 
 
 class BrokenOff(Exception):
@@ -79,9 +81,9 @@ class Streamed(StreamingResponse):
 
 
 async def dashboards(
-    source: AsyncIterator[Dashboard], still: Still, stop: asyncio.Event, last_id: str | None
+    source: AsyncIterator[Dashboard], still: Still, stop: asyncio.Event, last_id: str | None, named: Named
 ) -> AsyncIterator[bytes]:
-    """Each as a server-sent event, unless the reader has it (`last_id`). Ends when the service does, or when they may not go on."""
+    """Each as a server-sent event, unless the reader has it (`last_id`). `named`: positions with their leaves. Ends when the service does, or when they may not go on."""
     stopping = asyncio.create_task(stop.wait())
     loop = asyncio.get_running_loop()
     said = loop.time()
@@ -98,7 +100,7 @@ async def dashboards(
                     yield STILL_HERE
                     said = loop.time()
             shown = step.result()
-            id_ = ",".join(f"{log}/{position}" for log, position in sorted(shown.positions.items()))
+            id_ = await named(shown.positions)
             if id_ != last_id:
                 yield b"id: %b\nevent: dashboard\ndata: %b\n\n" % (id_.encode(), _encode(shown))
                 said = loop.time()

@@ -12,6 +12,7 @@ from policies.sla import Priority
 from queries import tickets
 
 _TEXT = {"type": "string"}
+_READS = ("tickets", "players")
 
 
 def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
@@ -28,6 +29,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         tickets.TicketPage,
         Action.TICKET_READ,
         tickets.page,
+        reads=_READS,
         parameters=[*chosen, *paging],
         errors=(InvalidId,),
         filtered=True,
@@ -37,6 +39,7 @@ def add(get: Callable[..., None], paging: Sequence[dict[str, Any]]) -> None:
         tickets.Conversation,
         Action.TICKET_READ,
         tickets.get,
+        reads=_READS,
         parameters=paging,
         errors=(NotFound, InvalidId),
         opens=True,

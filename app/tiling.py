@@ -18,7 +18,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from access.policy import Action
-from app import openapi, problems
+from app import causal, openapi, problems
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
 from domain.errors import Forbidden, Invalid, NotFound, Rejected
@@ -41,7 +41,7 @@ _encode = msgspec.json.Encoder().encode
 
 def router(read: ReadSide, schemas: Schemas) -> APIRouter:
     """The routes of all logs held here."""
-    routes = APIRouter(prefix="/v1/logs/{log}", tags=["logs"])
+    routes = APIRouter(prefix="/v1/logs/{log}", tags=["logs"], route_class=causal.routes(read, schemas))
 
     _add_heads(routes, read.context, schemas)
     _add_entries(routes, read, schemas)
@@ -118,6 +118,7 @@ def _add(
     refusals: dict[int | str, Any] = schemas.refusals((*errors, Invalid, NotFound, NotPublished))  # type: ignore[assignment]
     is_guarded = problems.Unauthenticated in errors
     guarded = openapi.needs(Action.LOG_READ) if is_guarded else openapi.UNGUARDED
+    guarded = {**guarded, **causal.reads(causal.HEADS)}
     routes.add_api_route(
         path,
         endpoint,

@@ -92,11 +92,24 @@ def _work(  # noqa: PLR0911 — one return a role
             relayed = [partial(tracing.moved, "relay", settings.region)] if tracing else []
             return [run_relay(_replication(settings), stop, *relayed)]
         case "applier":
+            from app.heads import read_policy
             from replication.applier import run_applier
+            from replication.frame import tell_nobody
+            from replication.holders import Others
 
+            policy = read_policy(settings.policy) if settings.policy else None
             others = [region for region in settings.regions if region != settings.region]
-            copied = {origin: [partial(tracing.moved, "copy", origin)] if tracing else [] for origin in others}
-            return [run_applier(_replication(settings), origin, stop, *copied[origin]) for origin in others]
+            copied = {origin: partial(tracing.moved, "copy", origin) if tracing else tell_nobody for origin in others}
+            return [
+                run_applier(
+                    _replication(settings),
+                    origin,
+                    stop,
+                    copied[origin],
+                    Others([each for each in others if each != origin], policy),
+                )
+                for origin in others
+            ]
         case "checkpointer":
             from app import heads
 

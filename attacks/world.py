@@ -25,7 +25,7 @@ def make(site: Site, *, quick: bool) -> tuple[World, list[str]]:
         f"{kind}_id": f"{kind}_{suffix}"
         for kind in ("player", "transaction", "ticket", "notice", "contact", "approval")
     }
-    ids |= {"disclosure_id": _UUID}
+    ids |= {"disclosure_id": _UUID, "command_id": "0" * 32}
     ids |= _things(site, player)
     ids |= {
         "other_player": other,
@@ -97,6 +97,7 @@ def _values(player: str) -> dict[str, Any]:
         "bets": ["b1"],
         "items": [{"key": "k", "path": "/v1/players", "body": {}}],
         "/v1/players/look-up name": "Ann Example",
+        "/v1/handovers partitions": [[0, 0]],
         "/v1/players/{player_id}/profile language": "en",
         "/v1/players/{player_id}/sessions kind": "slot",
         "/v1/players/{player_id}/sessions/end session": _SESSION + suffix,

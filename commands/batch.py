@@ -14,15 +14,17 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from commands.plan import Plan, Receipt
+from commands.plan import Plan
 from domain.errors import Rejected
 from eventstore.writer import Unavailable
 
 ITEMS_MAX = 1000
+
+R = TypeVar("R")
 
 
 class BatchItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,16 +80,17 @@ async def run(
     batch: Batch,
     *,
     plan: Callable[[int, str], Plan],
-    decide: Callable[[Sequence[Plan]], Awaitable[Sequence[Receipt | Exception]]],
-    made: Callable[[Receipt], str],
+    decide: Callable[[Mapping[int, Plan]], Awaitable[Sequence[R]]],
+    made: Callable[[Any], object],
     ask: Callable[[Mapping[int, str]], Awaitable[None]] | None = None,
-) -> list[Receipt | Exception]:
-    """Run a batch. `plan(n, path)` describes item n (and raises Rejected, or Unavailable), `made` gives the identifier that it made.
+) -> list[R | Exception]:
+    """Run a batch. `plan(n, path)` describes item n (and raises Rejected, or Unavailable), `decide` gives the results of a wave of
+    them in its order, `made` the identifier that one made.
 
     `ask` hears of the paths of items that name earlier ones, once these are known, and before they are described. It raises nothing: earlier
     items are recorded by then; who could not be asked about, `plan` says.
     """
-    results: dict[int, Receipt | Exception] = {}
+    results: dict[int, R | Exception] = {}
     plans: dict[int, tuple[Plan, _Footprint]] = {}
     named: dict[int, frozenset[str | int]] = {}
     waiting = [_Waiting(place, item) for place, item in enumerate(batch.items)]
@@ -129,14 +132,14 @@ async def run(
                 later.append(_Waiting(place, item))
             written |= footprint.writes
             read |= footprint.reads
-        receipts = await decide([plans[place][0] for place in wave]) if wave else ()
-        results.update(zip(wave, receipts, strict=True))
+        decided = await decide({place: plans[place][0] for place in wave}) if wave else ()
+        results.update(zip(wave, decided, strict=True))
         waiting = later
     return [results[place] for place in range(len(batch.items))]
 
 
 def _newly_known(
-    waiting: Sequence[_Waiting], results: Mapping[int, Receipt | Exception], made: Callable[[Receipt], str]
+    waiting: Sequence[_Waiting], results: Mapping[int, R | Exception], made: Callable[[Any], object]
 ) -> dict[int, str]:
     """The paths of items that name earlier ones, all of which have run."""
     paths: dict[int, str] = {}
@@ -152,9 +155,7 @@ def _named(path: str) -> list[int]:
     return [int(number) for number in re.findall(r"/\$([0-9]+)(?=/|$)", path)]
 
 
-def resolve(
-    path: str, place: int, results: Mapping[int, Receipt | Exception], made: Callable[[Receipt], str]
-) -> str | None:
+def resolve(path: str, place: int, results: Mapping[int, R | Exception], made: Callable[[Any], object]) -> str | None:
     """The path with `$n` replaced; None while item n has not run. Raises DependencyFailed."""
     if "$" not in path:
         return path
@@ -169,7 +170,7 @@ def resolve(
             return None
         if isinstance(result, Exception):
             raise DependencyFailed(f"item {part[1:]} was refused", item=int(part[1:]))
-        identifier: object = made(result)
+        identifier = made(result)
         if not isinstance(identifier, str):
             raise DependencyFailed(f"item {part[1:]} has made nothing that has an identifier", item=int(part[1:]))
         parts[i] = identifier

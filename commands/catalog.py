@@ -10,6 +10,7 @@ from commands import (
     contacts,
     disclosures,
     erasures,
+    handovers,
     kyc,
     limits,
     logins,
@@ -46,6 +47,7 @@ _ENDPOINTS: tuple[Endpoint, ...] = (
     *tokens.ENDPOINTS,
     *compartments.ENDPOINTS,
     *adoptions.ENDPOINTS,
+    *handovers.ENDPOINTS,
 )
 
 ENDPOINTS: tuple[Endpoint, ...] = approvals.guarded(_ENDPOINTS)

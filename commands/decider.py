@@ -8,6 +8,7 @@ Invariants:
       cache never refuses;
     - personal fields are sealed, and their keys kept, before anything is appended;
     - nothing is kept for a command that may not be made, or records nothing;
+    - a partition that another region owns is not decided on here; one that is being handed over to this region is waited for;
     - a decision is never earlier than what this process has seen of the log's time, nor much later, whatever its own clock says
       (commands.log_time).
 """
@@ -19,21 +20,24 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from access.steps import require_fresh
 from commands.alike import Alike
 from commands.authorising import asking
+from commands.everywhere import Logs, everywhere
 from commands.gathering import Gathering, Results
-from commands.keys import Held, Keys, Seeing, asks_the_same, key_of
+from commands.judging import Folded, Saw, judge, saw_by, seeing, tells
+from commands.keys import Held, Keys, asks_the_same, key_of
 from commands.log_time import LogTime
-from commands.plan import Fact, Plan, Receipt, RefusedFact, WrongRegion, ledger_position, timed
-from commands.referring import Referred, Referring
+from commands.owners import InTransit, Owners, Patience
+from commands.plan import Fact, Plan, Receipt, RefusedFact, ledger_position, timed
+from commands.referring import Referring
 from commands.sealing import personal, seal, sealed_under
 from domain.errors import KeyReused, Rejected
 from domain.kernel import EPOCH, Aggregate, AnyStream, Event, instant, uuid7_texts
+from domain.ownership import Owner
 from eventstore.log import (
     Appended,
     Command,
@@ -56,24 +60,6 @@ _ATTEMPTS = 12
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
-
-
-class _Folded(msgspec.Struct, frozen=True):
-    state: Any
-    version: int
-    at: datetime
-    leaf: bytes
-
-
-class _Saw(NamedTuple):
-    """What a decision sees: the states by the plan's own names, the versions of their streams, the later of the time and these,
-    and the earlier commands to which it refers.
-    """
-
-    known: Mapping[str, Any]
-    versions: dict[str, int]
-    at: datetime
-    referred: Referred
 
 
 class _Decided(msgspec.Struct, frozen=True):
@@ -107,21 +93,54 @@ class Decider:
         self._keys = Keys(vault, streams, codec)
         self._referring = Referring(streams, codec)
         self._codec = codec
-        self._states: OrderedDict[str, _Folded] = OrderedDict()
-        self._epochs: dict[int, int] = {}
+        self._states: OrderedDict[str, Folded] = OrderedDict()
+        self._owners = Owners(log, streams)
+        self._logs = Logs(streams)
         self._due: list[Snapshot] = []
         self._times = times or LogTime()
         self._gathering: Gathering[Plan, Receipt] = Gathering(self._run)
 
     def decide(self, plan: Plan) -> Awaitable[Receipt]:
         """Raises Rejected, Unavailable. Plans that are asked for at the same moment are run together."""
-        return self._gathering.ask(plan)
+        partition = _partition(plan)
+        if partition is None or partition in self._owners.epochs:
+            return self._gathering.ask(plan)
+        return self._once_adopted(plan)
+
+    async def _once_adopted(self, plan: Plan) -> Receipt:
+        patience = Patience()
+        while True:
+            try:
+                return await self._gathering.ask(plan)
+            except InTransit:
+                if not await patience.lasts():
+                    raise
 
     async def run(self, plans: Sequence[Plan]) -> list[Receipt | Exception]:
         """Each plan's receipt, or why it was refused. Plans should not depend on one another: they would race."""
         results: Results[Receipt] = Results()
-        await self._run(list(plans), results)
-        return [results[place] for place in range(len(plans))]
+        patience = Patience()
+        waiting: Sequence[int] = range(len(plans))
+        while True:
+            again: Results[Receipt] = Results()
+            await self._run([plans[place] for place in waiting], again)
+            results.update({place: again[n] for n, place in enumerate(waiting)})
+            waiting = [place for place in waiting if isinstance(results[place], InTransit)]
+            if not waiting or not await patience.lasts():
+                return [results[place] for place in range(len(plans))]
+
+    async def owner(self, partition: int) -> Owner | None:
+        """Who owns a partition, as of 0.2 s ago or later; None if nobody was seen to. Not `adopted` while it is on its way there."""
+        return await self._owners.owner(partition)
+
+    async def logs(self) -> Sequence[str]:
+        """The names of all logs held here, as of 2 s ago or later; none if there is one only."""
+        return await self._logs.names()
+
+    async def look(self, streams: Mapping[str, AnyStream[Any]]) -> dict[str, Any]:
+        """The states of streams by now, under the same names, whoever owns them: what is held here, and a condition of nothing."""
+        folded = await self._fold({stream.name: stream.aggregate for stream in streams.values()})
+        return {role: folded[stream.name].state for role, stream in streams.items()}
 
     async def rehearse(self, plans: Sequence[Plan]) -> list[Receipt | Exception]:
         """What each plan would come to by itself, or why it would be refused. Nothing is recorded, and no key is kept.
@@ -129,7 +148,7 @@ class Decider:
         A repeat comes to the first answer.
         """
         results: Results[Receipt] = Results()
-        plans = [asking(plan) for plan in plans]
+        plans = await self._complete(plans)
         await self._answer_repeats(plans, range(len(plans)), results)
         pending = [place for place in range(len(plans)) if place not in results]
         for place, decided in await self._decide_all(list(plans), pending, results):
@@ -140,7 +159,12 @@ class Decider:
         return [results[place] for place in range(len(plans))]
 
     async def _run(self, plans: list[Plan], results: Results[Receipt]) -> None:
-        await self._alike.run([asking(plan) for plan in plans], results, record=self._record, then=self.run)
+        await self._alike.run(await self._complete(plans), results, record=self._record, then=self.run)
+
+    async def _complete(self, plans: Sequence[Plan]) -> list[Plan]:
+        """With what no plan says itself: whom it is about, for the policies, and what protects them in other regions' logs."""
+        logs = await self._logs.names()
+        return [asking(everywhere(plan, logs)) for plan in plans]
 
     async def _record(self, plans: list[Plan], results: Results[Receipt]) -> None:
         owing = [place for place, plan in enumerate(plans) if plan.owed is not None]
@@ -172,14 +196,14 @@ class Decider:
         """
         states = await self._load([plans[place] for place in pending])
         plans = list(plans)  # followed anew at each attempt: a newer state may lead to other streams
-        held = await self._keys.held(_seeing([plans[place] for place in pending], states))
+        held = await self._keys.held(seeing([plans[place] for place in pending], states))
         opened: Mapping[str, Event | CannotOpen] = {}
         while followed := self._follow(plans, pending, states, opened):
             states = await self._load(followed) | states  # what they were followed from is what is decided on
-            seeing = _seeing(followed, states)
-            held = {**held, **await self._keys.held(seeing)}
-            opened = {**opened, **await self._keys.opened(seeing, held)}
-        telling = {place: plans[place] for place in pending if plans[place].owed and _tells(plans[place], states)}
+            needing = seeing(followed, states)
+            held = {**held, **await self._keys.held(needing)}
+            opened = {**opened, **await self._keys.opened(needing, held)}
+        telling = {place: plans[place] for place in pending if plans[place].owed and tells(plans[place], states)}
         if joined is not None:
             self._alike.leave(joined)
             joined[:] = telling.values()
@@ -190,7 +214,7 @@ class Decider:
         for place in pending:
             try:
                 time = self._times.bound(plans[place].context.now)
-                saw = _saw(plans[place], states, opened, referred.get(place, _NOTHING), time)
+                saw = saw_by(plans[place], states, opened, referred.get(place, _NOTHING), time)
                 sent.append((place, self._decide(plans[place], saw, held, alike.get(place, {}))))
             except Exception as error:  # noqa: BLE001 — its own caller's, and nobody else's
                 results[place] = error
@@ -229,12 +253,11 @@ class Decider:
 
     # Loading
 
-    async def _load(self, plans: Sequence[Plan]) -> dict[str, _Folded]:
+    async def _load(self, plans: Sequence[Plan]) -> dict[str, Folded]:
         """The state of every stream that the plans name."""
-        if not self._epochs.keys() >= {_partition(plan) for plan in plans} - {None}:  # perhaps they are ours now
-            self._epochs = await self._streams.epochs(self.log)
+        await self._owners.know({partition for plan in plans for partition in _partitions(plan)})
         kept = self._states
-        states: dict[str, _Folded] = {}
+        states: dict[str, Folded] = {}
         missing: dict[str, Aggregate[Any]] = {}
         for plan in plans:
             for streams in (plan.writes, plan.reads, plan.seen.streams):
@@ -244,7 +267,7 @@ class Decider:
                         kept.move_to_end(name)
                         states[name] = kept[name]
                     elif role in plan.fresh:
-                        states[name] = kept[name] = _Folded(stream.aggregate.initial, 0, EPOCH, b"")
+                        states[name] = kept[name] = Folded(stream.aggregate.initial, 0, EPOCH, b"")
                     else:
                         missing[name] = stream.aggregate
         if missing:
@@ -259,7 +282,7 @@ class Decider:
         self,
         plans: list[Plan],
         pending: Sequence[int],
-        states: Mapping[str, _Folded],
+        states: Mapping[str, Folded],
         opened: Mapping[str, Event | CannotOpen],
     ) -> list[Plan]:
         """Complete the plans whose further streams are known by now; returns those."""
@@ -269,7 +292,7 @@ class Decider:
             if plan.follow is None:
                 continue
             try:
-                further = plan.follow(**_saw(plan, states, opened).known)
+                further = plan.follow(**saw_by(plan, states, opened).known)
             except Exception:  # noqa: BLE001, S112 — there is nothing to follow: the decision will say so
                 continue
             if further.keys() - plan.writes.keys() - plan.reads.keys():
@@ -277,7 +300,7 @@ class Decider:
                 followed.append(plans[place])
         return followed
 
-    async def _fold(self, streams: Mapping[str, Aggregate[Any]]) -> dict[str, _Folded]:
+    async def _fold(self, streams: Mapping[str, Aggregate[Any]]) -> dict[str, Folded]:
         folded = {}
         resumed = await self._streams.resume({name: state_schema(aggregate) for name, aggregate in streams.items()})
         for name, (snapshot, entries) in resumed.items():
@@ -291,21 +314,21 @@ class Decider:
                 at = read.at
                 state = aggregate.evolve(state, read.event, at)
                 version, leaf = read.body.version, entry.leaf
-            folded[name] = _Folded(state, version, at, leaf)
+            folded[name] = Folded(state, version, at, leaf)
         return folded
 
     # Deciding
 
-    def _decide(self, plan: Plan, saw: _Saw, held: Held, alike: Mapping[str, Sequence[str]]) -> _Decided:
-        """Raises WrongRegion, KeyNotHeld, CannotOpen. Any other refusal is to be confirmed, with the versions that it was decided from."""
+    def _decide(self, plan: Plan, saw: Saw, held: Held, alike: Mapping[str, Sequence[str]]) -> _Decided:
+        """Raises WrongRegion, InTransit, KeyNotHeld, CannotOpen. Any other refusal is to be confirmed, with the versions that it was decided from."""
         context = plan.context
         versions = saw.versions
-        if (partition := _partition(plan)) is not None and partition not in self._epochs:
-            raise WrongRegion(partition=partition)
+        for partition in _partitions(plan):
+            self._owners.require(partition)
         error: Rejected | None = None
         events: Sequence[Event] = ()
         try:
-            decision = _judge(plan, saw, alike)
+            decision = judge(plan, saw, alike)
             error, events = decision if isinstance(decision, RefusedFact) else (None, decision)
         except Rejected as refused:
             error = refused
@@ -345,7 +368,7 @@ class Decider:
                 version=version,
                 type=event.tag,
                 partition=partition,
-                epoch=None if partition is None else self._epochs[partition],
+                epoch=None if partition is None else self._owners.epochs[partition],
                 command=CommandPart(i, len(events), command, fingerprint),
                 id=event_id,
                 actor=actor,
@@ -383,7 +406,7 @@ class Decider:
             recorded, leaf = appended.recorded + place, appended.leaves[place]
             at = instant(recorded)
             state = aggregate.evolve(known.state, decided.facts[place].event, at)
-            self._states[name] = _Folded(state, version, at, leaf)
+            self._states[name] = Folded(state, version, at, leaf)
             if version % SNAPSHOT_EVERY == 0:
                 encoded = msgspec.json.encode(state, order="sorted")
                 self._due.append(Snapshot(name, version, leaf, recorded, state_schema(aggregate), encoded))
@@ -391,7 +414,7 @@ class Decider:
     def _forget(self, decided: _Decided, refused: Refused) -> None:
         """Drop what turned out to be stale, unless another task has renewed it since."""
         if refused.reason is Reason.NOT_OWNED:
-            self._epochs = {}
+            self._owners.forget()
         for stream, version in decided.versions.items():
             known = self._states.get(stream)
             if known is not None and known.version == version:
@@ -438,58 +461,12 @@ def _partition(plan: Plan) -> int | None:
     raise ValueError("a plan writes a stream")
 
 
-def _seeing(plans: Sequence[Plan], states: Mapping[str, _Folded]) -> Seeing:
-    """Those plans to which keys matter."""
-    return [(plan, _saw(plan, states).known) for plan in plans if plan.key is not None]
-
-
-def _saw(
-    plan: Plan,
-    states: Mapping[str, _Folded],
-    opened: Mapping[str, Event | CannotOpen] = _NOTHING,
-    referred: Referred = _NOTHING,
-    time: datetime | None = None,
-) -> _Saw:
-    """`time`: when it is, by the process's own clock without. Raises CannotOpen."""
-    at = time or plan.context.now
-    known: dict[str, Any] = {}
-    versions: dict[str, int] = {}
-    for streams in (plan.writes, plan.reads):
-        for role, stream in streams.items():
-            folded = states[stream.name]
-            known[role] = folded.state
-            versions[stream.name] = folded.version
-            at = max(at, folded.at)
-    for name in plan.seen.streams:
-        versions[name] = states[name].version
-    if plan.opens:
-        known["opened"] = event = opened.get(plan.writes[plan.opens].name)
-        if isinstance(event, CannotOpen):
-            raise event
-    return _Saw(known, versions, at, referred)
-
-
-def _judge(plan: Plan, saw: _Saw, alike: Mapping[str, Sequence[str]]) -> Sequence[Event] | RefusedFact:
-    """What is decided, if whoever asks may. Raises Rejected."""
-    plan.context.principal.require(*plan.require)
-    require_fresh(plan.context.principal, plan.require, plan.context.now)
-    if plan.authorise:
-        plan.authorise(saw.at, saw.known)
-    if plan.seen.streams:
-        plan.seen.require(saw.versions)
-    if plan.follow:
-        plan.follow(**saw.known)
-    more = {**saw.referred, "alike": alike} if plan.alike else saw.referred
-    return plan.decision(saw.at, **saw.known, **more)
-
-
-def _tells(plan: Plan, states: Mapping[str, _Folded]) -> bool:
-    """Whether something would be recorded if nobody were alike."""
-    try:
-        decision = _judge(plan, _saw(plan, states), {})
-    except Exception:  # noqa: BLE001 — the decision itself will say so
-        return False
-    return not isinstance(decision, RefusedFact) and bool(decision)
+def _partitions(plan: Plan) -> set[int]:
+    """That of what is written; of what is read, where that is the region's own."""
+    partition = _partition(plan)
+    if partition is not None:
+        return {partition}
+    return {stream.partition for stream in plan.reads.values() if stream.partition is not None}
 
 
 def _rfc3339(at: datetime) -> str:

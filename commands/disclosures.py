@@ -9,7 +9,7 @@ from pyrage import RecipientError, x25519
 
 from access.policy import Action
 from commands.edge import Edge, Endpoint, Word, whole
-from commands.plan import Plan, WrongRegion
+from commands.plan import Plan
 from domain import disclosures, players
 from domain.disclosures import PLAYERS_MAX
 from domain.errors import Invalid, NotFound
@@ -40,9 +40,6 @@ def disclose(command: DiscloseKeys, edge: Edge) -> Plan:
     except RecipientError:
         raise Invalid("the recipient's checksum is wrong", pointer="/recipient") from None
     streams = {player: players.stream(PlayerId(player)) for player in command.players}
-    for stream in streams.values():
-        if stream.partition not in edge.group:
-            raise WrongRegion(partition=stream.partition)
     return Plan(
         edge.context,
         require=(Action.KEYS_DISCLOSE,),

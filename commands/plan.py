@@ -139,7 +139,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class WrongRegion(Rejected):
-    """Facts: partition."""
+    """Facts: partition, owner (the name of the log that owns it; "" if nobody was seen to)."""
 
     code = "wrong_region"
     title = "Another region owns this player"

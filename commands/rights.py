@@ -124,6 +124,7 @@ RIGHTS: Mapping[str, tuple[Action, ...]] = {
     "/v1/compartments/{compartment}/remove": (Action.COMPARTMENT_MANAGE,),
     "/v1/policies": (Action.POLICY_ADOPT,),
     "/v1/policies/{policies_hash}/adopt": (Action.POLICY_ADOPT,),
+    "/v1/handovers": (Action.REGION_HANDOVER,),
     "/v1/approvals/{approval_id}/approve": (Action.APPROVAL_DECIDE,),
     "/v1/approvals/{approval_id}/reject": (Action.APPROVAL_DECIDE,),
     "/v1/approvals/{approval_id}/expire": (Action.TIMER_FIRE,),

@@ -2,18 +2,22 @@
 The NATS servers of all regions, joined by leaf nodes: one account ("realm") R_<X> for everything that region X originates.
 
 Realm R_EU is a star around EU. Every other region solicits a leaf link into EU, bound to R_EU, and so sees there: the
-log (stream LOG_EU in the JetStream domain EU, subject log.EU), acknowledgements ack.EU.<who>, requests rpc.EU.> and
-cmd.EU.>, hints hint.EU.>, and what EU asks of one region, ask.EU.<whom>.>, with its answers, answer.EU.<who>.>.
+log (stream LOG_EU in the JetStream domain EU, subject log.EU), acknowledgements ack.EU.<who>, requests rpc.EU.>, hints
+hint.EU.>, what EU asks of one region, ask.EU.<whom>.>, with its answers, answer.EU.<who>.>, and its own commands for EU's
+players, cmd.EU.<who>.*, with what became of them, reply.EU.<who>.>.
 
 Seeds, in <data>/<region>/nats/, mode 0600:
     own.seed          the service user of the region's own realm: may do everything in it
     in-<other>.seed   the region's service user on its local side of the other's realm
+    commands-own.seed, commands-in-<other>.seed   the same of the processes that take commands: they hear and answer
+                      commands in the own realm, send them and hear what became of them in the other's, and nothing else
     link-<other>.seed with which the region's server opens its leaf link into the other's realm; one for each pair,
                       since a server could answer another one's challenge with a signature that it lets a third make
 
 Invariants:
     - what a link may do is enforced by the *origin's* server: it needs no trust in the region at the other end;
-    - only EU's own service user publishes log.EU, changes LOG_EU, or is anyone but US in ack.EU.US and answer.EU.US.>;
+    - only EU's own service user publishes log.EU, changes LOG_EU, or is anyone but US in ack.EU.US, answer.EU.US.> and cmd.EU.US.*;
+    - what US and EU say to each other of a command, cmd.EU.US.* and reply.EU.US.>, no third region hears;
     - a message is on the disk before JetStream acknowledges it.
 """
 
@@ -127,13 +131,25 @@ def _own_realm(region: Region, others: Sequence[Region]) -> dict[str, object]:
         {"nkey": _public_key(other, f"link-{region.name}"), "permissions": _link_permissions(region, other)}
         for other in others
     ]
-    return {"jetstream": "enabled", "users": [{"nkey": _public_key(region, "own")}, *links]}
+    mine = region.token
+    commands = _user(
+        region, "commands-own", publish=[f"reply.{mine}.>"], subscribe=[f"cmd.{mine}.{each.token}.*" for each in others]
+    )
+    users = [{"nkey": _public_key(region, "own")}, *([commands] if others else []), *links]
+    return {"jetstream": "enabled", "users": users}
+
+
+def _user(region: Region, name: str, *, publish: list[str], subscribe: list[str]) -> dict[str, object]:
+    permissions = {"publish": {"allow": publish}, "subscribe": {"allow": subscribe}}
+    return {"nkey": _public_key(region, name), "permissions": permissions}
 
 
 def _local_side(region: Region, other: Region) -> dict[str, object]:
     """Denying the log here as well only spares an honest mistake the time-out: the other's server refuses it anyway."""
     user = {"nkey": _public_key(region, f"in-{other.name}"), "permissions": {"publish": {"deny": ["log.>"]}}}
-    return {"jetstream": "enabled", "users": [user]}
+    o, r = other.token, region.token
+    commands = _user(region, f"commands-in-{other.name}", publish=[f"cmd.{o}.{r}.*"], subscribe=[f"reply.{o}.{r}.>"])
+    return {"jetstream": "enabled", "users": [user, commands]}
 
 
 def _link_permissions(origin: Region, remote: Region) -> dict[str, object]:
@@ -154,8 +170,18 @@ def _link_permissions(origin: Region, remote: Region) -> dict[str, object]:
         "$JSC.R.>",
     ]
     return {
-        "publish": {"allow": [f"cmd.{o}.>", f"ack.{o}.{r}", f"answer.{o}.{r}.>", f"rpc.{o}.>", *read_the_log]},
-        "subscribe": {"allow": ["_INBOX.>", f"deliver.{r}.>", f"hint.{o}.>", f"ask.{o}.{r}.>", "$JSC.R.>", "$JS.M.>"]},
+        "publish": {"allow": [f"cmd.{o}.{r}.*", f"ack.{o}.{r}", f"answer.{o}.{r}.>", f"rpc.{o}.>", *read_the_log]},
+        "subscribe": {
+            "allow": [
+                "_INBOX.>",
+                f"deliver.{r}.>",
+                f"hint.{o}.>",
+                f"ask.{o}.{r}.>",
+                f"reply.{o}.{r}.>",
+                "$JSC.R.>",
+                "$JS.M.>",
+            ]
+        },
     }
 
 

@@ -27,6 +27,7 @@ from domain.players import PLAYERS
 from domain.protection import PROTECTION
 from domain.reads import READS
 from domain.rounds import ROUNDS
+from domain.safeguards import SAFEGUARDS
 from domain.sealed import SEALED
 from domain.services import SERVICES
 from domain.signins import SIGNINS
@@ -44,6 +45,7 @@ AGGREGATES: tuple[Aggregate[Any], ...] = (
     LOGINS,
     LIMITS,
     PROTECTION,
+    SAFEGUARDS,
     WALLETS,
     BETS,
     ROUNDS,
@@ -73,7 +75,9 @@ AGGREGATES: tuple[Aggregate[Any], ...] = (
 OF_PLAYERS: Final = (
     PLAYERS, KYC, LOGINS, LIMITS, PROTECTION, WALLETS, BETS, ROUNDS, PLAY, ADJUSTMENTS, SUPPRESSIONS,
 )  # fmt: skip
-"""Whose streams have the suffix of their player (a suppression of everybody's has none: it is the region's own)."""
+"""Whose streams have the suffix of their player (a suppression of everybody's has none: it is the region's own). Safeguards have it, too,
+after the name of the region whose they are.
+"""
 
 NAMING: Final[Mapping[Aggregate[Any], tuple[str, ...]]] = {
     TRANSACTIONS: ("transaction.deposit_requested", "transaction.withdrawal_requested"),

@@ -128,6 +128,13 @@ class Blocked(Event, frozen=True, tag="player.blocked"):
     reason: str
 
 
+class SafeguardsTakenUp(Event, frozen=True, tag="player.safeguards_taken_up"):
+    """As `protection.safeguards_taken_up`, of blocks and consents."""
+
+    log: str
+    upto: int
+
+
 class Unblocked(Event, frozen=True, tag="player.unblocked"):
     """The block is over. `reason`: a word, in the clear."""
 
@@ -186,9 +193,9 @@ class Noted(Event, frozen=True, tag="player.noted"):
 
 
 PlayerEvent = (
-    Registered | ProfileRecorded | ConsentGiven | ConsentWithdrawn | DuplicatesFound | DuplicatesCompared | ComparisonAwaited
-    | ActivationAwaited | Activated | Blocked | Unblocked | MadeDormant | Reactivated | Closed | ErasureDue | Erased
-    | Tagged | Untagged | Noted
+    Registered | ProfileRecorded | ConsentGiven | ConsentWithdrawn | DuplicatesFound | DuplicatesCompared
+    | ComparisonAwaited | ActivationAwaited | Activated | Blocked | SafeguardsTakenUp | Unblocked | MadeDormant
+    | Reactivated | Closed | ErasureDue | Erased | Tagged | Untagged | Noted
 )  # fmt: skip
 
 
@@ -216,7 +223,7 @@ class Player(msgspec.Struct, frozen=True):
     `block_reason`: of the block that has not ended; it outlasts the closing of the account.
     `registered_at`: when that was recorded here. `consents` and `tags` in order. `duplicates`: others that may be the same
     person, the first of them. `birth_year`: 0 if it is not known. `jurisdictions`: all whose rules have ever held. `erase_by`: as
-    long as nobody was told that it has come.
+    long as nobody was told that it has come. `taken_up`: as of Protection.
     """
 
     status: Status = Status.UNKNOWN
@@ -235,6 +242,7 @@ class Player(msgspec.Struct, frozen=True):
     birth_year: int = 0
     closed_at: datetime | None = None
     erased_at: datetime | None = None
+    taken_up: dict[str, int] = {}
     jurisdictions: tuple[str, ...] = ()
     erase_by: datetime | None = None
 
@@ -259,9 +267,7 @@ class Player(msgspec.Struct, frozen=True):
             raise PlayerNotActive(status=self.status)
 
     def require_payable(self) -> None:
-        """What withdrawals need: their money is theirs, unless the block is of a kind that holds it. Raises NotFound, UnderReview,
-        PlayerBlocked.
-        """
+        """What withdrawals need: a block may be of a kind that holds money. Raises NotFound, UnderReview, PlayerBlocked."""
         self.require()
         if self.block_reason in MONEY_LAUNDERING:
             raise UnderReview
@@ -290,13 +296,9 @@ def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa:
                 birth_year=event.birth_year, jurisdictions=(country,),
             )  # fmt: skip
         case ProfileRecorded():
-            jurisdiction = event.jurisdiction or player.jurisdiction
-            return change(
-                player,
-                jurisdiction=jurisdiction,
-                jurisdictions=tuple(dict.fromkeys((*player.jurisdictions, jurisdiction))),
-                birth_year=event.birth_year or player.birth_year,
-            )
+            here, birth_year = event.jurisdiction or player.jurisdiction, event.birth_year or player.birth_year
+            ever = tuple(dict.fromkeys((*player.jurisdictions, here)))
+            return change(player, jurisdiction=here, jurisdictions=ever, birth_year=birth_year)
         case ConsentGiven(channel):
             return change(player, consents=tuple(sorted({*player.consents, channel})))
         case ConsentWithdrawn(channel):
@@ -311,6 +313,8 @@ def evolve(player: Player, event: PlayerEvent, at: datetime) -> Player:  # noqa:
             return change(player, status=Status.ACTIVE, awaiting=())
         case Blocked(reason):
             return change(player, status=Status.BLOCKED, block_reason=reason)
+        case SafeguardsTakenUp(log, upto):
+            return change(player, taken_up={**player.taken_up, log: upto})
         case Unblocked():
             ended = Status.PENDING if player.awaiting else Status.ACTIVE
             return change(player, status=player.status if player.status is Status.CLOSED else ended, block_reason=None)
@@ -362,7 +366,6 @@ def register(
     awaiting: Sequence[str] = (),
 ) -> list[PlayerEvent]:
     """Open an account. It waits for what `awaiting` names, and for a person to look at those who are `alike` (suffixes by field).
-
     Country, currency and age are checked where the request enters.
     """
     if player.status is not Status.UNKNOWN:
@@ -449,10 +452,7 @@ def activate(player: Player, *, identified: bool) -> list[PlayerEvent]:
 
 
 def block(player: Player, *, reason: str) -> list[PlayerEvent]:
-    """Stop deposits at once. A further reason stands instead of the first, unless that holds the money and this does not.
-
-    Asking again records nothing.
-    """
+    """Stop deposits at once. A further reason stands instead of the first, unless that holds the money and this does not."""
     player.require()
     if player.status is Status.CLOSED:
         raise PlayerClosed
@@ -475,9 +475,8 @@ def make_dormant(player: Player) -> list[PlayerEvent]:
 def close(player: Player, *, reason: str, at: datetime) -> list[PlayerEvent]:
     """End an account for good. Asking again records nothing."""
     player.require()
-    if player.status is Status.CLOSED:
-        return []
-    return [Closed(reason, longest(player.jurisdictions, at, at).due)]
+    is_closed = player.status is Status.CLOSED
+    return [] if is_closed else [Closed(reason, longest(player.jurisdictions, at, at).due)]
 
 
 def tag(player: Player, *, tag: str) -> list[PlayerEvent]:

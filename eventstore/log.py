@@ -5,7 +5,8 @@ Invariants:
     - positions are gapless from 1, each leaf hashes its predecessor's;
     - what `append` has returned as appended is durable;
     - a command's events stand together, or not at all; its id has one effect for ever;
-    - a command is appended only if every stream that it wrote or read stands where the command saw it.
+    - a command is appended only if every stream that it wrote or read stands where the command saw it;
+    - and only while the log owns its partition, at the epoch that the command names. What changes that is appended by itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from domain.kernel import Aggregate
+from domain.ownership import Owner, Release
 from eventstore.record import BODY_BYTES_MAX, COMMAND_BYTES_MAX, Entry
 
 
@@ -133,6 +135,14 @@ class Streams(Protocol):
         """All streams of an aggregate of which there are few, and the version of the last entry of each that counts."""
         ...
 
+    async def logs(self) -> list[str]:
+        """The names of all logs held here."""
+        ...
+
+    async def beginning(self, prefix: str) -> dict[str, int]:
+        """Streams whose names begin so, of which there are few, and the version of the last entry of each that counts."""
+        ...
+
     async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
         """Where the commands of these ids stand, of those that are known."""
         ...
@@ -142,7 +152,15 @@ class Streams(Protocol):
         ...
 
     async def epochs(self, log: str) -> dict[int, int]:
-        """The epochs of the partitions that `log` owns."""
+        """The epochs of the partitions that `log` owns, and may write."""
+        ...
+
+    async def owners(self) -> dict[int, Owner]:
+        """Who owns each partition, as far as the logs held here tell; none of those that nobody was ever seen to own."""
+        ...
+
+    async def released(self, to: str) -> list[Release]:
+        """What other logs have released to that one, and it has not adopted. Everything up to the cuts is held here."""
         ...
 
     async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:

@@ -11,7 +11,11 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import msgspec
+
 from domain.kernel import partition_of
+from domain.logs import Adopted, LogEvent, Opened, Released
+from domain.ownership import Contradiction, Owner, Ownership, Release
 from eventstore.log import (
     Appended,
     Command,
@@ -28,6 +32,7 @@ from eventstore.record import Body, Entry, decode_body, genesis, leaf_hash
 
 _SUFFIX = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 _AGGREGATE = re.compile(rf"[a-z][a-z_]*-{_SUFFIX}")
+_OF_OWNERSHIP: dict[str, type[LogEvent]] = {kind.tag: kind for kind in (Opened, Released, Adopted)}
 _TAG = re.compile(r".+\..+", re.DOTALL)
 
 
@@ -39,7 +44,15 @@ class MemoryLog:
         self.name = origin.rpartition("/")[2]
         self.entries: list[Entry] = []
         self._clock = clock
-        self._epochs = dict.fromkeys(partitions, 1)
+        self.ownership = Ownership()
+        if partitions:
+            opened = Opened(origin, 1, ((partitions.start, partitions.stop - 1),))
+            self.ownership.fold(self.name, 0, "", opened)
+        self._copies: dict[str, list[Entry]] = {}
+        self._copied: dict[bytes, Place] = {}
+        self._early: dict[
+            tuple[str, int], Entry
+        ] = {}  # of copies, by stream and version: what stands before is missing yet
         self._own_stream = re.compile(rf"region-{re.escape(self.name)}-[a-z]+(_{_SUFFIX})?")
         self._streams: dict[str, list[Entry]] = {}
         self._commands: dict[bytes, int] = {}
@@ -51,6 +64,8 @@ class MemoryLog:
             refuse_oversize(command)
             bodies.append(self._read(command))
         _refuse_overlap(commands, bodies)
+        if len(commands) > 1 and any(body.type in _OF_OWNERSHIP for read in bodies for body in read):
+            raise Malformed("what changes ownership is appended by itself")
         ids = {command.id for command in commands}
         return [self._append(command, read, ids) for command, read in zip(commands, bodies, strict=True)]
 
@@ -88,15 +103,18 @@ class MemoryLog:
     def _append(self, command: Command, bodies: Sequence[Body], ids: Collection[bytes]) -> Outcome:
         if command.id in self._commands:
             return Refused(Reason.DUPLICATE, Place(self.name, self._commands[command.id]))
-        owned = (b.partition is None or self._epochs.get(b.partition) == b.epoch for b in bodies)
-        read = (stream.startswith("region-") or partition_of(stream) in self._epochs for stream, _ in command.reads)
+        if command.id in self._copied:
+            return Refused(Reason.DUPLICATE, self._copied[command.id])
+        owned = (b.partition is None or self._owns(b.partition, b.epoch) for b in bodies)
+        read = (stream.startswith("region-") or self._owns(partition_of(stream)) for stream, _ in command.reads)
         if not all(owned) or not all(read):
             return Refused(Reason.NOT_OWNED)
         first_versions = {body.stream: body.version - 1 for body in reversed(bodies)}
         expected = (*command.reads, *first_versions.items())
         if any(len(self._streams.get(stream, ())) != version for stream, version in expected):
             return Refused(Reason.CONFLICT)
-        if any(_claimed(body) in self._commands or _claimed(body) in ids for body in bodies if body.claims):
+        taken = (*self._commands, *self._copied, *ids) if any(body.claims for body in bodies) else ()
+        if any(_claimed(body) in taken for body in bodies if body.claims):
             return Refused(Reason.CONFLICT)
 
         # From here on it succeeds.
@@ -106,6 +124,8 @@ class MemoryLog:
         leaves = []
         for i, (body, raw) in enumerate(zip(bodies, command.bodies, strict=True)):
             leaf = leaf_hash(leaf, first + i, recorded + i, raw)
+            if body.type in _OF_OWNERSHIP:
+                self._own(body, first + i, leaf)
             leaves.append(leaf)
             self.entries.append(Entry(self.name, first + i, recorded + i, leaf, raw))
             self._streams.setdefault(body.stream, []).append(self.entries[-1])
@@ -115,24 +135,81 @@ class MemoryLog:
                 self._commands[command.id] = first
         return Appended(first, recorded, leaves)
 
+    def _owns(self, partition: int, epoch: int | None = None) -> bool:
+        owner = self.ownership.owner(partition)
+        return owner is not None and owner == Owner(self.name, epoch or owner.epoch)
+
+    def _own(self, body: Body, position: int, leaf: bytes) -> None:
+        """Follow what this log says of ownership. Raises Malformed for what it may not say."""
+        if body.stream != f"region-{self.name}-log" or (body.type == Opened.tag and position > 1):
+            raise Malformed("a log speaks of ownership on its own stream only, and is opened once")
+        if body.type == Opened.tag:
+            return  # as it was given
+        event = msgspec.json.decode(body.data, type=_OF_OWNERSHIP[body.type])
+        if isinstance(event, Adopted) and not self.ownership.may_adopt(self.name, event):
+            raise Malformed(f"log {self.name} adopts what was not released to it")
+        try:
+            self.ownership.fold(self.name, position, leaf.hex(), event)
+        except Contradiction as error:
+            raise Malformed(str(error)) from error
+
+    def copy(self, entries: Sequence[Entry]) -> None:
+        """Take the next entries of another region's log: whole commands. Raises Contradiction."""
+        for entry in entries:
+            body = decode_body(entry.body)
+            held = self._copies.setdefault(entry.log, [])
+            if body.stream == f"region-{entry.log}-log" and body.type in _OF_OWNERSHIP:
+                event = msgspec.json.decode(body.data, type=_OF_OWNERSHIP[body.type])
+                self.ownership.fold(entry.log, entry.position, entry.leaf.hex(), event)
+            held.append(entry)
+            if self._counted(entry, body):
+                if body.command.i == 1:
+                    self._copied[bytes.fromhex(body.command.id)] = Place(entry.log, entry.position)
+                self._early[body.stream, body.version] = entry
+                self._catch_up(body.stream)
+
+    def _counted(self, entry: Entry, body: Body) -> bool:
+        if body.partition is None or body.epoch is None:
+            return body.stream.startswith(f"region-{entry.log}-")
+        return self.ownership.counts(entry.log, body.partition, body.epoch, entry.position)
+
+    def _catch_up(self, stream: str) -> None:
+        known = self._streams.setdefault(stream, [])
+        while entry := self._early.pop((stream, len(known) + 1), None):
+            known.append(entry)
+
     async def load(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
         return {stream: self._streams.get(stream, [])[version:] for stream, version in after.items()}
 
     async def versions(self, aggregate: str) -> dict[str, int]:
         return {name: len(entries) for name, entries in self._streams.items() if name.startswith(f"{aggregate}-")}
 
+    async def logs(self) -> list[str]:
+        return [self.name, *self._copies]
+
+    async def beginning(self, prefix: str) -> dict[str, int]:
+        return {name: len(entries) for name, entries in self._streams.items() if entries and name.startswith(prefix)}
+
     async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
-        return {id_: Place(self.name, self._commands[id_]) for id_ in commands if id_ in self._commands}
+        own = {id_: Place(self.name, self._commands[id_]) for id_ in commands if id_ in self._commands}
+        return own | {id_: self._copied[id_] for id_ in commands if id_ in self._copied}
 
     async def commands(self, places: Sequence[Place]) -> list[list[Entry]]:
-        return [self._command(place.position) for place in places]
+        return [self._command(place) for place in places]
 
-    def _command(self, position: int) -> list[Entry]:
-        part = decode_body(self.entries[position - 1].body).command
-        return self.entries[position - part.i : position - part.i + part.n]
+    def _command(self, place: Place) -> list[Entry]:
+        entries = self.entries if place.log == self.name else self._copies[place.log]
+        part = decode_body(entries[place.position - 1].body).command
+        return entries[place.position - part.i : place.position - part.i + part.n]
 
     async def epochs(self, log: str) -> dict[int, int]:
-        return dict(self._epochs) if log == self.name else {}
+        return self.ownership.owned(log)
+
+    async def owners(self) -> dict[int, Owner]:
+        return {each: owner for each in range(256) if (owner := self.ownership.owner(each))}
+
+    async def released(self, to: str) -> list[Release]:
+        return self.ownership.released(to)
 
     async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:
         return {stream: self._resumed(stream, schema) for stream, schema in schemas.items()}

@@ -9,6 +9,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
@@ -16,6 +17,8 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
+from domain.logs import Cut, spans
+from domain.ownership import Owner, Release
 from eventstore import packing
 from eventstore.log import (
     Appended,
@@ -40,9 +43,24 @@ _LOAD = """
            JOIN ledger.log AS l ON l.id = e.log
      ORDER BY e.stream, e.version"""
 _VERSIONS = "SELECT stream, max(version) FROM ledger.entry WHERE stream >= %s AND stream < %s GROUP BY stream"
+_LOGS = "SELECT name FROM ledger.log ORDER BY id"
 _EPOCHS = """
     SELECT w.partition, max(w.epoch) FROM ledger.ownership AS w JOIN ledger.log AS l ON l.id = w.log
      WHERE l.name = %s AND w.cut IS NULL GROUP BY w.partition"""
+_OWNERS = """
+    SELECT DISTINCT ON (w.partition) w.partition, coalesce(w.released_to, l.name),
+           w.epoch + (w.released_to IS NOT NULL)::int, w.released_to IS NULL
+      FROM ledger.ownership AS w JOIN ledger.log AS l ON l.id = w.log
+     ORDER BY w.partition, w.epoch DESC"""
+_RELEASED = """
+    SELECT l.name, w.cut, e.leaf, w.partition, w.epoch
+      FROM ledger.ownership AS w
+           JOIN ledger.log AS l ON l.id = w.log
+           JOIN ledger.entry AS e ON e.log = w.log AND e.position = w.cut
+     WHERE w.released_to = %s
+           AND NOT EXISTS (SELECT FROM ledger.ownership AS n WHERE n.partition = w.partition AND n.epoch > w.epoch)
+           AND w.epoch = (SELECT count(*) FROM ledger.ownership AS n WHERE n.partition = w.partition AND n.released_to IS NOT NULL)
+     ORDER BY w.log, w.cut, w.partition"""
 _FIND = """
     SELECT e.command_id, l.name, e.position FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
      WHERE e.command_id = ANY (%b)"""
@@ -227,6 +245,12 @@ class PostgresStreams:
     async def versions(self, aggregate: str) -> dict[str, int]:
         return dict(await self._fetch(_VERSIONS, (f"{aggregate}-", f"{aggregate}.")))  # "." follows "-"
 
+    async def logs(self) -> list[str]:
+        return [name for (name,) in await self._fetch(_LOGS, ())]
+
+    async def beginning(self, prefix: str) -> dict[str, int]:
+        return dict(await self._fetch(_VERSIONS, (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))))
+
     async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
         rows = await self._fetch(_FIND, (packing.uuid_array(commands),))
         return {command.bytes: Place(log, position) for command, log, position in rows}
@@ -240,6 +264,16 @@ class PostgresStreams:
 
     async def epochs(self, log: str) -> dict[int, int]:
         return dict(await self._fetch(_EPOCHS, (log,)))
+
+    async def owners(self) -> dict[int, Owner]:
+        return {partition: Owner(*owner) for partition, *owner in await self._fetch(_OWNERS, ())}
+
+    async def released(self, to: str) -> list[Release]:
+        rows = await self._fetch(_RELEASED, (to,))
+        return [
+            Release(of, Cut(position, bytes(leaf).hex()), spans({row[3]: row[4] for row in group}))
+            for (of, position, leaf), group in groupby(rows, key=lambda row: row[:3])
+        ]
 
     async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:
         found: dict[str, Resumed] = {stream: Resumed(None, []) for stream in schemas}
@@ -269,7 +303,7 @@ def refusal(error: psycopg.DatabaseError) -> Exception:
     state = error.sqlstate or ""
     if state == "CR004":
         return TooLarge(str(error.diag.message_primary))
-    if state in {"CR005", "CR007"} or state.startswith("22"):
+    if state in {"CR005", "CR006", "CR007", "CR012"} or state.startswith("22"):
         return Malformed(str(error.diag.message_primary))
     return error
 

@@ -22,6 +22,7 @@ ACTIONS: Mapping[str, str] = {
     "operator.manage": "who somebody is, or whether they get in, changes",
     "token.issue": "a program gets in",
     "policy.adopt": "everybody may do something else than before",
+    "region.handover": "another region takes over what is decided here",
     "keys.disclose": "personal data leaves the house",
     "player.erase": "personal data is destroyed",
     "compartment.manage": "who may know of secret cases changes",

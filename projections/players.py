@@ -56,13 +56,16 @@ class Card(NamedTuple):
 
 
 class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The column `state`: what of the player's state has no column. `jurisdiction`: if it is not the country."""
+    """The column `state`: what of the player's state has no column. `jurisdiction`: if it is not the country. `taken_up`: as of
+    Player.
+    """
 
     jurisdiction: str = ""
     awaiting: tuple[str, ...] = ()
     consents: tuple[Channel, ...] = ()
     tags: tuple[str, ...] = ()
     erased_at: datetime | None = None
+    taken_up: dict[str, int] = {}
 
 
 _standing = msgspec.json.Decoder(Standing).decode
@@ -168,7 +171,7 @@ def _after(card: Card, recorded: Recorded) -> Card:
     before = Player(
         Status(card.status), card.country, card.currency, brand=card.brand, block_reason=card.block_reason,
         jurisdiction=standing.jurisdiction or card.country, awaiting=standing.awaiting, consents=standing.consents,
-        tags=standing.tags, erased_at=standing.erased_at,
+        tags=standing.tags, erased_at=standing.erased_at, taken_up=standing.taken_up,
     )  # fmt: skip
     after = PLAYERS.evolve(before, recorded.event, recorded.at)
     jurisdiction = "" if after.jurisdiction == card.country else after.jurisdiction
@@ -178,7 +181,9 @@ def _after(card: Card, recorded: Recorded) -> Card:
         status=after.status,
         block_reason=after.block_reason,
         personal="{}" if isinstance(recorded.event, Erased) else card.personal,
-        state=_encode(Standing(jurisdiction, after.awaiting, after.consents, after.tags, after.erased_at)).decode(),
+        state=_encode(
+            Standing(jurisdiction, after.awaiting, after.consents, after.tags, after.erased_at, after.taken_up)
+        ).decode(),
         known=_encode(told).decode(),
     )
 

@@ -5,6 +5,7 @@ Invariants:
     - a batch is of one log, follows the position where the store stands, and holds whole commands;
     - the order of events is that of their log; logs have no common order, so what a projection keeps across streams must not
       depend on how they interleave (sums, counts; the newest version of a stream);
+    - within a stream, order is that of versions, also where it goes on in another log: an adoption is a barrier;
     - a store that does not stand where the caller believes changes nothing and raises `Moved`.
 """
 
@@ -62,13 +63,21 @@ class Events(list[Recorded]):
         return self._derived[function]  # type: ignore[no-any-return]
 
 
+class Barrier(NamedTuple):
+    """The log takes partitions over: what follows is applied only where the other `log` was applied up to `position`, its cut."""
+
+    log: str
+    position: int
+
+
 class Batch(NamedTuple):
-    """Entries `before` + 1 … `after` of a log; `events` are those that count."""
+    """Entries `before` + 1 … `after` of a log; `events` are those that count. A `barrier` stands before the first of them."""
 
     log: str
     before: Position
     after: Position
     events: Events
+    barrier: Barrier | None = None
 
 
 class Standing(NamedTuple):
@@ -85,6 +94,10 @@ class Standing(NamedTuple):
 
     def at(self, log: str) -> Position:
         return self.vector.get(log, START)
+
+    def may_take(self, batch: Batch) -> bool:
+        """Whether what the batch goes on from in another log was applied."""
+        return batch.barrier is None or self.at(batch.barrier.log).position >= batch.barrier.position
 
     def moved(self, batch: Batch) -> Standing:
         return self._replace(vector={**self.vector, batch.log: batch.after}, code=CODE)

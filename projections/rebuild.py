@@ -77,14 +77,19 @@ async def _catch_up(
 ) -> tuple[Standing, list[str]]:
     """Apply what the logs hold now. Returns the draft, and why logs could not be read to their heads."""
     heads = await source.heads()
-    stops: list[str] = []
-    for log, head in heads.items():
-        while draft.at(log).position < head:
-            batch, stopped = await source.read(log, draft.at(log), entries)
-            if batch.after != batch.before:
-                draft = await store.apply(draft, batch)
-            progress(Progress(store.name, sum(place.position for place in draft.vector.values()), sum(heads.values())))
-            if stopped is not None:
-                stops.append(stopped)
-                break
-    return draft, stops
+    stops: dict[str, str] = {}
+    moved = True
+    while moved:  # a log may wait for another one
+        moved = False
+        for log, head in heads.items():
+            while log not in stops and draft.at(log).position < head:
+                batch, stopped = await source.read(log, draft.at(log), entries)
+                if not draft.may_take(batch):
+                    break
+                if batch.after != batch.before:
+                    draft, moved = await store.apply(draft, batch), True
+                applied = sum(place.position for place in draft.vector.values())
+                progress(Progress(store.name, applied, sum(heads.values())))
+                if stopped is not None:
+                    stops[log] = stopped
+    return draft, list(stops.values())

@@ -2,7 +2,8 @@
 Drives projections along the logs: reads a batch once for all that stand at the same place, and lets each apply it.
 
 Invariants:
-    - each projection applies each log in order, and only what follows where its store says that it stands;
+    - each projection applies each log in order, and only what follows where its store says that it stands; what follows an adoption,
+      only once it stands at the cut of the log from which partitions were adopted;
     - whatever ends the process, and whenever, every event has its effect exactly once: nothing is remembered here that the
       stores do not know better;
     - what stops one projection in one log (an event of a later release, a fault of ours) stops nothing else, and is said
@@ -111,6 +112,9 @@ class Runner:
 
     async def _advance(self, log: str, place: Position, group: list[_Follower]) -> int:
         batch, stopped = await self._source.read(log, place, self._entries)
+        group = [follower for follower in group if follower.may_take(batch)]
+        if not group:
+            return 0
         if batch.after != place:
             for follower in group:
                 began = time.perf_counter()
@@ -166,6 +170,10 @@ class _Follower:
         if self.standing is None or log in self.stopped:
             return None
         return self.standing.at(log)
+
+    def may_take(self, batch: Batch) -> bool:
+        """Whether the other log stands far enough, where the batch goes on from one."""
+        return self.standing is not None and self.standing.may_take(batch)
 
     async def apply(self, batch: Batch) -> str | None:
         """Why the projection cannot go on, if so."""

@@ -5,6 +5,7 @@ Invariants:
     - an entry is read only after everything before it in its log (append commits in the order of positions);
     - only logs of regions are read (region eu's are eu, eu.2, …): what else keeps a log in this database speaks of its own;
     - an entry that does not count (its index is empty) moves the position and is seen by nobody;
+    - a batch ends before an adoption of partitions, and the next one waits for the other log (Barrier);
     - nothing is read beyond an entry that this release cannot read, nor from a log in whose place another was put.
 """
 
@@ -16,8 +17,9 @@ from typing import Any
 import msgspec
 from psycopg import AsyncConnection
 
+from domain.logs import Adopted
 from eventstore.record import Codec, Entry, Recorded, UnknownEvent
-from projections.projection import Batch, Events, Position, Reading
+from projections.projection import Barrier, Batch, Events, Position, Reading
 
 _READ = """
     SELECT e.position, e.recorded, e.leaf, CASE WHEN e.stream IS NOT NULL THEN e.body END
@@ -69,6 +71,7 @@ class LogSource:
         """The whole commands at the beginning of `rows`, and whether there was one or an end of what can be read."""
         events: list[Recorded] = []
         whole, counted = after, 0
+        barrier: Barrier | None = None
         decode = self._codec.decode
         for row in rows:
             position, _, leaf, body = row
@@ -77,10 +80,14 @@ class LogSource:
                     recorded = decode(Entry(log, *row))
                 except (UnknownEvent, msgspec.DecodeError) as error:
                     reason = str(error) if isinstance(error, UnknownEvent) else f"{log}/{position}: {error}"
-                    return Reading(Batch(log, after, whole, Events(events[:counted])), reason), True
+                    return Reading(Batch(log, after, whole, Events(events[:counted]), barrier), reason), True
+                if isinstance(recorded.event, Adopted):
+                    if whole is not after:
+                        break
+                    barrier = Barrier(recorded.event.of, recorded.event.cut.position)
                 events.append(recorded)
                 command = recorded.body.command
                 if command.i != command.n:
                     continue
             whole, counted = Position(position, leaf), len(events)
-        return Reading(Batch(log, after, whole, Events(events[:counted]))), whole is not after
+        return Reading(Batch(log, after, whole, Events(events[:counted]), barrier)), whole is not after

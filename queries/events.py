@@ -28,12 +28,12 @@ from domain.catalog import NAMING
 from domain.errors import Invalid, NotFound
 from domain.kernel import PlayerId, parse_id
 from queries.context import Context
-from queries.history import LISTED, streams_of
+from queries.history import LISTED, elsewhere_of, streams_of
 
 SCAN_ENTRIES = 1_000
 END_US = 2**63 - 1
 
-_VECTOR = re.compile(r"([a-z][a-z0-9]*(?:\.[1-9][0-9]*)?)/(0|[1-9][0-9]{0,17})")
+_VECTOR = re.compile(r"([a-z][a-z0-9]*(?:\.[1-9][0-9]*)?)/(0|[1-9][0-9]{0,17})(?:/[0-9a-f]{16})?")
 _ACTOR = re.compile(r"[^\s\x00-\x1f]{1,100}")  # what is asked for stands in the log, so it cannot be any text
 _TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(\.\*)?")
 _HEADS = """
@@ -118,7 +118,7 @@ class Log(NamedTuple):
 
 
 def parse_vector(text: str) -> dict[str, int]:
-    """`eu/12,us/3`. Raises Invalid."""
+    """`eu/12,us/3`, or with leaves, as queries/causal.py writes it. Raises Invalid."""
     found: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         match = _VECTOR.fullmatch(part)
@@ -171,7 +171,8 @@ async def places_of(context: Context, player_id: PlayerId) -> dict[int, list[int
     Whatever requests a payment writes to one of the player's own streams too, which is how payments are found.
     """
     places: dict[int, set[int]] = {}
-    for stream in streams_of(player_id):
+    held = [log.name for log in await logs(context)]
+    for stream in (*streams_of(player_id), *elsewhere_of(player_id, held)):
         version = 0
         while rows := await context.fetch(_COMMANDS, stream, version, SCAN_ENTRIES):
             version = rows[-1][0]

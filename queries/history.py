@@ -12,13 +12,15 @@ from typing import Any, LiteralString
 
 import msgspec
 
+from domain import anywhere, safeguards
 from domain.catalog import OF_PLAYERS, aggregate_of
 from domain.kernel import PlayerId, Sealed, TicketId, TransactionId, personal_fields
 from domain.kyc import Kyc
-from domain.limits import Limits
+from domain.limits import LIMITS, Limits
 from domain.logins import Login
 from domain.logins import forgotten as forgotten_login
-from domain.players import DataKey, Erased, Player, Registered
+from domain.players import PLAYERS, DataKey, Erased, Player, Registered
+from domain.safeguards import SAFEGUARDS, Safeguards
 from domain.tickets import Ticket
 from domain.transactions import Kind, Transaction
 from domain.wallets import Accounts, Wallet
@@ -102,11 +104,13 @@ def account(events: Iterable[Recorded]) -> Account:
     for recorded in events:
         body = recorded.body
         aggregate = aggregate_of(body.stream)
-        if aggregate is None or body.stream.startswith("region-"):
+        if aggregate is None or (body.stream.startswith("region-") and aggregate is not SAFEGUARDS):
             continue
         states[body.stream] = aggregate.evolve(states.get(body.stream, aggregate.initial), recorded.event, recorded.at)
         versions[body.stream] = body.version
         happened.append(_happened(recorded))
+        if aggregate is SAFEGUARDS:
+            continue
         learnt = known.evolve(learnt, recorded.event, body.id)
         if isinstance(recorded.event, Erased):
             states |= {name: forgotten_login(state) for name, state in states.items() if isinstance(state, Login)}
@@ -117,14 +121,15 @@ def account(events: Iterable[Recorded]) -> Account:
         for name, state in states.items()
         if isinstance(state, Transaction)
     }
-    player: Player = _of(Player, states)
+    elsewhere = {name.split("-")[1]: state for name, state in states.items() if isinstance(state, Safeguards)}
+    player: Player = anywhere.included(PLAYERS, _of(Player, states), elsewhere)
     return Account(
         player=player,
         block_reason=player.block_reason,
         known=learnt,
         kyc=_of(Kyc, states),
         login=_of(Login, states),
-        limits=_of(Limits, states),
+        limits=anywhere.included(LIMITS, _of(Limits, states), elsewhere),
         balances=_of(Wallet, states).balances,
         deposited=_deposited(payments.values()),
         transactions=payments,
@@ -148,6 +153,11 @@ def streams_of(player_id: PlayerId) -> tuple[str, ...]:
     """The streams that a player's name alone tells; all others name the player in their first event (domain.catalog.NAMING)."""
     suffix = player_id.rpartition("_")[2]
     return tuple(f"{aggregate.name}-{suffix}" for aggregate in OF_PLAYERS)
+
+
+def elsewhere_of(player_id: PlayerId, logs: Iterable[str]) -> tuple[str, ...]:
+    """Streams of other regions' logs that are about a player: what they have recorded to protect them."""
+    return tuple(safeguards.stream(log, player_id).name for log in logs)
 
 
 def _of(kind: type[Any], states: dict[str, Any]) -> Any:

@@ -8,14 +8,15 @@ from typing import Any, LiteralString
 
 import msgspec
 
-from domain import players, protection
+from domain import anywhere, players, protection
 from domain.errors import Invalid, NotFound
 from domain.kernel import Money, PlayerId, Sealed, at_versions, instant, parse_day_or_instant, parse_id
 from domain.kyc import Kyc
 from domain.kyc import Status as KycStatus
-from domain.limits import Limits
+from domain.limits import LIMITS, Limits
 from domain.logins import Login
-from domain.players import Channel, DataKey, Player
+from domain.players import PLAYERS, Channel, DataKey, Player
+from domain.safeguards import Safeguards
 from policies.gates import Level
 from projections.known import Known, Told
 from projections.players import Standing
@@ -23,7 +24,7 @@ from queries import listing, secrecy, seeing
 from queries.context import Context, page_size, read_cursor
 from queries.listing import Listing, Wanted
 from queries.positions import MADE
-from queries.states import folded
+from queries.states import folded, safeguards_of
 
 _CARD = f"""
     SELECT p.version, p.status, p.block_reason, p.brand, p.country, p.currency, p.registered_at, p.sealed_by, p.personal::text,
@@ -245,27 +246,25 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
     standing = msgspec.json.decode(state, type=Standing)
     told = msgspec.json.decode(known, type=Known)
     committed = msgspec.json.decode(key, type=DataKey)
+    elsewhere = await safeguards_of(context, player_id)
+    player = _protected(standing, elsewhere, status, country, currency, brand, block_reason)
+    held_limits = msgspec.json.decode(limits, type=Limits) if limits else LIMITS.initial
+    limited: Limits = anywhere.included(LIMITS, held_limits, elsewhere)
     of_registration = msgspec.json.decode(personal, type=dict[str, Sealed])
     fields = {**{name: Told(sealed_by, sealed) for name, sealed in of_registration.items()}, **told.personal}
     return PlayerCard(
         id=player_id,
         version=at_versions(version, wallet_version, limits_version or 0, kyc_version or 0),
         player_version=version,
-        status=status,
-        block_reason=secrecy.told(context, block_reason, brand, country),
+        status=player.status,
+        block_reason=secrecy.told(context, player.block_reason, brand, country),
         brand=brand,
         country=country,
         currency=currency,
         registered_at=registered_at,
         personal=await opened(context, player_id, committed, fields, standing.erased_at),
         facts=facts(
-            Player(
-                country=country,
-                jurisdiction=standing.jurisdiction or country,
-                awaiting=standing.awaiting,
-                consents=standing.consents,
-                tags=standing.tags,
-            ),
+            player,
             told,
             msgspec.json.decode(kyc, type=Kyc) if kyc else Kyc(),
             msgspec.json.decode(login, type=Login) if login else Login(),
@@ -274,10 +273,24 @@ async def card(context: Context, player_id: PlayerId) -> PlayerCard:
             Balance(row.currency, row.cash, row.reserved, row.deposited, row.deposits, row.bonus, row.receivable)
             for row in wallet
         ],
-        deposit_limit=deposit_limit(msgspec.json.decode(limits, type=Limits)) if limits else None,
+        deposit_limit=deposit_limit(limited) if limits or limited.given else None,
         positions=msgspec.json.decode(positions, type=dict[str, int]),
         code=code,
     )
+
+
+def _protected(
+    standing: Standing, elsewhere: Mapping[str, Safeguards], status: str, country: str, currency: str, brand: str,
+    block_reason: str | None,
+) -> Player:  # fmt: skip
+    """As the read model has the player, with what other regions have recorded to protect them."""
+    held = Player(
+        players.Status(status), country, currency, brand=brand, block_reason=block_reason,
+        jurisdiction=standing.jurisdiction or country, awaiting=standing.awaiting, consents=standing.consents,
+        tags=standing.tags, erased_at=standing.erased_at, taken_up=standing.taken_up,
+    )  # fmt: skip
+    found: Player = anywhere.included(PLAYERS, held, elsewhere)
+    return found
 
 
 def facts(player: Player, known: Known, kyc: Kyc, login: Login) -> Facts:

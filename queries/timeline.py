@@ -20,7 +20,7 @@ from domain.players import DataKey, Noted
 from eventstore.record import decode_body
 from queries import secrecy
 from queries.context import Context, page_size, read_cursor, write_cursor
-from queries.history import LISTED, streams_of
+from queries.history import LISTED, elsewhere_of, streams_of
 
 _LAST = (2**63 - 1, "~", 2**63 - 1)
 _CHILDREN: LiteralString = " UNION ALL ".join(
@@ -90,7 +90,8 @@ async def history(context: Context, player_id: PlayerId, cursor: str | None = No
     parse_id("player", player_id)
     page_size(limit)
     before = read_cursor(cursor, tuple[int, str, int]) if cursor else _LAST
-    streams = list(streams_of(player_id))
+    logs = [name for (name,) in await context.fetch("SELECT name FROM ledger.log")]
+    streams = [*streams_of(player_id), *elsewhere_of(player_id, logs)]
     rows = await context.fetch(_HAPPENED, streams, *[player_id] * (1 + len(LISTED)), *before, limit + 1)
     if not rows:
         await _key(context, player_id)

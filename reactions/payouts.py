@@ -34,9 +34,9 @@ from commands import payouts
 from commands.edge import Edge
 from commands.identity import command_id
 from commands.plan import Context, Plan, Receipt
-from domain import players, protection, transactions
+from domain import anywhere, players, protection, transactions
 from domain.errors import Rejected
-from domain.kernel import Sealed, Stream, TransactionId, partition_of
+from domain.kernel import AnyStream, Sealed, Stream, TransactionId, partition_of
 from domain.payouts import AnsweredOtherwise
 from domain.players import Registered
 from domain.transactions import PayoutHeld, PayoutResumed, Status, Transaction, WithdrawalRequested
@@ -261,7 +261,12 @@ class Payouts:
         return keys[sealed.key].open(sealed, event_id=withdrawal.event_id, path="data.instrument")
 
     async def _state(self, stream: Stream[S]) -> S:
-        return _folded(stream, await self._events(stream.name))
+        """Of a player's stream, with what other regions have recorded to protect them."""
+        logs = await self._streams.logs()
+        beside = anywhere.beside(stream, logs) if len(logs) > 1 else {}
+        there = {log: _folded(each, await self._events(each.name)) for log, each in beside.items()}
+        found: S = anywhere.included(stream.aggregate, _folded(stream, await self._events(stream.name)), there)
+        return found
 
     async def _events(self, stream: str) -> list[Recorded]:
         """What stands on a stream."""
@@ -269,7 +274,7 @@ class Payouts:
         return [self._codec.decode(entry) for entry in entries]
 
 
-def _folded(stream: Stream[S], events: Iterable[Recorded]) -> S:
+def _folded(stream: AnyStream[S], events: Iterable[Recorded]) -> S:
     state = stream.aggregate.initial
     for recorded in events:
         state = stream.aggregate.evolve(state, recorded.event, recorded.at)

@@ -1,6 +1,6 @@
 """
 National registers of those who are excluded from gambling: what the house asks of them (`port`), one adapter that asks over HTTP
-(`http`), one that spares whoever waits a register that does not answer (`breaker`), and which of them this house was told of
+(`http`), one that spares whoever waits a register that does not answer (`breaker`, by `circuit`), and which of them this house was told of
 (`known`).
 
 Invariants:

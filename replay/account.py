@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from domain.catalog import aggregate_of
 from domain.kernel import Event, PlayerId, TransactionId, parse_id, partition_of
 from domain.limits import HeadroomConsumed
+from domain.safeguards import SAFEGUARDS
 from domain.wallets import Credited, Reserved, Transfer
 from eventstore.record import Body, Codec, Entry, Recorded, UnknownEvent, decode_body
 from queries import history
@@ -111,12 +113,16 @@ class Story:
         """Those of the player's own streams, and of the payments and tickets that are theirs: stream by stream, by version."""
         streams: dict[str, list[Concerned]] = {}
         for found in concerned:
-            if found.counts and found.body.partition is not None:
+            if found.counts and (found.body.partition is not None or self._is_safeguard(found.body)):
                 streams.setdefault(found.body.stream, []).append(found)
         for name, stream in streams.items():
             stream.sort(key=lambda found: found.body.version)  # it may go on in another log
-            if name.endswith(f"-{self._suffix}") or self._begins_with_player(stream[0]):
+            if name.endswith(self._suffix) or self._begins_with_player(stream[0]):
                 yield from self._decoded(codec, name, stream)
+
+    def _is_safeguard(self, body: Body) -> bool:
+        """Of the player, recorded by a region that did not own them."""
+        return aggregate_of(body.stream) is SAFEGUARDS and body.stream.endswith(self._suffix)
 
     def _begins_with_player(self, first: Concerned) -> bool:
         return first.body.version == 1 and _player_of(first.body) == self.player

@@ -1,8 +1,8 @@
 """
 Who owned which partition when: what decides whether an entry counts.
 
-An entry counts if and only if it stands on its log's own `region-` streams, or its log owned (partition, epoch) and its
-position is not beyond that epoch's cut (docs/reference/record-format.md).
+An entry counts if and only if it stands on its log's own `region-` streams, or its log owned (partition, epoch) at its position:
+after the opening or the adoption, and not beyond the cut (docs/reference/record-format.md; domain/ownership.py).
 
 Invariants:
     - ownership follows from events that the logs hold, never from a database;
@@ -13,35 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from domain.logs import Opened
+from domain import ownership
+from domain.logs import Adopted, Opened, Released
 from eventstore.record import Body, Recorded
-
-UNCUT = 2**63 - 1
-"""The last position of a term that nobody has ended."""
 
 
 class Ownership:
     """A fold over the events of logs about themselves. In which order logs are folded does not matter."""
 
     def __init__(self, events: Iterable[Recorded] = ()) -> None:
-        self._last: dict[tuple[str, int, int], int] = {}
+        self._known = ownership.Ownership()
         self.granted: set[str] = set()
         for recorded in events:
             self.fold(recorded)
 
     def fold(self, recorded: Recorded) -> None:
-        """Take in an event of a log's own stream; those that say nothing of ownership change nothing."""
-        match recorded.event:
-            case Opened(epoch=epoch, partitions=ranges):
-                for first, last in ranges:
-                    for partition in range(first, last + 1):
-                        self._last.setdefault((recorded.log, partition, epoch), UNCUT)
-
-    def cut(self, log: str, partition: int, epoch: int, position: int) -> None:
-        """Another log took the partition over: of that epoch nothing counts behind `position`."""
-        term = (log, partition, epoch)
-        if term in self._last:
-            self._last[term] = min(self._last[term], position)
+        """Take in an event of a log's own stream; those that say nothing of ownership change nothing. Raises Contradiction."""
+        event = recorded.event
+        if isinstance(event, Opened | Released | Adopted) and recorded.body.stream == f"region-{recorded.log}-log":
+            self._known.fold(recorded.log, recorded.position, recorded.leaf.hex(), event)
 
     def take_for_granted(self, log: str) -> None:
         """What the log owned is not shown, as in a part of a log: all its entries are taken to count."""
@@ -49,9 +39,9 @@ class Ownership:
 
     def owns(self, log: str) -> bool:
         """Whether a log has ever owned a partition. One that has not keeps something else than a casino's facts."""
-        return log in self.granted or any(owner == log for owner, _, _ in self._last)
+        return log in self.granted or log in self._known.logs()
 
     def counts(self, log: str, position: int, body: Body) -> bool:
         if body.partition is None or body.epoch is None:
             return body.stream.startswith(f"region-{log}-")
-        return log in self.granted or position <= self._last.get((log, body.partition, body.epoch), 0)
+        return log in self.granted or self._known.counts(log, body.partition, body.epoch, position)

@@ -8,7 +8,8 @@ How a region's log reaches the other regions: bytes in order, each copy checked 
 
 Code map, from the pure to the wired: `config` what both are told; `frame` how a run of entries travels; `chain` whether it
 continues a copy; `wire` what else is said; `store` PostgreSQL, `link` NATS; `tail` and `publisher` make the relay, with
-`ranges` and `watermarks`, which `geo` reads for others; `puller` makes the applier; `asking` (what an origin asks one region) and `comparing` (what it does
+`ranges` and `watermarks`, which `geo` reads for others; `puller`, `fetching`
+(long stretches by range) and `holders` (a log from another region than its origin) make the applier; `asking` (what an origin asks one region) and `comparing` (what it does
 before it may write) make checkpointer and witness; `keys` is how regions ask each other for data keys, which app.custody keeps. `schema` holds the tables.
 
 Invariants:

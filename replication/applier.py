@@ -2,8 +2,9 @@
 The applier: keeps a verified copy of one other region's log, so that no region needs to trust another, or the way between.
 
 A frame is checked by the verifier's code (`chain`), then by the ledger's door (append_copy), and committed together with
-the cursor; only then is it acknowledged to the origin. What the copy has is compared and skipped; what it misses is fetched
-from the origin by range. What fits neither is evidence: it is kept, the log halts at its last good entry until an operator
+the cursor; only then is it acknowledged to the origin. What the copy has is compared and skipped; what it misses is fetched by
+range from the origin, or, while the origin does not answer, from another region that holds the log, as far as witnessed heads
+vouch for it (`holders`). What fits neither is evidence: it is kept, the log halts at its last good entry until an operator
 clears it, and other logs, which have appliers of their own, go on.
 
 Invariants:
@@ -20,22 +21,30 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from replication import ranges, store
-from replication.chain import Cursor, Head, joined, overlap, start_sequence, verify
+from replication.chain import Cursor, Head, joined, overlap, start_sequence
 from replication.config import Config
-from replication.errors import Broken, Interrupted, Mismatch
-from replication.frame import NUMBER_MAX, Frame, Told, parse, tell_nobody
+from replication.errors import Interrupted, Mismatch
+from replication.fetching import Fetch, Range, Refuted, checked, pieces
+from replication.frame import NUMBER_MAX, Frame, Told, tell_nobody
+from replication.holders import NOBODY, Others, Vouched, asking
 from replication.link import Link, link, stream_info
 from replication.puller import Message, Puller
 from replication.store import Connection, Log
-from replication.tasks import again_and_again, together, until_stopped
+from replication.tasks import MAY_PASS, again_and_again, together, until_stopped
 from replication.wire import Ack, encode_ack
 
-JOINED_MAX = 2_000  # entries in one transaction, except for a single frame that has more
+JOINED_MAX = 4_000  # entries in one transaction, except for a single frame that has more
 ACK_INTERVAL_S = 1.0
+TOLD_INTERVAL_S = 0.5
 
 
-async def run_applier(config: Config, origin: str, stop: asyncio.Event, copied: Told = tell_nobody) -> None:
-    """Copy the log of the region `origin` until `stop`. Survives the loss of its servers, and says so in the log."""
+async def run_applier(
+    config: Config, origin: str, stop: asyncio.Event, copied: Told = tell_nobody, others: Others = NOBODY
+) -> None:
+    """Copy the log of the region `origin` until `stop`. Survives the loss of its servers, and says so in the log.
+
+    While the origin does not answer, the `others` are asked.
+    """
     logger = structlog.get_logger("replication.applier").bind(log=origin, region=config.region)
 
     async def session() -> None:
@@ -46,7 +55,7 @@ async def run_applier(config: Config, origin: str, stop: asyncio.Event, copied: 
                     log = await store.find_log(connection, config, origin)
                     await store.be_the_only(connection, "applier", log)
                     copy = Copy(connection, log, await store.head(connection, log), copied)
-                    applier = Applier(realm, config, copy, logger)
+                    applier = Applier(realm, config, copy, others, logger)
                     await together(applier.repeat_acknowledgement(), applier.run())
 
             await together(realm.until_closed(), again_and_again(copy, logger))
@@ -61,16 +70,6 @@ class _Waiting:
     frames: list[Frame] = field(default_factory=list)
     sources: list[tuple[Cursor | None, bytes]] = field(default_factory=list)
     entries: int = 0
-
-
-class Refuted(Exception):
-    """What came, and why it cannot be part of the log."""
-
-    def __init__(self, why: Broken, at: Cursor | None, data: bytes) -> None:
-        super().__init__(str(why))
-        self.why = why
-        self.at = at
-        self.data = data
 
 
 class Copy:
@@ -159,23 +158,14 @@ def _join(frames: list[Frame]) -> Frame:
     )
 
 
-def checked(data: bytes, at: Cursor | None) -> Frame:
-    """A frame that is well-formed and right in itself. Raises Refuted."""
-    try:
-        frame = parse(data)
-        verify(frame)
-    except Broken as why:
-        raise Refuted(why, at, data) from why
-    return frame
-
-
 class Applier:
     """One session: from the cursor until something fails or is refused."""
 
-    def __init__(self, realm: Link, config: Config, copy: Copy, logger: FilteringBoundLogger) -> None:
+    def __init__(self, realm: Link, config: Config, copy: Copy, others: Others, logger: FilteringBoundLogger) -> None:
         self._link = realm
         self._config = config
         self._copy = copy
+        self._others = others
         self._logger = logger
 
     async def run(self) -> None:
@@ -188,6 +178,9 @@ class Applier:
             await self._follow()
         except Refuted as refuted:
             await self._halt(refuted)
+        except MAY_PASS:
+            await self._ask_others()
+            raise
 
     async def _halt(self, refuted: Refuted) -> None:
         why = refuted.why
@@ -229,18 +222,61 @@ class Applier:
 
     async def _fetch_until(self, last: int) -> None:
         """Fetch what is missing up to `last`, or as far as the origin's log goes."""
-        self._logger.info("fetching", first=self._copy.next, last=last if last < NUMBER_MAX else None)
-        while self._copy.next <= last:
-            due = self._copy.next
-            data = await ranges.fetch(self._link, due, last)
-            if data is None:
-                break
-            frame = checked(data, None)
-            if frame.first != due or frame.last > last:
-                why = Mismatch(f"asked for {due} to {last}, the origin gave {frame.first} to {frame.last}", due)
-                raise Refuted(why, None, data)
-            await self._copy.offer(frame, None, data)
+
+        async def fetch(first: int, last: int) -> Range | None:
+            return await ranges.fetch(self._link, first, last)
+
+        await self._fetch(fetch, last, self._copy.log.name)
+
+    async def _fetch(self, fetch: Fetch, last: int, source: str, vouched: Vouched | None = None) -> None:
+        """Fetch from `source` what is missing up to `last`; if leaves are vouched for, no others are taken.
+
+        On a refusal, what came before it is committed first.
+        """
+        first, began = self._copy.next, time.monotonic()
+        told_at, target = began, 0
+        self._logger.info("fetching", source=source, first=first, last=last if last < NUMBER_MAX else None)
+        try:
+            async with pieces(fetch, first, last) as found:
+                async for piece in found:
+                    if vouched is not None:
+                        vouched.demand(piece)
+                    target = max(min(piece.end or last, last), piece.frame.last)
+                    await self._copy.offer(piece.frame, None, piece.data)
+                    if self._copy.full:
+                        await self._commit()
+                    if time.monotonic() - told_at >= TOLD_INTERVAL_S:
+                        told_at = time.monotonic()
+                        await self._tell(source, first, target, began, vouched)
+        finally:
             await self._commit()
+        if target:
+            await self._tell(source, first, target, began, vouched)
+
+    async def _tell(self, source: str, first: int, target: int, began: float, vouched: Vouched | None) -> None:
+        """Say how far it has come, for people to see."""
+        how_far = (first, self._copy.head.position, target, time.monotonic() - began, vouched.size if vouched else 0)
+        await store.report_catch_up(self._copy.connection, self._copy.log, source, *how_far)
+
+    async def _ask_others(self) -> None:
+        """Take what other regions hold of the log, and heads vouch for. What they get wrong halts nothing: they are not the origin."""
+        log, policy = self._copy.log, self._others.policy
+        if policy is None:
+            return
+        for region in self._others.regions:
+            try:
+                async with asking(self._config, region, log, policy, self._logger) as holder:
+                    while vouched := await holder.vouched(self._copy.connection, self._copy.head.position):
+                        await self._fetch(holder.fetch, vouched.size, region, vouched)
+                        if self._copy.head.position < vouched.size:
+                            raise Interrupted(f"it has leaves up to {vouched.size}, and no entries for them")
+            except Refuted as refuted:
+                self._doubt(region, refuted)
+            except MAY_PASS as error:
+                self._logger.info("another region does not help", holder=region, reason=str(error) or repr(error))
+
+    def _doubt(self, region: str, refuted: Refuted) -> None:
+        self._logger.error("another region does not hold this log", holder=region, reason=str(refuted))
 
     async def _commit(self) -> None:
         if await self._copy.commit():

@@ -19,9 +19,9 @@ from nats.aio.msg import Msg
 
 from replication.errors import Interrupted
 from replication.link import Link
+from replication.wire import NO_RESPONDERS, SERVER_STATUS
 
 TIMEOUT_S = 2.0
-_SERVER_STATUS, _NO_RESPONDERS = "Status", "503"  # said by the NATS server itself, where nobody listens
 _QUEUE_MAX = 16  # questions that wait; who finds no room gets no answer, and asks again
 
 
@@ -63,7 +63,7 @@ class Peer:
         finally:
             del self._waiting[number]
         headers = message.headers or {}
-        if headers.get(_SERVER_STATUS) == _NO_RESPONDERS and not message.data:
+        if headers.get(SERVER_STATUS) == NO_RESPONDERS and not message.data:
             raise Interrupted(f"{self.region} is not there to answer ({verb})")
         return Answer(message.data, headers)
 

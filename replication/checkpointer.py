@@ -24,11 +24,11 @@ from eventstore.heads import LogTree, keep_head
 from eventstore.note import with_signatures
 from eventstore.signer import Signer
 from replication import store
-from replication.applier import Refuted
 from replication.asking import Peer, peer
 from replication.comparing import Signed, agree, compare
 from replication.config import Config
 from replication.errors import Forked, Interrupted
+from replication.fetching import Refuted
 from replication.link import Link, link
 from replication.store import Announcements, Connection, Log
 from replication.tasks import together, until_stopped

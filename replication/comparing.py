@@ -19,10 +19,10 @@ import msgspec
 
 from eventstore.heads import LogTree
 from replication import store
-from replication.applier import Refuted, checked
 from replication.asking import Peer
 from replication.chain import Head, joined
 from replication.errors import Forked, Interrupted, Mismatch
+from replication.fetching import Refuted, checked
 from replication.frame import Frame
 from replication.store import Connection, Log
 from replication.wire import ERROR_CODE, ERROR_TEXT, Ack, decode_ack, encode_position, encode_range

@@ -14,13 +14,14 @@ class Config:
     deployment: str
     postgres: str = field(repr=False)  # a DSN that may act as countroom_applier
     nats: str = field(repr=False)
-    seeds: Path  # own.seed, in-<other region>.seed
+    seeds: Path  # own.seed, in-<other region>.seed, and the same with commands- before
     stream_bytes_max: int = STREAM_BYTES_MAX
 
     def origin(self, region: str) -> str:
         """The full name of a region's log."""
         return f"countroom.{self.deployment}/{region}"
 
-    def seed(self, realm: str) -> Path:
-        """The key of our service user in a region's realm, on our own server."""
-        return self.seeds / ("own.seed" if realm == self.region else f"in-{realm}.seed")
+    def seed(self, realm: str, user: str = "") -> Path:
+        """The key of our service user in a region's realm, on our own server. `user`: of a lesser one, which may do only that."""
+        name = "own.seed" if realm == self.region else f"in-{realm}.seed"
+        return self.seeds / (f"{user}-{name}" if user else name)

@@ -39,11 +39,11 @@ class Link:
         self._closed = asyncio.Event()
         self._last_error = ""
 
-    async def open(self, config: Config, name: str) -> None:
+    async def open(self, config: Config, name: str, user: str = "") -> None:
         await self.client.connect(
             config.nats,
             name=name,
-            nkeys_seed=str(config.seed(self.realm.origin)),
+            nkeys_seed=str(config.seed(self.realm.origin, user)),
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; nats-py says int
             connect_timeout=2,
@@ -93,10 +93,11 @@ class Link:
 
 
 @contextlib.asynccontextmanager
-async def link(config: Config, realm: str, name: str, log: FilteringBoundLogger) -> AsyncIterator[Link]:
+async def link(config: Config, realm: str, name: str, log: FilteringBoundLogger, user: str = "") -> AsyncIterator[Link]:
+    """`user`: which of our users in the realm, by Config.seed."""
     made = Link(Realm(realm), log)
     try:
-        await made.open(config, name)
+        await made.open(config, name, user)
         yield made
     finally:
         await made.client.close()

@@ -1,6 +1,6 @@
 """
 The relay: publishes a region's own log from PostgreSQL, the truth, to its JetStream stream, the transport; answers for
-ranges of it; and keeps what the other regions acknowledge.
+ranges of it, and of the copies that are held here; and keeps what the other regions acknowledge.
 
 Where to go on. After any failure the relay asks the stream for its newest message and compares that frame with PostgreSQL.
 If they agree it goes on after it, but never further back than BEHIND_MAX entries: a stream that is empty (its folder was
@@ -26,7 +26,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from replication import frame as frames
-from replication import ranges, store
+from replication import holders, ranges, store
 from replication.chain import Cursor, verify
 from replication.config import Config
 from replication.errors import Broken, RelayMismatch
@@ -59,6 +59,7 @@ async def run_relay(config: Config, stop: asyncio.Event, relayed: Told = tell_no
                     lambda c, log: _Relay(own, config, c, log, logger, relayed).run(),
                 ),
                 _keep(config, logger.bind(part="ranges"), lambda c, log: ranges.serve(own, c, log, logger)),
+                _keep(config, logger.bind(part="copies"), lambda c, _: holders.serve(own, c, config, logger)),
                 _keep(config, logger.bind(part="acks"), lambda c, log: Watermarks(own, c, log, logger).run()),
             )
 

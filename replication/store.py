@@ -29,7 +29,7 @@ LOCKS = {  # 'CORE', 'COPA', 'COSI', 'COWI', and the log
 _CLEARED_INTERVAL_S = 1.0
 
 # append_copy's refusals of what came, besides any error in reading a body: data exceptions (22), constraints (23), limits (54)
-_REFUSALS = frozenset({"CR004", "CR005", "CR006", "CR009", "CR010"})
+_REFUSALS = frozenset({"CR004", "CR005", "CR006", "CR009", "CR010", "CR012"})
 _REFUSAL_CLASSES = ("22", "23", "54")
 
 _LOG = "SELECT id, name, origin, genesis FROM ledger.log WHERE name = %b AND own = %b"
@@ -46,6 +46,15 @@ _APPLY = "SELECT replication.apply(%b::smallint, %b::bigint, %b, %b, %b, %b::tex
 _RESTORE = "SELECT ledger.restore(%b::smallint, %b::bigint, %b, %b, %b)"
 _ACKNOWLEDGE = "SELECT replication.acknowledge(%b::smallint, %b::text, %b::bigint, %b, %b, %b)"
 _HALT = "SELECT replication.halt(%b::smallint, %b::text, %b::bigint, %b::text, %b::text, %b::bigint, %b)"
+_WITNESSED = """
+    (SELECT c.note, c.size FROM ledger.checkpoint AS c
+      WHERE c.log = %b AND c.published_at IS NOT NULL AND c.size > %b::bigint AND c.size <= %b::bigint + %b::bigint
+      ORDER BY c.size DESC LIMIT 1)
+    UNION ALL
+    (SELECT c.note, c.size FROM ledger.checkpoint AS c
+      WHERE c.log = %b AND c.published_at IS NOT NULL AND c.size > %b::bigint ORDER BY c.size LIMIT 1)
+    LIMIT 1"""
+_REPORT_CATCH_UP = "SELECT replication.report_catch_up(%b::smallint, %b::text, %b::bigint, %b::bigint, %b::bigint, %b::double precision, %b::bigint)"
 _PASSED = "SELECT max(sequence) FROM replication.evidence WHERE log = %b AND role = %b AND created = %b AND cleared_at IS NOT NULL"
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -157,6 +166,12 @@ async def clear_to_write(connection: Connection, log: Log, why: str) -> None:
     await connection.execute("SELECT ledger.clear_to_write(%b::smallint, %b::text)", (log.id, why))
 
 
+async def witnessed_head(connection: Connection, log: Log, after: int, stretch: int) -> bytes | None:
+    """The note of a published head beyond `after`: the largest within `stretch` entries, else the smallest; None if there is none."""
+    row = await _one(connection, _WITNESSED, log.id, after, after, stretch, log.id, after)
+    return None if row is None else bytes(row[0])
+
+
 async def cursor(connection: Connection, log: Log) -> Cursor | None:
     row = await _one(connection, "SELECT created, sequence FROM replication.cursor WHERE log = %b", log.id)
     return None if row is None else Cursor(*row)
@@ -175,6 +190,14 @@ async def acknowledge(
 
 async def report_running(connection: Connection, role: str, log: Log) -> None:
     await connection.execute("SELECT replication.report(%b::smallint, %b::text, 'running', NULL, NULL)", (log.id, role))
+
+
+async def report_catch_up(
+    connection: Connection, log: Log, source: str, first: int, position: int, target: int, seconds: float, vouched: int
+) -> None:
+    """Entries from `first` on, up to `target`, come from `source`; the copy goes to `position`, `seconds` later. `vouched`: of which head."""
+    arguments = (log.id, source, first, position, target, seconds, vouched)
+    await connection.execute(_REPORT_CATCH_UP, arguments, prepare=True)
 
 
 async def halt(connection: Connection, role: str, log: Log, why: Broken, at: Cursor | None, data: bytes) -> None:

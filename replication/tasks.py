@@ -15,7 +15,7 @@ _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
 _CANCEL_AGAIN_S = 1.0
 _STABLE_S = 10.0  # a session that lived this long starts the back-off from its beginning
-_MAY_PASS = (Interrupted, psycopg.Error, nats.errors.Error, OSError)  # OSError includes TimeoutError
+MAY_PASS = (Interrupted, psycopg.Error, nats.errors.Error, OSError)  # OSError includes TimeoutError
 
 
 async def together(*works: Coroutine[Any, Any, None]) -> None:
@@ -44,7 +44,7 @@ async def again_and_again(session: Callable[[], Awaitable[None]], log: Filtering
         began = time.monotonic()
         try:
             await session()
-        except _MAY_PASS as error:
+        except MAY_PASS as error:
             if time.monotonic() - began > _STABLE_S:
                 backoff_s = 0.0
             backoff_s = min(max(2 * backoff_s, _BACKOFF_FIRST_S), _BACKOFF_MAX_S)

@@ -69,7 +69,7 @@ class Watermarks:
         peer = self._peers.setdefault(name, _Peer(ack))
         if ack.position < peer.newest.position:
             self._logger.warning("a copy fell back", peer=name, position=ack.position, before=peer.newest.position)
-            peer.told = min(peer.told, ack.position)
+            peer.told = min(peer.told, ack.position - 1)  # and is told of it
         peer.newest = ack
         self._wake.set()
 

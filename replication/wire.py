@@ -5,7 +5,10 @@ In the realm of the origin EU, and nowhere else:
 
     log.EU          frames, kept in the stream LOG_EU of the JetStream domain EU
     rpc.EU.range    a request (first and last position, 8 bytes each, big endian), answered by one frame that begins at
-                    `first`, or by the headers Nats-Service-Error-Code and Nats-Service-Error
+                    `first`, or by the headers Nats-Service-Error-Code and Nats-Service-Error; Log-End says how far the
+                    log goes
+    rpc.EU.copy.US.…  what EU holds of US's log (`holders`), for whoever cannot reach US: range (as above), leaves (a range,
+                    answered by 32 bytes for each entry), head (a position, answered by a witnessed head beyond it)
     ack.EU.US       JSON {"position", "leaf"}: the copy in US is committed up to there. Cumulative, and repeated
     ask.EU.US.…     what EU asks of US alone (`asking`), answered on a subject below answer.EU.US, where only US may publish:
         head            answered like ack.EU.US, or like that of an earlier position (8 bytes, big endian) if one is named
@@ -13,6 +16,10 @@ In the realm of the origin EU, and nowhere else:
         add-checkpoint  C2SP tlog-witness; the header Witness-Status carries its HTTP status code
         keys            data keys that US has made, encrypted to EU (`keys`); never in a stream
     hint.EU.head    the newest signed head of EU's log with its cosignatures; a later one replaces it
+    cmd.EU.US.…     what US asks the processes of EU that take commands (`forwarding`), one of which answers on a subject
+                    below reply.EU.US, where only US listens:
+        run             a command; Begin-By names the latest moment at which it may begin
+        time            how late it is by the clock of whoever answers
 """
 
 import struct
@@ -26,6 +33,8 @@ RANGE_EMPTY = "404"  # the log ends before `first`
 RANGE_REFUSED = "400"
 ERROR_CODE = "Nats-Service-Error-Code"
 ERROR_TEXT = "Nats-Service-Error"
+LOG_END = "Log-End"
+SERVER_STATUS, NO_RESPONDERS = "Status", "503"  # said by the NATS server itself, where nobody listens
 
 _RANGE = struct.Struct(">QQ")
 _POSITION_BYTES = 8
@@ -58,6 +67,13 @@ class Realm(NamedTuple):
     def range(self) -> str:
         return f"rpc.{token(self.origin)}.range"
 
+    def copy(self, log: str, verb: str) -> str:
+        return f"rpc.{token(self.origin)}.copy.{token(log)}.{verb}"
+
+    @property
+    def copies(self) -> str:
+        return f"rpc.{token(self.origin)}.copy.*.*"
+
     @property
     def api(self) -> str:
         return f"$JS.{token(self.origin)}.API"
@@ -74,6 +90,12 @@ class Realm(NamedTuple):
 
     def answers(self, peer: str, nonce: str) -> str:
         return f"answer.{token(self.origin)}.{token(peer)}.{nonce}"
+
+    def commands(self, sender: str, verb: str) -> str:
+        return f"cmd.{token(self.origin)}.{token(sender)}.{verb}"
+
+    def replies(self, sender: str, nonce: str) -> str:
+        return f"reply.{token(self.origin)}.{token(sender)}.{nonce}"
 
     @property
     def newest_head(self) -> str:

@@ -244,10 +244,17 @@ class OneConnection:
 class Subject:
     """A log under test, whichever it is, with what can be read of it."""
 
-    def __init__(self, log: Log, streams: Streams, entries: Callable[[], list[Entry]]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        streams: Streams,
+        entries: Callable[[], list[Entry]],
+        copy: Callable[[list[Entry]], object] = lambda _entries: None,
+    ) -> None:
         self.log = log
         self.streams = streams
         self.entries = entries
+        self.copy = copy  # takes the next entries of the log us
 
     async def append(self, *commands: Command) -> list[Outcome]:
         return await self.log.append(commands)
@@ -260,7 +267,7 @@ class Subject:
 async def memory_subject(made: type[MemoryLog] = MemoryLog) -> Subject:
     log = made(EU, clock=Clock(), partitions=OWNED)
     await log.append([opening(EU, (OWNED.start, OWNED.stop - 1))])
-    return Subject(log, log, lambda: list(log.entries))
+    return Subject(log, log, lambda: list(log.entries), log.copy)
 
 
 @pytest.fixture(scope="session")
@@ -323,7 +330,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         ledger.empty()
     async with await postgres.connect(ledger.dsn, "countroom_writer") as connection:
         streams = PostgresStreams(OneConnection(connection))  # type: ignore[arg-type]
-        yield Subject(await PostgresLog.open(connection, "eu"), streams, ledger.entries)
+        yield Subject(await PostgresLog.open(connection, "eu"), streams, ledger.entries, ledger.append_copy)
 
 
 def whole(entries: Sequence[Entry], origin: str = EU) -> Iterator[Entry]:

@@ -10,8 +10,8 @@ Invariants:
     - an entry whose partition and epoch the log did not own is not counted, and it is no fault: streams continue
       elsewhere as if it were not there, so its version is compared with nothing.
 
-Ownership is what the log was opened with. Partitions gained by a takeover are not yet followed: their entries are
-among those not counted.
+Ownership is what the log was opened with, less what it has released, and what it has adopted: that is taken as stated here, and
+compared with the other log's release in `verifier.terms`. Streams of an adopted partition have begun elsewhere, at any version.
 """
 
 from collections.abc import Iterable
@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 from verifier import ijson
 from verifier.body import PARTITION_OF_ENDING, PARTITIONS, Columns, Facts, check_stream
 from verifier.faults import Broken, Reason, quoted
+from verifier.terms import OPENED, TAGS, Terms
 
-OPENED = "log.opened"
 KEY_ROTATED = "log.key_rotated"
-_READ_ONE_BY_ONE = {OPENED, KEY_ROTATED}
-_EPOCHS = {1, None}
+_NO_TERM: set[Any] = {(None, None)}
+_READ_ONE_BY_ONE = {*TAGS, KEY_ROTATED}
 
 CommandPart = tuple[str, int, int, int | None]
 """An event's command, i and n, and its partition."""
@@ -45,12 +45,14 @@ class Stretch(NamedTuple):
     Consecutive events that are in order among themselves: of each stream the version before the first one here, and the
     last one, gapless between.
 
+    `terms` are the partitions of its events, and the one epoch that each has in it.
     `began` are the events at its beginning that continue a command, `ends_in` is the command that it does not finish.
     """
 
     streams: list[str]
     befores: list[int]
     lasts: list[int]
+    terms: dict[int, int]
     began: list[CommandPart]
     begins: bool  # a command begins in it
     ends_in: Open | None
@@ -63,6 +65,7 @@ class Stretcher:
         self._region = region
         self._befores: dict[str, int] = {}
         self._lasts: dict[str, int] = {}
+        self._terms: set[tuple[Any, Any]] = set()  # both are there, or neither
         self._began: list[CommandPart] = []
         self._begins = False
         self._open = Open("", 0, 0, None)
@@ -70,7 +73,10 @@ class Stretcher:
     def follow(self, events: Columns) -> bool:
         """Take in the next events, as `BodyReader.read_all` gives them. False: they are to be read one by one, in a Book."""
         streams, versions, tags, partitions, epochs, *command_parts = events
-        if not _READ_ONE_BY_ONE.isdisjoint(tags) or not _EPOCHS.issuperset(epochs):
+        if not _READ_ONE_BY_ONE.isdisjoint(tags):
+            return False
+        self._terms |= set(zip(partitions, epochs, strict=True)) - _NO_TERM
+        if len(dict(self._terms)) < len(self._terms):
             return False
         of_streams = [PARTITION_OF_ENDING.get(stream[-2:]) for stream in streams]
         if of_streams != list(partitions) and not self._fit(events, of_streams):
@@ -91,6 +97,7 @@ class Stretcher:
             streams=list(lasts),
             befores=list(self._befores.values()),  # in the order of the others
             lasts=list(lasts.values()),
+            terms=dict(self._terms),
             began=self._began,
             begins=self._begins,
             ends_in=self._open if self._open.left else None,
@@ -137,8 +144,8 @@ class Book:
         self._region = region
         self._check_versions = streams
         self._versions: dict[str, int] = {}  # newest version that counts; every name in it has been checked
-        self._owned: frozenset[int] = frozenset()
-        self._owned_endings: set[str] = set()  # of streams on these partitions
+        self._terms = Terms()
+        self._begun_elsewhere: set[str] = set()  # endings of streams on partitions that were adopted
         self._succeeds = False  # another log of this region went before, and its streams go on here
         self._opened = False
         self._command = ""
@@ -152,8 +159,9 @@ class Book:
         newest = self._versions.get(stream)
         if newest is None or partition is None or epoch is None or partition != PARTITION_OF_ENDING[stream[-2:]]:
             check_stream(stream, partition, epoch, self._region)
-        if tag == OPENED or not self._opened:
-            self._open(stream, tag, ijson.read(body)["data"])
+        adopted: set[int] = set()
+        if tag in TAGS or not self._opened:
+            adopted = self._take(stream, tag, ijson.read(body)["data"])
 
         if i == n == 1 and not self._command_events_left:
             pass  # nearly every command: one event, and nothing to remember of it
@@ -162,15 +170,27 @@ class Book:
         else:
             self._continue_command(command, i, n, partition)
 
-        if partition is not None and not (epoch == 1 and partition in self._owned):
+        if partition is not None and self._terms.owned.get(partition) != epoch:
             self.not_counted += 1
         elif self._check_versions:
-            # Only a log that succeeds another may find streams that have begun, and never its region's own.
-            if version != (newest or 0) + 1 and (newest is not None or not self._succeeds or partition is None):
+            # Only a log that succeeds or adopts may find streams that have begun, and never its region's own.
+            if version != (newest or 0) + 1 and (newest is not None or not self._may_have_begun(stream, partition)):
                 raise Broken(
                     Reason.VERSION_GAP, f"{quoted(stream)} is at version {newest or 0}, and version {version} follows"
                 )
             self._versions[stream] = version
+        if adopted:
+            self._go_on_with(adopted)
+
+    def _may_have_begun(self, stream: str, partition: int | None) -> bool:
+        return partition is not None and (self._succeeds or stream[-2:] in self._begun_elsewhere)
+
+    def _go_on_with(self, adopted: set[int]) -> None:
+        """Streams of these partitions come from another log, also where an earlier part of them stands here."""
+        endings = {ending for ending, number in PARTITION_OF_ENDING.items() if number in adopted}
+        self._begun_elsewhere |= endings
+        kept = self._versions.items()
+        self._versions = {name: v for name, v in kept if name[-2:] not in endings or name.startswith("region-")}
 
     def follow_stretch(self, stretch: Stretch) -> bool:
         """Take in the next events at once. False, and nothing is taken in, if one of them is to be looked at by itself."""
@@ -197,8 +217,8 @@ class Book:
         return True
 
     def _follow_streams(self, stretch: Stretch) -> bool:
-        streams, befores, lasts = stretch[:3]
-        counted = self._owned_endings.issuperset([stream[-2:] for stream in streams])
+        streams, befores, lasts, terms = stretch[:4]
+        counted = self._terms.owned.items() >= terms.items()
         if not counted or (self._check_versions and list(map(self._versions.get, streams, repeat(0))) != befores):
             return self._follow_each_stream(stretch)
         if self._check_versions:
@@ -210,12 +230,12 @@ class Book:
         versions: dict[str, int] = {}
         not_counted = 0
         for stream, before, last in zip(*stretch[:3], strict=True):
-            own = stream.startswith("region-")
-            if not own and stream[-2:] not in self._owned_endings:
+            partition = None if stream.startswith("region-") else PARTITION_OF_ENDING[stream[-2:]]
+            if partition is not None and self._terms.owned.get(partition) != stretch.terms[partition]:
                 not_counted += last - before
             elif self._check_versions:
                 newest = self._versions.get(stream, 0)
-                if before != newest and (newest or not self._succeeds or own):
+                if before != newest and (newest or not self._may_have_begun(stream, partition)):
                     return False
                 versions[stream] = last
         self._versions.update(versions)
@@ -230,6 +250,17 @@ class Book:
                 f"the log ends inside command {self._command}: {self._command_events_left} of its "
                 f"{self._command_events} events are missing",
             )
+
+    def _take(self, stream: str, tag: str, data: dict[str, Any]) -> set[int]:
+        """Take in what the log says of its ownership; returns the partitions that are adopted."""
+        if tag == OPENED or not self._opened:
+            self._open(stream, tag, data)
+            return set()
+        if stream != f"region-{self._region}-log":
+            raise Broken(
+                Reason.OWNERSHIP_INVALID, f"{quoted(tag)} stands on {quoted(stream)}, not on the log's own stream"
+            )
+        return self._terms.take(tag, data)
 
     def _open(self, stream: str, tag: str, data: dict[str, Any]) -> None:
         if self._opened:
@@ -252,8 +283,7 @@ class Book:
                 Reason.MEMBER_MALFORMED,
                 f"the opening's member /data/partitions is {quoted(partitions)}, not a list of [first, last]",
             )
-        self._owned = frozenset(number for first, last in partitions for number in range(first, last + 1))
-        self._owned_endings = {ending for ending, number in PARTITION_OF_ENDING.items() if number in self._owned}
+        self._terms.owned = {number: epoch for first, last in partitions for number in range(first, last + 1)}
         self._succeeds = "predecessor" in data
 
     def _begin_command(self, command: str, n: int, partition: int | None) -> None:

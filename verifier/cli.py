@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from verifier import terms
 from verifier.body import region_of
 from verifier.export import ExportAltered, ExportSource
 from verifier.faults import CouldNotCheck, Fault, Found, Reason, quoted
@@ -191,7 +192,21 @@ def check(
             for other in copies
             if other is not longest and (fault := _difference(longest, other)) is not None
         )
+    _compare_ownership(copies_of_log)
     return findings
+
+
+def _compare_ownership(copies_of_log: Mapping[str, Sequence[Copy]]) -> None:
+    """Compare what each log has adopted with what the others have released, by the longest copy of each."""
+    longest = {
+        log: max(reports, key=lambda report: report.position)
+        for log, copies in copies_of_log.items()
+        if (reports := [copy.report for copy in copies if copy.report is not None])
+    }
+    for copies in copies_of_log.values():
+        for copy in copies:
+            if copy.report is not None:
+                copy.report = terms.compared(copy.report, longest)
 
 
 @contextmanager
@@ -309,6 +324,8 @@ def to_text(findings: Findings) -> str:
         if report.not_counted:
             do = "does" if report.not_counted == 1 else "do"
             line += f" ({_entries(report.not_counted)} {do} not count: not of a partition and epoch that the log owned)"
+        if report.stated:
+            line += f"; {_counted(len(report.stated), 'adoption')} of partitions taken as stated: give the log that released them, too"
         lines.append(f"{line}{signatures_in_words(report)}")
     lines += (f"{url}  NOT INTACT: the export was altered: {why}" for url, why in findings.altered)
     lines += (f"{one.head.log}  {_not_intact(fault)}" for one, _, fault in findings.differences)

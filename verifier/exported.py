@@ -27,6 +27,7 @@ from verifier.policy import Policy
 from verifier.quick import BodyReader
 from verifier.sheet import Pages
 from verifier.signed import PLAUSIBLE_US, Rotation, Signed, Trust
+from verifier.terms import OPENED, TAGS, Said, check_form
 from verifier.tiled import Folder
 from verifier.tiles import NOTHING_THERE, TileError, TileReader
 
@@ -93,6 +94,7 @@ def verify_part(
         trusted=policy is not None,
         leaves=leaves,
         taken=_taken(log, keys),
+        said=tuple(chain.said),
     )
 
 
@@ -159,6 +161,7 @@ class _Chain:
         self.recorded_first: int | None = None
         self.entries = 0
         self.rotations: list[Rotation] = []
+        self.said: list[Said] = []
 
     def follow(self, position: int, entry: bytes) -> None:
         """Raises Found."""
@@ -184,6 +187,11 @@ class _Chain:
         self._check_version(stream, version, epoch)
         if tag == KEY_ROTATED:
             self.rotations.append(Rotation(position, stream, ijson.read(body)["data"]))
+        elif tag in TAGS:
+            data = ijson.read(body)["data"]
+            if tag != OPENED:
+                check_form(tag, data)
+            self.said.append(Said(position, sha256(b"\x00" + entry).hexdigest(), tag, data))
         self.position, self.leaf, self.recorded = position, sha256(b"\x00" + entry).digest(), recorded
         self.recorded_first = recorded if self.recorded_first is None else self.recorded_first
         self.entries += 1

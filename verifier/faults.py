@@ -50,6 +50,7 @@ class Reason(StrEnum):
     ORIGIN_MISMATCH = "origin_mismatch"
     COMMAND_BROKEN = "command_broken"  # the events of a command are not all there, in order and side by side
     COMMAND_SPANS_PARTITIONS = "command_spans_partitions"
+    OWNERSHIP_INVALID = "ownership_invalid"  # it releases what the log does not own, or adopts what it does
     VERSION_GAP = "version_gap"
 
     # The end of the log.
@@ -77,6 +78,9 @@ class Reason(StrEnum):
     TILE_DIFFERS = "tile_differs"  # a tile of hashes is not that of the log's tree
     SUBTREE_DIFFERS = "subtree_differs"  # the same in a database
     INDEX_DIFFERS = "index_differs"  # a column or a snapshot of a database is not what the entry says
+
+    # Several logs.
+    ADOPTION_FALSE = "adoption_false"  # it adopts what the other log has not released to it there
 
     # Several copies of one log.
     COPIES_DIFFER = "copies_differ"  # a fork, or a rewritten suffix: at least one keeper is wrong

@@ -34,6 +34,7 @@ from verifier.parallel import in_order
 from verifier.quick import BodyReader
 from verifier.sheet import HEADER_BYTES as HEADER_BYTES  # noqa: PLC0414 - public here since the first release
 from verifier.sheet import PAGE, PageReader, Pages, Sheet, Task
+from verifier.terms import TAGS, Said
 
 if TYPE_CHECKING:  # they need cryptography, which checking a chain does not
     from verifier.policy import Policy
@@ -73,7 +74,8 @@ class Report:
     What a check found. Up to `position`, whose leaf is `leaf`, the log is in order; times are µs since 1970 UTC.
 
     `signed` is None when the source shows no heads, as a mere sequence of entries does; `trusted` says that signatures
-    were verified. `leaves` are those of the positions that were asked for, as far as the log is in order. `taken` is None
+    were verified. `said` is what the log says of its ownership, `stated` those adoptions among it that were compared with no release
+    (verifier.terms). `leaves` are those of the positions that were asked for, as far as the log is in order. `taken` is None
     unless the log stands in an export.
     """
 
@@ -91,6 +93,8 @@ class Report:
     trusted: bool = False
     leaves: dict[int, bytes] = field(default_factory=dict)
     taken: Taken | None = None
+    said: tuple[Said, ...] = field(default=(), compare=False, repr=False)
+    stated: tuple[Said, ...] = ()
 
     @property
     def unwitnessed_entries(self) -> int:
@@ -114,6 +118,7 @@ class Report:
             "signed": None if self.signed is None else self.signed.to_json(),
             "witnessed": None if self.signed is None else self.signed.witnessed_to_json(),
             "unwitnessed_entries": self.unwitnessed_entries,
+            **({"adopted_as_stated": [said.to_json() for said in self.stated]} if self.stated else {}),
             **({} if self.taken is None else {"export": self.taken.to_json()}),
         }
 
@@ -202,6 +207,7 @@ class _Reading:
         self.position, self.leaf, self.recorded = 0, genesis(origin), -1
         self.recorded_first: int | None = None
         self.rotations: list[tuple[int, str, dict[str, object]]] = []
+        self.said: list[Said] = []
         self._book = Book(origin=origin, region=region, streams=streams)
         self._bodies = BodyReader()
 
@@ -229,6 +235,8 @@ class _Reading:
                 follow(facts, body)
                 if facts[2] == KEY_ROTATED:
                     self.rotations.append((due, facts[0], ijson.read(body)["data"]))
+                elif facts[2] in TAGS:
+                    self.said.append(Said(due, this_leaf.hex(), facts[2], ijson.read(body)["data"]))
                 if self.recorded_first is None:
                     self.recorded_first = recorded
                 position, last_leaf, last_recorded = due, this_leaf, recorded
@@ -281,6 +289,7 @@ class _Reading:
             signed=signed,
             trusted=trusted,
             leaves=leaves or {},
+            said=tuple(self.said),
         )
 
 

@@ -1,8 +1,7 @@
 """Check this export with Python 3.8 alone: hashes, chain, versions; add up its wallets. Signatures: see HOWTO.txt."""
 import base64, collections, hashlib, itertools, json, pathlib, sys
 
-def sha(*parts):
-    return hashlib.sha256(b"".join(parts)).digest()
+def sha(*parts): return hashlib.sha256(b"".join(parts)).digest()
 
 def root_of(start, end, first, last, leaves, known, depth=0):  # RFC 6962, 2.1; `leaves` are of positions first to last
     node = known(start, end - start, depth) if end < first or start >= last else None
@@ -40,10 +39,11 @@ def check(log, totals):
         at, leaf, proved, stream = position, sha(b"\0", entry), tiled or proof is not None, body["stream"]
         fits &= proof is None or root == root_of(0, size, at, at, iter([leaf]), lambda *of: proof[-of[2]])
         if tiled or stream in (log.get("streams") or {}):
-            fits &= body["version"] == versions.get(stream, 0 if first == 1 else body["version"] - 1) + 1
+            begins = first == 1 and body.get("epoch", 1) == 1  # else another log may have begun the stream
+            fits &= body["version"] == versions.get((stream, body.get("epoch")), 0 if begins else body["version"] - 1) + 1
         if not fits or at != int.from_bytes(entry[32:40], "big"):
             sys.exit(f"NOT INTACT: position {at} of {origin} breaks the chain, its stream, or its proof")
-        versions[stream] = body["version"]
+        versions[stream, body.get("epoch")] = body["version"]
         leaves.append(leaf)
         data = body["data"] if body["type"].startswith("wallet.") else {}
         for moved, (sign, account) in itertools.product(data.get("movements") or filter(None, [data.get("transfer")]), SIDES):

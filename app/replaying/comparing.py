@@ -148,7 +148,7 @@ def dashboard_of(store: MemoryStore, made: Made) -> dashboard.Dashboard:
 
 def _segment(store: MemoryStore, made: Made, given: Mapping[str, str]) -> segments.Segment:
     try:
-        money = Money(int(given["at_least"]), given["currency"])
+        money = Money(int(given["minimum"]), given["currency"])
         page = segments.page_of(
             _pairs(store, deposited(money.currency)), money, given.get("cursor"), int(given.get("limit", "50"))
         )

@@ -12,10 +12,11 @@ from contextlib import suppress
 import msgspec
 
 from app.replaying.verified import Verified
+from domain.logs import Adopted
 from eventstore.record import Entry, Recorded, UnknownEvent, decode_body
 from projections import catalog
 from projections.memory import MemoryStore
-from projections.projection import START, Batch, Events, OutOfOrder, Position
+from projections.projection import START, Barrier, Batch, Events, OutOfOrder, Position
 from replay.moment import Moment
 from verifier.faults import CouldNotCheck
 
@@ -28,10 +29,21 @@ Stops = Mapping[str, Mapping[str, int]]
 def as_of(logs: Verified, moment: Moment, names: Collection[str] = catalog.NAMES) -> dict[str, MemoryStore]:
     """Read models as of a moment, or rather of the last command that had ended by then. Raises CouldNotCheck."""
     stores = {name: store for name, store in catalog.in_memory().items() if name in names}
-    for log in logs.logs:
-        for batch in batches(logs, log, lambda entry: moment.covers(entry.log, entry.position, entry.recorded)):
-            for store in stores.values():
-                _apply(store, batch)
+
+    def apply(batch: Batch) -> bool:
+        if not all(_may_take(store, batch) for store in stores.values()):
+            return False
+        for store in stores.values():
+            _apply(store, batch)
+        return True
+
+    _in_order(
+        {
+            log: batches(logs, log, lambda entry: moment.covers(entry.log, entry.position, entry.recorded))
+            for log in logs.logs
+        },
+        apply,
+    )
     return stores
 
 
@@ -43,14 +55,23 @@ def at(logs: Verified, stops: Stops) -> dict[str, MemoryStore]:
     stores = {name: store for name, store in catalog.in_memory().items() if name in stops}
     for log in {log for where in stops.values() for log in where} - logs.logs.keys():
         raise CouldNotCheck(f"a read model has applied the log {log}, which is not at {logs.target}")
-    for log in logs.logs:
-        ends = {name: where.get(log, 0) for name, where in stops.items()}
-        last = max(ends.values(), default=0)
-        for batch in batches(logs, log, lambda entry, last=last: entry.position <= last, set(ends.values())):  # type: ignore[misc]
-            for name, store in stores.items():
-                if batch.after.position <= ends[name]:
-                    _apply(store, batch)
-        for name, end in ends.items():
+    ends = {log: {name: where.get(log, 0) for name, where in stops.items()} for log in logs.logs}
+
+    def apply(batch: Batch) -> bool:
+        wanted = [store for name, store in stores.items() if batch.after.position <= ends[batch.log][name]]
+        if not all(_may_take(store, batch) for store in wanted):
+            return False
+        for store in wanted:
+            _apply(store, batch)
+        return True
+
+    read = {}
+    for log, ending in ends.items():
+        last = max(ending.values(), default=0)
+        read[log] = batches(logs, log, lambda entry, last=last: entry.position <= last, set(ending.values()))  # type: ignore[misc]
+    _in_order(read, apply)
+    for log, ending in ends.items():
+        for name, end in ending.items():
             if stores[name].at(log).position != end:
                 raise CouldNotCheck(
                     f"{name} stands at {log}/{end}, which is beyond what was verified at {logs.target} or inside a command"
@@ -66,6 +87,7 @@ def batches(logs: Verified, log: str, covers: Callable[[Entry], bool], stops: Co
         )
     events: list[Recorded] = []
     before, after, whole = START, START, 0
+    barrier: Barrier | None = None
     covered = True
     for entry in logs.entries(log):  # to the end, which proves the rest
         covered = covered and covers(entry)
@@ -73,14 +95,37 @@ def batches(logs: Verified, log: str, covers: Callable[[Entry], bool], stops: Co
             continue
         recorded = _event(logs, entry)
         if recorded is not None:
+            if isinstance(recorded.event, Adopted):  # comes by itself
+                if after != before:
+                    yield Batch(log, before, after, Events(events[:whole]), barrier)
+                    before, events, whole = after, events[whole:], 0
+                barrier = Barrier(recorded.event.of, recorded.event.cut.position)
             events.append(recorded)
         if recorded is None or recorded.body.command.i == recorded.body.command.n:
             after, whole = Position(entry.position, entry.leaf), len(events)
             if whole >= BATCH_ENTRIES or after.position in stops:
-                yield Batch(log, before, after, Events(events[:whole]))
-                before, events, whole = after, events[whole:], 0
+                yield Batch(log, before, after, Events(events[:whole]), barrier)
+                before, events, whole, barrier = after, events[whole:], 0, None
     if after != before:
-        yield Batch(log, before, after, Events(events[:whole]))
+        yield Batch(log, before, after, Events(events[:whole]), barrier)
+
+
+def _in_order(read: Mapping[str, Iterator[Batch]], apply: Callable[[Batch], bool]) -> None:
+    """Apply what is read of each log; what `apply` does not take yet waits for the others. What nothing comes before is left out."""
+    waiting: dict[str, Batch | None] = {log: next(batches, None) for log, batches in read.items()}
+    moved = True
+    while moved:
+        moved = False
+        for log, batches in read.items():
+            while (batch := waiting[log]) is not None and apply(batch):
+                waiting[log], moved = next(batches, None), True
+    for batches in read.values():
+        for _ in batches:  # to the end, which proves the rest
+            pass
+
+
+def _may_take(store: MemoryStore, batch: Batch) -> bool:
+    return batch.barrier is None or store.at(batch.barrier.log).position >= batch.barrier.position
 
 
 def _event(logs: Verified, entry: Entry) -> Recorded | None:

@@ -26,6 +26,7 @@ import msgspec
 from app import checking
 from domain.catalog import AGGREGATES
 from domain.logs import LOGS
+from domain.ownership import Contradiction
 from eventstore.record import Codec, Entry, UnknownEvent, genesis
 from replay import moment
 from replay.moment import Moment, NoMoment
@@ -163,15 +164,17 @@ class Verified:
         return moment.known_to(region, until_us, cosigned)
 
     def _ownership(self) -> Ownership:
-        """From the openings, which are all that speaks of it in this release. An export need not hold them."""
+        """From what the logs say of it. A part of a log need not hold its opening: then all that it holds is taken to count."""
         owned = Ownership()
+        codec = Codec([LOGS])
         for log in self.logs.values():
-            try:
-                owned.fold(Codec([LOGS]).decode(self._entry(log, 1)))
-            except LookupError:
+            if log.kind == "selection" or not any(said.position == 1 for said in log.report.said):
                 owned.take_for_granted(log.name)
-            except (UnknownEvent, msgspec.MsgspecError) as error:
-                raise CouldNotCheck(f"{log.name}/1 of {self.shown} is no opening: {error}") from None
+            for said in log.report.said:
+                try:
+                    owned.fold(codec.decode(self._entry(log, said.position)))
+                except (UnknownEvent, msgspec.MsgspecError, Contradiction) as error:
+                    raise CouldNotCheck(f"{log.name}/{said.position} of {self.shown}: {error}") from None
         return owned
 
     def _entry(self, log: VerifiedLog, position: int) -> Entry:

@@ -20,9 +20,9 @@ import msgspec
 import psycopg
 
 from access.policy import principal
-from app import bootstrap, commanding
+from app import bootstrap, planning
 from app.bootstrap import write_side
-from app.commanding import Services
+from app.planning import Services
 from app.settings import Settings
 from bench.peers import CLIENTS, Clock, Load, Round, cuts, history
 from bench.servers import Servers
@@ -92,9 +92,9 @@ async def open_log(settings: Settings, load: Load) -> Opened:
 
 async def _send(services: Services, path: str, body: bytes) -> None:
     """What a route does with a request's bytes."""
-    route, arguments = commanding.match(path)
+    route, arguments = planning.match(path)
     (key,) = uuid7_texts(datetime.now(UTC), random.randbytes(10))
-    made = commanding.plan(services, _OPERATOR, route, arguments, key, path, body, None)
+    made = planning.plan(services, _OPERATOR, route, arguments, key, path, body, None)
     receipt = await services.decider.decide(made)
     _encode(receipt.answer)
 

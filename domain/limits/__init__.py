@@ -29,6 +29,7 @@ from domain.limits.events import (
     RaiseRequested,
     RaiseWithdrawn,
     RequiredFirst,
+    SafeguardsTakenUp,
     WithdrawalCounted,
     WithdrawalUncounted,
 )
@@ -58,6 +59,7 @@ from domain.limits.terms import (
     set_deposit_limit,
     set_limit,
     set_operator_limit,
+    take_up,
     withdraw_raise,
 )
 from policies.limits import (
@@ -92,6 +94,7 @@ __all__ = [
     "RaiseUnseen",
     "RaiseWithdrawn",
     "RequiredFirst",
+    "SafeguardsTakenUp",
     "Source",
     "Terms",
     "WithdrawalCounted",
@@ -108,5 +111,6 @@ __all__ = [
     "set_limit",
     "set_operator_limit",
     "stream",
+    "take_up",
     "withdraw_raise",
 ]

@@ -87,6 +87,13 @@ class RaiseWithdrawn(Event, frozen=True, tag="limits.raise_withdrawn"):
     period: Period
 
 
+class SafeguardsTakenUp(Event, frozen=True, tag="limits.safeguards_taken_up"):
+    """As `protection.safeguards_taken_up`, of limits."""
+
+    log: str
+    upto: int
+
+
 class HeadroomConsumed(Event, frozen=True, tag="limits.headroom_consumed"):
     """A deposit was requested, or has arrived after all, and counts on the local `day`, `utc_offset` minutes ahead of UTC, and from
     when this was recorded.
@@ -171,6 +178,7 @@ LimitsEvent = (
     | RaiseAttested
     | RaiseConfirmed
     | RaiseWithdrawn
+    | SafeguardsTakenUp
     | HeadroomConsumed
     | HeadroomReleased
     | WithdrawalCounted
@@ -184,6 +192,7 @@ KINDS: tuple[type[LimitsEvent], ...] = (
     RaiseAttested,
     RaiseConfirmed,
     RaiseWithdrawn,
+    SafeguardsTakenUp,
     HeadroomConsumed,
     HeadroomReleased,
     WithdrawalCounted,

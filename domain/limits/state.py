@@ -25,6 +25,7 @@ from domain.limits.events import (
     RaiseRequested,
     RaiseWithdrawn,
     RequiredFirst,
+    SafeguardsTakenUp,
     WithdrawalCounted,
     WithdrawalUncounted,
 )
@@ -81,7 +82,7 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     """`given`: the house's and the player's, at most one of each kind, period and source. `raises`: at most one of each kind and
     period. `raised_at`: by jurisdiction, when the last above one of its presets was confirmed. `deposited`, `net`: what deposits
     use, gross and less withdrawals.
-    `requested`: minor units over the player's life, of deposits that have not failed since.
+    `requested`: minor units over the player's life, of deposits that have not failed since. `taken_up`: as of Protection.
     """
 
     given: tuple[Limit, ...] = ()
@@ -90,6 +91,7 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     deposited: Usage = Usage()
     net: Usage = Usage()
     requested: int = 0
+    taken_up: dict[str, int] = {}
 
     def own(self, kind: Kind, period: Period, source: Source = Source.PLAYER) -> Limit | None:
         return next((each for each in self.given if each.is_of(kind, period, source)), None)
@@ -323,6 +325,8 @@ def evolve(limits: Limits, event: LimitsEvent, at: datetime) -> Limits:  # noqa:
             return _raised(limits, event, at) if event.holds(at) else limits
         case RaiseWithdrawn():
             return change(limits, raises=_without(limits, event))
+        case SafeguardsTakenUp(log, upto):
+            return change(limits, taken_up={**limits.taken_up, log: upto})
         case DepositRefused():
             return limits
 

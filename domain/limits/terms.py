@@ -188,6 +188,14 @@ def set_operator_limit(
     return [LimitSet(kind=kind, period=period, source=Source.OPERATOR, money=money, seconds=seconds, reason=reason)]
 
 
+def take_up(limits: Limits, fact: LimitSet) -> list[LimitsEvent]:
+    """What follows from a limit that another region has recorded: a lower one of the same kind, period and source stays."""
+    own = limits.own(fact.kind, fact.period, fact.source)
+    if own is not None and own.amount <= (fact.money.amount if fact.money else fact.seconds or 0):
+        return []
+    return [LimitSet(**{name: getattr(fact, name) for name in LimitSet.__struct_fields__})]
+
+
 def _checked(
     player: Player, kind: Kind, period: Period, most: Money | int | None
 ) -> tuple[int | None, Money | None, int | None]:

@@ -30,6 +30,7 @@ from domain.protection.events import (
     PlayRefused,
     ProtectionEvent,
     RegisterAsked,
+    SafeguardsTakenUp,
     Said,
     Source,
     Stop,
@@ -52,6 +53,7 @@ from domain.protection.shutting_out import (
     panic,
     pause,
     stop,
+    take_up,
     time_out,
 )
 from domain.protection.standing import (
@@ -103,6 +105,7 @@ __all__ = [
     "ProtectionEvent",
     "RegisterAsked",
     "RegisterUnanswered",
+    "SafeguardsTakenUp",
     "Said",
     "Source",
     "Stop",
@@ -126,5 +129,6 @@ __all__ = [
     "refused",
     "stop",
     "stream",
+    "take_up",
     "time_out",
 ]

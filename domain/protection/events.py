@@ -165,6 +165,15 @@ class ActionUnblocked(Event, frozen=True, kw_only=True, tag="protection.action_u
     intervention: Intervention | None = None
 
 
+class SafeguardsTakenUp(Event, frozen=True, tag="protection.safeguards_taken_up"):
+    """What `log` has recorded of the player's protection while this region could not be reached counts by this stream from now on,
+    up to version `upto` of what stands there.
+    """
+
+    log: str
+    upto: int
+
+
 class RegisterAsked(Event, frozen=True, kw_only=True, tag="protection.register_asked"):
     """
     A register was asked about the player. `register` is empty where nobody knows of one. `silence`: why it has not answered;
@@ -198,6 +207,7 @@ ProtectionEvent = (
     | MatchesShutOut
     | ActionBlocked
     | ActionUnblocked
+    | SafeguardsTakenUp
     | RegisterAsked
     | PlayRefused
 )

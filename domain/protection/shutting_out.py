@@ -300,6 +300,23 @@ def stop(
     return [ActionBlocked(action=action, reason=reason, intervention=intervention)]
 
 
+def take_up(state: Protection, fact: TimedOut | Excluded | ActionBlocked, at: datetime) -> list[ProtectionEvent]:
+    """What follows from a fact that another region has recorded at `at`: what runs only becomes longer. What was said of it stays
+    with the fact, which is sealed for itself.
+    """
+    grounds = fact.intervention and Grounds(fact.intervention.kind)
+    match fact:
+        case TimedOut(until=until, source=source, rule=rule):
+            granted = policy.Granted(until, until, on_request=False, rule=rule, verified=True)
+            return pause(state, granted, source=source, intervention=grounds)
+        case Excluded():
+            fields = {name: getattr(fact, name) for name in Excluded.__struct_fields__}
+            return _longer(state, Excluded(**{**fields, "intervention": grounds}), at)
+        case ActionBlocked(action=action, reason=reason):
+            known = reason in state.stopped.get(action, ())
+            return [] if known else [ActionBlocked(action=action, reason=reason, intervention=grounds)]
+
+
 def allow(
     state: Protection, player: Player, *, action: Stop, reason: str, intervention: Intervention | None
 ) -> list[ProtectionEvent]:

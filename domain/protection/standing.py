@@ -24,6 +24,7 @@ from domain.protection.events import (
     PlayRefused,
     ProtectionEvent,
     RegisterAsked,
+    SafeguardsTakenUp,
     Said,
     Source,
     Stop,
@@ -127,7 +128,8 @@ class Protection(msgspec.Struct, frozen=True):
     """`exclusions`: at most one of each `place`. `pauses`: of each source the time-out that ends last. `stopped`: the house's reasons, by
     what it has stopped. `registers`: by name. `quiet_until`: marketing is silent after an exclusion. `shut_outs`: how many of
     this account's own there have been, each of which also concerns the person's other accounts. `dismissed`: accounts of which
-    a person has found that they are somebody else's, the newest last.
+    a person has found that they are somebody else's, the newest last. `taken_up`: by log, up to which version its safeguards
+    count here by events of this stream (domain/anywhere.py).
     """
 
     exclusions: tuple[Exclusion, ...] = ()
@@ -137,6 +139,7 @@ class Protection(msgspec.Struct, frozen=True):
     quiet_until: datetime | None = None
     shut_outs: int = 0
     dismissed: tuple[PlayerId, ...] = ()
+    taken_up: Mapping[str, int] = {}
 
     def of(self, source: Source, register: str = "") -> Exclusion | None:
         """`register`: of those that were taken over, the one that it has said; the one that none has, without."""
@@ -240,6 +243,8 @@ def evolve(state: Protection, event: ProtectionEvent, at: datetime) -> Protectio
             known = state.registers.get(event.register)
             free = {name: change(each, holds=False) for name, each in state.registers.items()}  # not asked any more
             return change(state, registers={**free, event.register: _asked(known, event, at)})
+        case SafeguardsTakenUp(log=log, upto=upto):
+            return change(state, taken_up={**state.taken_up, log: upto})
         case MatchesShutOut() | PlayRefused():
             return state
 
@@ -305,6 +310,7 @@ PROTECTION = Aggregate(
         MatchesShutOut,
         ActionBlocked,
         ActionUnblocked,
+        SafeguardsTakenUp,
         RegisterAsked,
         PlayRefused,
     ],

@@ -17,8 +17,9 @@ from access.policy import ROLES
 from access.tokens import Tokens, record
 from app.api import explain_errors
 from app.authentication import Authentication
-from app.commanding import Services
+from app.causal import waiting_on
 from app.openapi import Schemas
+from app.planning import Services
 from app.querying import ReadSide, Regions
 from app.starting import Start, recorder
 from app.watching import Watch
@@ -97,7 +98,16 @@ async def region(ledger: Ledger, servers: Servers, region_key: RegionKey, *, gap
         try:
             yield Region(
                 ReadSide(
-                    readers, redis, vault, authentication, Watch(ledger.dsn), Regions([]), asyncio.Event(), start, reads
+                    readers,
+                    redis,
+                    vault,
+                    authentication,
+                    Watch(ledger.dsn),
+                    Regions([]),
+                    asyncio.Event(),
+                    start,
+                    reads,
+                    waiting_on(readers, redis, "eu"),
                 ),
                 Services(decider, vault, authentication, list(OWNED), b"fingerprints"),
                 Schemas(),

@@ -135,10 +135,9 @@ async def test_an_approver_may_say_which_state_of_it_they_have_read(house: House
 async def test_the_description_of_the_interface_knows_both_answers(house: House) -> None:
     document = (await house.client.get("/openapi.json", None)).json
     answers = document["paths"]["/v1/players/{player_id}/adjustments"]["post"]["responses"]
-    assert {status: answers[status]["content"]["application/json"]["schema"]["$ref"] for status in ("201", "202")} == {
-        "201": "#/components/schemas/Adjusted",
-        "202": "#/components/schemas/AwaitingApproval",
-    }
+    schemas = {status: answers[status]["content"]["application/json"]["schema"] for status in ("201", "202")}
+    assert schemas["201"]["$ref"] == "#/components/schemas/Adjusted"
+    assert {"$ref": "#/components/schemas/AwaitingApproval"} in schemas["202"]["anyOf"]
     assert (
         "same_person"
         in document["paths"]["/v1/approvals/{approval_id}/approve"]["post"]["responses"]["403"]["description"]

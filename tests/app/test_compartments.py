@@ -286,5 +286,5 @@ def test_the_twins_have_every_router_of_the_api_that_tells_of_players() -> None:
     names = {one or other for one, other in included}
     assert names == {
         "commands", "games", "callbacks", "querying", "tiling", "disclosing", "compartments", "auditing", "explaining",
-        "metrics", "signin",
+        "metrics", "signin", "fates",
     }  # fmt: skip

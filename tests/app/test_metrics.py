@@ -27,7 +27,7 @@ async def test_what_was_counted_is_told_while_the_servers_are_away() -> None:
         postgres.pool("postgresql://127.0.0.1:1/nowhere", "countroom_reader", size=1) as pool,
         Redis.from_url("redis://127.0.0.1:1") as redis,
     ):
-        (route,) = router(metrics, ReadSide(pool, redis, *[unset] * 7), unset).routes
+        (route,) = router(metrics, ReadSide(pool, redis, *[unset] * 8), unset).routes
         text = (await route.endpoint()).body.decode()  # type: ignore[attr-defined]
     assert 'countroom_commands_total{endpoint="/v1/players",outcome="ok"} 3.0' in text
     assert 'countroom_server_up{server="postgres"} 0.0' in text
@@ -51,7 +51,7 @@ async def test_what_is_late_is_told_by_log_and_duty(servers: Servers, tmp_path: 
         "test", "eu", ("eu", "us"), dsn, redis_url, "", nowhere, "127.0.0.1", 1, nowhere, nowhere, nowhere, {}
     )  # fmt: skip
     async with postgres.pool(dsn, "countroom_reader", size=1) as pool, Redis.from_url(redis_url) as redis:
-        (route,) = router(Metrics(), ReadSide(pool, redis, *[unset] * 7), settings).routes
+        (route,) = router(Metrics(), ReadSide(pool, redis, *[unset] * 8), settings).routes
         text = (await route.endpoint()).body.decode()  # type: ignore[attr-defined]
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     told = {(each.name, each.labels.get("log"), each.labels.get("duty")): each.value for each in samples}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.commanding import entity_tags
+from app.planning import entity_tags
 from app.problems import IfMatchMalformed
 
 

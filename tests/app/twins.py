@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 
 import projections
 from access.policy import ROLES
-from app import auditing, commanding, compartments, disclosing, explaining, metrics, querying, tiling
+from app import auditing, commanding, compartments, disclosing, explaining, fates, metrics, querying, tiling
 from app.api import explain_errors
 from app.metrics import Metrics, Timed
 from eventstore import schema
@@ -156,7 +156,7 @@ OF_POSITIONS = ("/v1/logs/{log}/", "/v1/audit/entries/")
 QUERIES = {
     "/v1/players/{player_id}/may-contact": "?channel=email",
     "/v1/rules": "?jurisdiction=DE",
-    "/v1/segments/deposited": "?currency=EUR&at_least=1",
+    "/v1/segments/deposited": "?currency=EUR&minimum=1",
     "/v1/audit": "?limit=200",
     "/v1/access/explain": "?actor=operator:test&action=player.read",
 }
@@ -236,6 +236,7 @@ async def twin(
             disclosing.router(made.read, made.schemas),
             compartments.router(made.services, made.read, made.schemas),
             auditing.router(made.read, made.schemas),
+            fates.router(made.read, made.schemas),
             explaining.router(made.read, made.schemas, made.services.authentication.known),
             metrics.router(counted, made.read, settings),  # type: ignore[arg-type]
             *planted(made),

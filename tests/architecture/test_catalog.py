@@ -13,10 +13,11 @@ from app.exporting.selection import Choice, person, read_event
 from domain.catalog import AGGREGATES, NAMING, OF_PLAYERS
 from domain.kernel import Aggregate, Event, PlayerId
 from domain.payouts import PAYOUTS
+from domain.safeguards import SAFEGUARDS
 from domain.suppressions import SUPPRESSIONS
 from domain.transactions import TRANSACTIONS
 from queries import events, timeline
-from queries.history import LISTED, streams_of
+from queries.history import LISTED, elsewhere_of, streams_of
 from replay.timeline import WORDS
 
 SUFFIX = "01m81j18g0e1pa2yb5e8r30c1a"
@@ -27,8 +28,8 @@ REGIONS = frozenset(
     {"log", "service", "reads", "keys", "access", "policies", "vault", "signin", "bootstrap", "compartment"}
 )
 """Aggregates that are of a region, and of no player."""
-OF_NO_PLAYER = frozenset({"operator", "token", "sealed"})
-"""Others' streams: of people and machines of the house, and of what a compartment keeps to itself."""
+OF_NO_PLAYER = frozenset({"operator", "token", "sealed", "safeguard"})
+"""Others' streams: of people and machines of the house, and of what a compartment keeps to itself; and regions' of a player."""
 
 
 def lacks(aggregate: Aggregate[Any]) -> set[str]:
@@ -61,8 +62,15 @@ def is_exported(tag: str) -> bool:
 
 
 def test_every_aggregate_is_a_regions_or_a_players() -> None:
-    of_regions = {each.name for each in AGGREGATES if each.kind is not None and each is not SUPPRESSIONS}
+    of_regions = {each.name for each in AGGREGATES if each.kind is not None and each not in (SUPPRESSIONS, SAFEGUARDS)}
     assert of_regions == REGIONS
+
+
+def test_what_regions_record_of_a_player_is_found_by_the_names_of_their_logs() -> None:
+    stream = f"region-us-protection_{SUFFIX}"
+    assert elsewhere_of(PlayerId(f"player_{SUFFIX}"), ["eu", "us"])[1] == stream
+    assert SAFEGUARDS.events.keys() <= WORDS.keys()
+    assert all(is_exported(tag) for tag in SAFEGUARDS.events)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ MODULES = sorted((ROOT / "domain").rglob("*.py"))
 SHARED = {
     "__init__",
     "administrators",
+    "anywhere",
     "catalog",
     "eligibility",
     "erasures",
@@ -24,6 +25,7 @@ SHARED = {
     "findings",
     "ijson",
     "kernel",
+    "ownership",
     "tallies",
     "windows",
 }

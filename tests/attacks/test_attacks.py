@@ -27,7 +27,12 @@ def test_no_route_is_without_a_policy(attacked: Attacked) -> None:
     here, bare = attacked
     assert bare == []
     names = {route.name for route in here.routes}
-    assert {*routes.OPEN, *routes.OWN, routes.BATCH} <= names  # nobody is let in where there is nothing any more
+    assert {
+        *routes.OPEN,
+        *routes.OWN,
+        routes.BATCH,
+        routes.FATE,
+    } <= names  # nobody is let in where there is nothing any more
 
 
 @pytest.mark.parametrize("group", GROUPS)

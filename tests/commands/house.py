@@ -145,7 +145,7 @@ class Process:
             item = wanted.items[place]
             return self.house.plan(path, bytes(item.body), key=item.key)
 
-        return await batch.run(wanted, plan=plan, decide=self.decider.run, made=made)
+        return await batch.run(wanted, plan=plan, decide=lambda wave: self.decider.run(list(wave.values())), made=made)
 
 
 class House:

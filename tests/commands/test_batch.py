@@ -224,7 +224,9 @@ async def test_whoever_is_to_be_asked_hears_of_an_item_once_its_path_is_known_an
         assert not any("$" in path for path in known.values())
         happened.extend(("asked", place) for place in known)
 
-    await batch.run(Batch(items), plan=plan, decide=house.process.decider.run, made=made, ask=ask)
+    await batch.run(
+        Batch(items), plan=plan, decide=lambda wave: house.process.decider.run(list(wave.values())), made=made, ask=ask
+    )
     assert happened == [
         ("described", 0), ("described", 1), ("asked", 2), ("described", 2), ("asked", 3), ("described", 3),
     ]  # fmt: skip

@@ -374,35 +374,6 @@ def test_a_snapshot_names_the_shape_of_the_state() -> None:
     assert state_schema(LIMITS) == state_schema.__wrapped__(LIMITS)
 
 
-# Ownership
-
-
-async def test_a_player_of_another_region_is_not_decided_here(house: House) -> None:
-    elsewhere = "player_" + suffix(uuid7(NOON, bytes(10), 200))
-    with pytest.raises(WrongRegion) as refused:
-        await house.process.post(f"/v1/players/{elsewhere}/block", BLOCK)
-    assert refused.value.facts == {"partition": 200}
-    assert house.log.appended == []
-
-
-async def test_a_partition_that_was_lost_meanwhile_is_noticed(house: House) -> None:
-    player = await house.player()
-    await house.deposit(player, 1)
-    del house.log._epochs[players.stream(PlayerId(player)).partition]
-    with pytest.raises(WrongRegion):
-        await house.deposit(player, 1)
-
-
-async def test_a_partition_that_was_taken_over_meanwhile_is_noticed(house: House) -> None:
-    await house.player()
-    stranger = "player_" + suffix(uuid7(NOON, bytes(10), 200))
-    with pytest.raises(WrongRegion):
-        await house.process.post(f"/v1/players/{stranger}/block", BLOCK)
-    house.log._epochs[200] = 1
-    with pytest.raises(NotFound):
-        await house.process.post(f"/v1/players/{stranger}/block", BLOCK)
-
-
 # Refusals that are facts
 
 

@@ -358,6 +358,7 @@ def test_the_state_holds_nothing_personal() -> None:
     assert set(Player.__struct_fields__) == {
         "status", "country", "currency", "key", "commitment", "brand", "jurisdiction", "registered_at", "block_reason",
         "awaiting", "consents", "tags", "duplicates", "birth_year", "closed_at", "erased_at", "jurisdictions", "erase_by",
+        "taken_up",
     }  # fmt: skip
 
 

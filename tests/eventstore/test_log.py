@@ -400,6 +400,15 @@ async def test_the_streams_of_an_aggregate_are_named_with_their_versions(subject
     assert await subject.streams.versions("wall") == {}
 
 
+async def test_streams_are_found_by_how_their_names_begin(subject: Subject) -> None:
+    one, two = (f"region-eu-protection_{stream(f'player {n}').partition('-')[2]}" for n in (1, 2))
+    await subject.append(command((one, 1), (one, 2)), command(("wallet 1", 1)))
+    await subject.append(command((two, 1)))
+    assert await subject.streams.beginning("region-eu-protection_") == {one: 2, two: 1}
+    assert await subject.streams.beginning("region-us-protection_") == {}
+    assert "eu" in await subject.streams.logs()
+
+
 # Snapshots
 
 

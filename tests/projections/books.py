@@ -48,7 +48,7 @@ from domain.kernel import (
 from domain.kyc import Kyc
 from domain.limits import Limits
 from domain.logins import Login
-from domain.logs import Opened
+from domain.logs import Adopted, Cut, Opened, Released, spans
 from domain.players import DataKey, Player, Registered
 from domain.protection import Protection, Said
 from domain.transactions import DepositRequested
@@ -66,6 +66,8 @@ DAY = timedelta(days=1)
 SALT = "5a" * 16
 INVITATION = "6b" * 32
 CODEC = Codec(AGGREGATES)
+
+_Paying = Callable[[transactions.Transaction, Wallet, datetime], Sequence[Event]]
 
 
 class Book:
@@ -86,6 +88,8 @@ class Book:
         self._states: dict[str, tuple[int, Any]] = {}
         self._owners: dict[TransactionId, PlayerId] = {}
         self._now = NOON
+        self._epochs = dict.fromkeys(range(PARTITIONS[name][0], PARTITIONS[name][1] + 1), 1)
+        self._ownership_events = 1
         opened = Opened(origin=self.origin, epoch=1, partitions=(PARTITIONS[name],))
         self._append(f"region-{name}-log", [opened], actor="system")
 
@@ -95,8 +99,7 @@ class Book:
         self._now += duration
 
     def register(self, currency: str = "EUR", **personal: str) -> PlayerId:
-        partition = PARTITIONS[self.name][0] + len(self.players) % 128
-        suffix = self._suffix(partition)
+        suffix = self._suffix(self._partition(len(self.players)))
         player = PlayerId(f"player_{suffix}")
         sealed = {field: Sealed(sealed=f"sealed {value}", key=suffix) for field, value in personal.items()}
         registered = Registered(
@@ -197,11 +200,7 @@ class Book:
         )  # fmt: skip
         return transaction
 
-    def pay(
-        self,
-        transaction: TransactionId,
-        decision: Callable[[transactions.Transaction, Wallet, datetime], Sequence[Event]],
-    ) -> None:
+    def pay(self, transaction: TransactionId, decision: _Paying) -> None:
         """Whatever is decided on a payment now; nothing if refused."""
         wallet = self.state(wallets.stream(self._owners[transaction]))
         try:
@@ -232,8 +231,7 @@ class Book:
         return events
 
     def record(self, stream: Stream[Any], events: Sequence[Event]) -> None:
-        """What happened, whoever has decided it."""
-        self._decided(stream, events)
+        self._decided(stream, events)  # whoever has decided it
 
     @property
     def now(self) -> datetime:
@@ -279,7 +277,7 @@ class Book:
 
     def invite(self, name: str = "Otto") -> OperatorId:
         """Somebody who may join within three days."""
-        suffix = self._suffix(PARTITIONS[self.name][0] + len(self.operators) % 128)
+        suffix = self._suffix(self._partition(len(self.operators)))
         invited = operators.Invited(
             name=name, email=f"{name.lower()}@house.example", person=f"staff-{len(self.operators)}",
             key=DataKey(id=suffix, commitment="00"), invitation=INVITATION, until=self._now + 3 * DAY,
@@ -294,7 +292,7 @@ class Book:
 
     def issue(self, holder: str = "service:reports") -> TokenId:
         """A token, which lasts a day."""
-        suffix = self._suffix(PARTITIONS[self.name][0] + len(self.tokens) % 128)
+        suffix = self._suffix(self._partition(len(self.tokens)))
         issued = tokens.Issued(
             holder=holder,
             digest=suffix,
@@ -321,6 +319,34 @@ class Book:
             pass
 
         self._decided(players.stream(player), [Renamed()])
+
+    def hand_over(self, count: int, to: Book) -> None:
+        """Give the first partitions up to another log, which adopts them, and with them all that is known of who is there."""
+        moving = dict(sorted(self._epochs.items())[:count])
+        self._say(Released(spans(moving), to.name))
+        cut = Cut(len(self.entries), self.entries[-1].leaf.hex())
+        moved = {partition: epoch + 1 for partition, epoch in moving.items()}
+        to.wait(max(self._now - to.now, timedelta()))
+        to._say(Adopted(spans(moved), self.name, cut))
+        self._epochs = {partition: epoch for partition, epoch in self._epochs.items() if partition not in moving}
+        to._epochs |= moved
+        for name in [
+            name for name in self._states if not name.startswith("region-") and kernel.partition_of(name) in moved
+        ]:
+            to._states[name] = self._states.pop(name)
+        members = ("players", "transactions", "tickets", "approvals", "operators", "tokens", "bets")
+        for mine, theirs in ((getattr(self, name), getattr(to, name)) for name in members):
+            gone = [each for each in mine if kernel.partition_of(getattr(each, "player", each)) in moved]
+            mine[:], theirs[:] = [each for each in mine if each not in gone], [*theirs, *gone]
+        to._owners |= self._owners
+
+    def _partition(self, n: int) -> int:
+        return list(self._epochs)[n % len(self._epochs)]
+
+    def _say(self, event: Released | Adopted) -> None:
+        command, name = self._bytes(16), f"region-{self.name}-log"
+        self._ownership_events += 1
+        self._commit(command, [self._body(name, self._ownership_events, event, command, 1, 1, None, None, "system")])
 
     # What came of them
 
@@ -394,7 +420,7 @@ class Book:
             Body(
                 stream=stream, version=version, type=event.tag, id=f"id-{self.name}-{len(self.entries) + i}", actor=actor,
                 command=CommandPart(id=command.hex(), i=i, n=n), data=msgspec.Raw(msgspec.json.encode(event)),
-                partition=partition, epoch=None if partition is None else 1, occurred=occurred,
+                partition=partition, epoch=None if partition is None else self._epochs[partition], occurred=occurred,
             )
         )  # fmt: skip
 

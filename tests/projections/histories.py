@@ -55,6 +55,7 @@ Act = tuple[str, int, int]
 """Verb, whom it concerns (an index), and an amount."""
 
 acts = st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 7), st.integers(1, 900)), max_size=30)
+hand_overs = st.lists(st.tuples(acts, acts, st.booleans(), st.integers(1, 3)), min_size=1, max_size=3)
 schedules = st.lists(st.tuples(st.sampled_from(["eu", "us"]), st.integers(1, 40)), max_size=12)
 """Which log is read next, and about how many entries of it."""
 
@@ -202,9 +203,28 @@ def employ(book: Book, verb: str, which: int, amount: int) -> None:
             book.issue()
 
 
-def played(name: str, history: Sequence[Act]) -> Book:  # noqa: C901, PLR0912 — one case a verb
-    """A region's book; what makes no sense at that moment is left out."""
+def played(name: str, history: Sequence[Act]) -> Book:
+    """A region's book."""
     book = Book(name)
+    play(book, history)
+    return book
+
+
+def handed_over(
+    eu: Sequence[Act], us: Sequence[Act], then: Sequence[tuple[Sequence[Act], Sequence[Act], bool, int]]
+) -> tuple[Book, Book]:
+    """Two regions' books. `then`: what happens in each after so many partitions went from eu to us, or back."""
+    books = played("eu", eu), played("us", us)
+    for in_eu, in_us, back, count in then:
+        giver, taker = reversed(books) if back else books
+        giver.hand_over(count, taker)
+        play(books[0], in_eu)
+        play(books[1], in_us)
+    return books
+
+
+def play(book: Book, history: Sequence[Act]) -> None:  # noqa: C901, PLR0912 — one case a verb
+    """Go on with a region's book; what makes no sense at that moment is left out."""
     for verb, which, amount in history:
         if verb == "register" or not book.players:
             book.register(("EUR", "SEK")[which % 2], name="Ada")
@@ -251,7 +271,6 @@ def played(name: str, history: Sequence[Act]) -> Book:  # noqa: C901, PLR0912 �
                 book.wait(timedelta(hours=amount % 30))
             case _:
                 pass
-    return book
 
 
 async def follow(
@@ -262,15 +281,18 @@ async def follow(
         standing = await store.open()
         for log, limit in schedule:
             standing = await _advance(store, source, standing, log, limit)
-        for log, head in (await source.heads()).items():
-            while standing.at(log).position < head:
+        heads = await source.heads()
+        while any(standing.at(log).position < head for log, head in heads.items()):
+            before = standing
+            for log in heads:
                 standing = await _advance(store, source, standing, log, entries)
+            assert standing != before, "each log waits for the other"
 
 
 async def _advance(store: Store, source: Source, standing: Standing, log: str, limit: int) -> Standing:
     batch, stopped = await source.read(log, standing.at(log), limit)
     assert stopped is None, stopped
-    return await store.apply(standing, batch) if batch.after != batch.before else standing
+    return await store.apply(standing, batch) if batch.after != batch.before and standing.may_take(batch) else standing
 
 
 async def hashes(stores: Mapping[str, Store]) -> dict[str, StateHash]:

@@ -17,10 +17,10 @@ from domain import limits, players, wallets
 from projections import catalog
 from projections.dashboard import Dashboard
 from projections.postgres import exclusive
-from projections.projection import Batch, Events, Standing, Store
+from projections.projection import Batch, Events, OutOfOrder, Standing, Store
 from projections.redis import RedisStore
 from tests.projections.books import Book, MemorySource
-from tests.projections.histories import acts, follow, forget, hashes, played, schedules
+from tests.projections.histories import acts, follow, forget, hand_overs, handed_over, hashes, played, schedules
 
 on_servers = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -61,6 +61,29 @@ async def test_nor_does_it_matter_that_some_entries_do_not_count(
     book = played("eu", eu)
     source = MemorySource(book, played("us", []), stranded=whole_commands(book, stranded))
     await is_a_replay(catalog.stores(connection, client), source, schedule, connection, client)
+
+
+@on_servers
+@given(eu=acts, us=acts, then=hand_overs, schedule=schedules)
+async def test_nor_when_partitions_go_from_one_log_to_the_other_and_back(
+    connection: AsyncConnection[Any], client: Redis, eu: Any, us: Any, then: Any, schedule: Any
+) -> None:
+    source = MemorySource(*handed_over(eu, us, then))
+    await is_a_replay(catalog.stores(connection, client), source, schedule, connection, client)
+
+
+async def test_a_missing_barrier_is_caught(
+    connection: AsyncConnection[Any], client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A planted bug: what another log goes on with is applied before its beginning."""
+    start = [("register", 0, 1), ("import", 0, 500), ("ticket", 0, 3), ("limit", 0, 300)]
+    go_on = [("block", 0, 1), ("import", 0, 70), ("work", 0, 1), ("limit", 0, 90)]
+    source = MemorySource(*handed_over(start, [], [([], go_on, False, 1)]))
+    schedule = [("us", 40), ("us", 40), ("eu", 2)]
+    await is_a_replay(catalog.stores(connection, client), source, schedule, connection, client)
+    monkeypatch.setattr(Standing, "may_take", lambda _self, _batch: True)
+    with pytest.raises(OutOfOrder):
+        await is_a_replay(catalog.stores(connection, client), source, schedule, connection, client)
 
 
 @on_servers

@@ -11,7 +11,7 @@ import pytest
 
 from domain.errors import Invalid
 from domain.kernel import Money
-from queries import dashboard, positions, segments
+from queries import dashboard, segments
 from queries.dashboard import Dashboard, Deposits, Total
 from tests.projections.books import Book
 from tests.queries.house import House
@@ -132,25 +132,6 @@ async def test_pages_of_a_segment_hold_everybody_once_though_one_of_them_moves(h
 async def test_a_cursor_of_another_list_is_refused(house: House) -> None:
     with pytest.raises(Invalid):
         await segments.deposited_at_least(house.context, Money(1, "EUR"), "WyJhIl0")
-
-
-@pytest.mark.parametrize("projection", ["players", "dashboard"])
-async def test_who_wrote_waits_until_it_can_be_read(house: House, projection: str) -> None:
-    book = Book("eu")
-    book.register()
-    wanted = {"eu": len(book.entries)}
-    assert not await positions.wait_for(house.context, projection, wanted, timeout_s=0.05)
-    waiting = asyncio.create_task(positions.wait_for(house.context, projection, wanted, timeout_s=10))
-    await house.project(book)
-    assert await waiting
-    assert await positions.positions(house.context, projection) == wanted
-
-
-@pytest.mark.parametrize("projection", ["players", "dashboard"])
-async def test_who_waits_is_told_in_time_though_the_time_ends_amid_an_answer(house: House, projection: str) -> None:
-    for place in range(300):  # a cancellation that met the end of Redis's answer was lost once in some twenty
-        waiting = positions.wait_for(house.context, projection, {"eu": 1}, timeout_s=place % 50 / 5_000)
-        assert not await asyncio.wait_for(waiting, 60)
 
 
 async def upcoming(live: AsyncIterator[Dashboard]) -> Dashboard:

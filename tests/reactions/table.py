@@ -17,9 +17,9 @@ from access.tokens import Tokens, record
 from app import commanding, gaming
 from app.api import explain_errors
 from app.authentication import Authentication
-from app.commanding import Services
 from app.lane import Lane
 from app.openapi import Schemas
+from app.planning import Services
 from app.starting import Start
 from providers import games, signing
 from providers.known import Known

@@ -20,8 +20,8 @@ from access.tokens import Tokens
 from app import callbacks as door
 from app.api import explain_errors
 from app.authentication import Authentication
-from app.commanding import Services
 from app.openapi import Schemas
+from app.planning import Services
 from app.starting import Start
 from commands import callbacks
 from commands.callbacks import Callback, NotTheirs, UnknownVerb

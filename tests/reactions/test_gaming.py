@@ -12,8 +12,8 @@ import pytest
 from fastapi import FastAPI
 
 from app import gaming
-from app.commanding import BODY_BYTES_MAX
 from app.openapi import Schemas
+from app.planning import BODY_BYTES_MAX
 from domain import play, wallets
 from domain.kernel import PlayerId
 from domain.play import SessionEnded, SessionOpened

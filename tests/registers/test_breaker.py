@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from providers.port import Unanswered, Unbelievable
-from registers.breaker import FAILURES_MAX, PAUSE_S, Breaker, State
+from registers.breaker import FAILURES_MAX, PAUSE_S, Breaker
+from registers.circuit import State
 from registers.port import Answer, Clear, InRegister, Person
 
 ADA = Person("Ada Lovelace", "1990-12-10")

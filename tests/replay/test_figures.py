@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,8 +21,9 @@ from projections.memory import MemoryStore
 from queries import wallets
 from queries.context import Made
 from replay.moment import END, Moment, NoMoment
-from tests.projections.books import CODEC
-from tests.projections.histories import VERBS, played
+from replay.ownership import Ownership
+from tests.projections.books import CODEC, Book
+from tests.projections.histories import VERBS, handed_over, played
 from tests.replay.logs import head, policy, raw, region, replaying, sound
 from tests.verifier.region import TOKEN, Region, serving
 from verifier.faults import CouldNotCheck
@@ -57,7 +61,7 @@ def showing(stores: dict[str, MemoryStore]) -> Region:
     made = Made(stores["dashboard"].positions, CODE)
     shown.files["/v1/dashboard"] = msgspec.json.encode(comparing.dashboard_of(stores["dashboard"], made))
     shown.files["/v1/trial-balance"] = msgspec.json.encode(wallets.answer(stores["wallets"].rows("account"), made))
-    asked = comparing._segment(stores["segments"], made, {"currency": "EUR", "at_least": "1", "limit": "2"})
+    asked = comparing._segment(stores["segments"], made, {"currency": "EUR", "minimum": "1", "limit": "2"})
     shown.files["/v1/segments/deposited"] = msgspec.json.encode(asked)
     return shown
 
@@ -102,7 +106,7 @@ def test_a_read_model_beyond_the_logs_could_not_be_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/dashboard", "/v1/trial-balance", "/v1/segments/deposited?currency=EUR&at_least=1&limit=2"]
+    "path", ["/v1/dashboard", "/v1/trial-balance", "/v1/segments/deposited?currency=EUR&minimum=1&limit=2"]
 )
 def test_a_figure_is_made_again_at_its_own_positions(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     positions = {"eu": end_of_command("eu", 60), "us": end_of_command("us", 30)}
@@ -205,3 +209,31 @@ def test_what_is_asked_of_the_command_is_printed(tmp_path: Path, capsys: pytest.
     assert answer["account"]["balances"] == {"EUR": {"cash": 500, "bonus": 0, "reserved": 0, "receivable": 0}}
     assert [event["position"] for event in answer["events"]] == [2, 3, 4, 5]
     assert player[0] in page.read_text()
+
+
+class InMemory:
+    """Two books as verified logs show them, the adopter's first."""
+
+    target = shown = "memory"
+    codec = CODEC
+
+    def __init__(self, *books: Book) -> None:
+        self._books = {book.name: book for book in books}
+        self.logs = {name: SimpleNamespace(kind="whole") for name in self._books}
+        self.ownership = Ownership(CODEC.decode(entry) for book in books for entry in book.entries)
+
+    def entries(self, log: str) -> Iterator[Entry]:
+        return iter(self._books[log].entries)
+
+
+async def test_what_another_log_goes_on_with_is_applied_after_its_beginning() -> None:
+    begun = [("register", 0, 1), ("import", 0, 500), ("ticket", 0, 3), ("limit", 0, 300)]
+    further = [("block", 0, 1), ("import", 0, 70), ("work", 0, 1), ("limit", 0, 90)]
+    eu, us = handed_over(begun, [], [([], further, False, 1)])
+    logs: Any = InMemory(us, eu)
+    found = figures.as_of(logs, END)
+    assert found["dashboard"].positions == {"eu": len(eu.entries), "us": len(us.entries)}
+    ends = {name: store.positions for name, store in found.items()}
+    assert {name: store.state_hash() for name, store in figures.at(logs, ends).items()} == {
+        name: store.state_hash() for name, store in found.items()
+    }

@@ -41,13 +41,19 @@ def test_a_log_speaks_for_its_own_region_streams_only() -> None:
     assert not owned("eu").counts("eu", 1, of("region-eu.2-log"))
 
 
-def test_nothing_counts_behind_a_cut() -> None:
-    ownership = owned("eu")
-    ownership.cut("eu", 5, 1, 10)
-    assert ownership.counts("eu", 10, of("wallet 5"))
-    assert not ownership.counts("eu", 11, of("wallet 5"))
-    assert ownership.counts("eu", 11, of("wallet 6"))
-    assert ownership.counts("eu", 11, of("region-eu-log"))
+def test_nothing_counts_behind_a_cut_and_the_other_log_goes_on() -> None:
+    eu, us = Book("eu"), Book("us")
+    for _ in range(3):
+        eu.register()
+    eu.hand_over(6, us)
+    ownership = Ownership(CODEC.decode(entry) for book in (us, eu) for entry in book.entries)
+    assert ownership.counts("eu", 5, of("wallet 5"))
+    assert not ownership.counts("eu", 6, of("wallet 5"))
+    assert ownership.counts("eu", 6, of("wallet 6"))
+    assert ownership.counts("eu", 6, of("region-eu-log"))
+    assert not ownership.counts("us", 2, of("wallet 5", epoch=2))
+    assert ownership.counts("us", 3, of("wallet 5", epoch=2))
+    assert not ownership.counts("us", 3, of("wallet 5"))
 
 
 def test_a_log_without_partitions_owns_nothing() -> None:

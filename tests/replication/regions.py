@@ -33,6 +33,7 @@ from replication.applier import run_applier
 from replication.checkpointer import Heads, run_checkpointer
 from replication.config import Config
 from replication.frame import Frame, Row, parse
+from replication.holders import NOBODY, Others
 from replication.link import Refused, last_message, link
 from replication.relay import run_relay
 from replication.wire import Realm
@@ -275,8 +276,10 @@ class World:
     def relay(self, region: str) -> asyncio.Event:
         return self._start(lambda stop: run_relay(self[region].config, stop))
 
-    def applier(self, region: str, origin: str) -> asyncio.Event:
-        return self._start(lambda stop: run_applier(self[region].config, origin, stop))
+    def applier(self, region: str, origin: str, *holders: str) -> asyncio.Event:
+        """Copies a log. `holders`: whom to ask while its origin does not answer."""
+        others = Others(holders, self.keys.policy) if holders else NOBODY
+        return self._start(lambda stop: run_applier(self[region].config, origin, stop, others=others))
 
     def witness(self, region: str, origin: str) -> asyncio.Event:
         return self._start(lambda stop: run_witness(self[region].config, origin, self.keys.witness(region), stop))

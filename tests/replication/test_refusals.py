@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from replication import applier, ranges, relay
+from replication import fetching, ranges, relay
 from replication.chain import Head
+from replication.fetching import Range
 from replication.frame import Frame, encode, parse
 from tests.replication.regions import Region, World, body, eventually, frame_of, frames_in_stream, newest_in_stream
 from verifier.log import leaf
@@ -184,7 +185,7 @@ async def test_with_its_own_check_broken_the_copy_is_still_guarded_at_the_ledger
     forged = encode(Frame(good.first, good.prev_leaf, good.recorded, [bytes(32)], good.bodies))
     await eventually(lambda: newest_in_stream(world["eu"]) == good.first - 1, world=world)
     await publish(world["eu"], forged)
-    monkeypatch.setattr(applier, "verify", lambda _: None)
+    monkeypatch.setattr(fetching, "verify", lambda _: None)
     world.applier("us", "eu")
     position, reason = await halted(world, "us", "eu")
     assert position == good.first
@@ -217,8 +218,8 @@ async def test_a_body_that_the_ledger_cannot_read_is_evidence_and_no_reason_to_t
 async def test_a_range_that_does_not_join_is_evidence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     good = encode(continuation(world["eu"]))
 
-    async def lie(*_: object) -> bytes:
-        return good  # position 2 where position 1 was asked for
+    async def lie(*_: object) -> Range:
+        return Range(good, 0)  # position 2 where position 1 was asked for
 
     monkeypatch.setattr(ranges, "fetch", lie)
     monkeypatch.setattr(relay, "BEHIND_MAX", 2)

@@ -190,12 +190,6 @@ def test_nobody_without_a_token_and_no_role_beyond_its_own(eu: Client) -> None:
     assert eu.get(f"/v1/players/{player}", role="viewer").status == 403
 
 
-def test_a_player_of_another_region_is_refused_with_the_reason(eu: Client, us: Client) -> None:
-    player = eu.register()
-    answer = us.deposit(player, 5)
-    assert (answer.status, answer.json["code"]) == (421, "wrong_region")
-
-
 def test_a_batch_runs_items_of_one_stream_in_order_and_each_has_its_own_result(eu: Client) -> None:
     key = f"batch {eu.register()}"
     items = [

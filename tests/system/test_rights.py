@@ -6,8 +6,8 @@ from access.policy import Action
 from commands.rights import RIGHTS
 from tests.system.conftest import Client
 
-OWN = ("/v1/me", "/v1/signin", "/v1/sessions", "/v1/batch")
-"""What concerns whoever is signed in, alone; and what asks for each of its items by itself."""
+OWN = ("/v1/me", "/v1/signin", "/v1/sessions", "/v1/batch", "/v1/commands/")
+"""What concerns whoever is signed in, alone, and what they have sent; and what asks for each of its items by itself."""
 
 
 def test_every_route_names_its_right_or_is_everybodys(eu: Client) -> None:

@@ -180,6 +180,7 @@ def test_every_reason_has_been_planted() -> None:
         *(Reason.HEAD_MALFORMED, Reason.HEAD_FOREIGN, Reason.HEAD_BEYOND_LOG, Reason.ROOT_MISMATCH),
         *(Reason.SIGNATURE_FALSE, Reason.HEAD_UNSIGNED, Reason.KEY_RETIRED, Reason.ROTATION_INVALID),
         *(Reason.RECORDED_IMPLAUSIBLE, Reason.PROOF_FALSE),
+        *(Reason.OWNERSHIP_INVALID, Reason.ADOPTION_FALSE),  # in test_terms
     }
     assert {reason for reason, _, _ in PLANTED} == set(Reason) - elsewhere
 

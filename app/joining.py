@@ -1,0 +1,109 @@
+"""
+`countroom region join`: a new, empty region beside those that there are, and how far it has come in copying their logs.
+
+Invariant: it has caught up with a log when a witnessed head vouches for all that the log held at the beginning, and not before.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+
+from app import local, showing
+from app.local import Local
+
+_LOOK_INTERVAL_S = 0.5
+_POSITION = """
+    SELECT coalesce((SELECT e.position FROM ledger.entry AS e WHERE e.log = l.id ORDER BY e.position DESC LIMIT 1), 0)
+      FROM ledger.log AS l WHERE l.name = %s"""
+_PROGRESS = f"""
+    SELECT ({_POSITION}),
+           greatest((SELECT max(k.size) FROM ledger.checkpoint AS k JOIN ledger.log AS l ON l.id = k.log
+                      WHERE l.name = %s AND k.published_at IS NOT NULL),
+                    (SELECT c.vouched FROM replication.caught_up AS c WHERE c.log = %s), 0)"""
+
+
+_HALTED = """
+    SELECT e.reason FROM replication.evidence AS e JOIN ledger.log AS l ON l.id = e.log
+     WHERE l.name = %s AND e.cleared_at IS NULL ORDER BY e.id LIMIT 1"""
+
+
+class NotJoined(Exception):
+    """The region is there already, or a log was refused by its copy there."""
+
+
+class _Far(NamedTuple):
+    """How far a copy has come: its newest entry, and up to where heads vouch for it."""
+
+    position: int
+    vouched: int
+
+
+def join(
+    name: str, regions: Sequence[str], data: Path, port_base: int, *, then_stop: bool, quiet: bool
+) -> dict[str, Any]:
+    """Returns {"region", "logs": {log: {"entries", "seconds"}}}. Raises NotJoined, and what `local.running` raises.
+
+    Unless `then_stop`, everything runs on until Ctrl-C.
+    """
+    if name in regions or (data / name / "postgres").exists():
+        raise NotJoined(f"{name} is one of the regions already; run it with `countroom up`")
+    with local.running(data, [*regions, name], port_base) as here, ExitStack() as stack:
+        if not quiet:
+            showing.addresses(here)
+        targets = {log: _position(here, log) for log in regions}
+        connection = stack.enter_context(psycopg.connect(here.settings[name].postgres, autocommit=True))
+        done = _caught_up(connection, targets)
+        if not then_stop:
+            here.stack.run_until_stopped()
+    return {"region": name, "logs": done}
+
+
+def _caught_up(connection: psycopg.Connection[Any], targets: dict[str, int]) -> dict[str, dict[str, float]]:
+    """Wait until every log was copied up to its target and vouched for, and say on standard error how far it is. Raises NotJoined."""
+    began = time.monotonic()
+    done: dict[str, dict[str, float]] = {}
+    shown = ""
+    while len(done) < len(targets):
+        far = {log: _far(connection, log) for log in targets}
+        seconds = time.monotonic() - began
+        for log, target in targets.items():
+            if log not in done and far[log].vouched >= target:
+                done[log] = {"entries": target, "seconds": round(seconds, 2)}
+        line = "; ".join(_lines(far, targets, seconds))
+        if line != shown:
+            sys.stderr.write(line + "\n")
+            shown = line
+        if len(done) < len(targets):
+            time.sleep(_LOOK_INTERVAL_S)
+    return done
+
+
+def _lines(far: dict[str, _Far], targets: dict[str, int], seconds: float) -> Iterator[str]:
+    for log, (position, vouched) in far.items():
+        target = targets[log]
+        if vouched >= target:
+            yield f"{log}: all {target:,} entries, witnessed"
+        elif position >= target:
+            yield f"{log}: all {target:,} entries, to be witnessed"
+        else:
+            yield f"{log}: {position:,} of {target:,} entries ({100 * position // target} %), {position / max(seconds, 0.1):,.0f}/s"
+
+
+def _position(here: Local, log: str) -> int:
+    with psycopg.connect(here.settings[log].postgres) as connection:
+        found = connection.execute(_POSITION, [log]).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _far(connection: psycopg.Connection[Any], log: str) -> _Far:
+    if halted := connection.execute(_HALTED, [log]).fetchone():
+        raise NotJoined(f"the copy of {log} has halted: {halted[0]}")
+    found = connection.execute(_PROGRESS, [log, log, log]).fetchone()
+    return _Far(*found) if found else _Far(0, 0)

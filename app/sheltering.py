@@ -1,0 +1,79 @@
+"""
+Protecting a player whom another region owns, while that one cannot be reached (commands/safeguards.py).
+
+    protective command ──▶ its owner ──▶ as any other
+                              └─ not reached, or silent ──▶ recorded here, by the same id ──▶ the owner takes it up from its copy
+
+Invariants:
+    - whoever asks for protection is told `owner_unreachable` only where this region cannot record what they ask for;
+    - from then on nothing that it closes is sent on from here: not before the owner has taken it up, as far as is known here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import structlog
+
+from app.batching import NotMade
+from app.lane import Answered
+from app.planning import Services
+from app.problems import OwnerUnreachable
+from commands import authorising, safeguards
+from commands.plan import Plan, Receipt
+from domain.errors import NotFound
+from domain.protection import Stop
+
+_ON_ITS_WAY = "what protects the player is on its way to the region that owns them"
+_MONEY_IN = frozenset({Stop.DEPOSIT, Stop.BET})
+
+CONCERNED = safeguards.PATHS | safeguards.OPENED.keys()
+"""Of commands that are described here before they are sent to another region."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def require_open(services: Services, path: str, plan: Plan) -> None:
+    """Ask before a command is sent to another region. `path`: of its endpoint. Raises what closes it, OwnerUnreachable."""
+    action, player_id = safeguards.OPENED.get(path), safeguards.player_of(plan)
+    if action is None or player_id is None:
+        return
+    decider = services.decider
+    here = await safeguards.look_here(player_id, await decider.logs(), decider.look)
+    if here is None or not here.is_open():
+        return
+    at = datetime.now(UTC)
+    plan.context.principal.require(*plan.require)
+    authorising.require(plan, {"player": here.player}, at)
+    if refused := here.refusal(action, at):
+        raise refused
+    if action in _MONEY_IN:  # the owner might not know of a limit
+        raise OwnerUnreachable(_ON_ITS_WAY)
+
+
+async def recorded(services: Services, path: str, plan: Plan) -> Receipt | None:
+    """The command, recorded here; None if it is not one that may be, or the player is not known here. Raises what it raises."""
+    player_id, decider = safeguards.player_of(plan), services.decider
+    if path not in safeguards.PATHS or player_id is None or plan.seen.streams:
+        return None
+    logs = await decider.logs()
+    held = await decider.look(safeguards.seen_by(plan, logs))
+    try:
+        receipt = await decider.decide(safeguards.record(plan, player_id, decider.log, logs, held))
+    except (NotFound, safeguards.NeedsOwner):
+        return None
+    _log.warning("what protects a player is recorded without their owner", path=path, position=receipt.position)
+    return receipt
+
+
+def is_unreached(answered: Answered) -> bool:
+    """Whether the owner was reached, but cannot record anything just now."""
+    return answered.status == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def is_unreached_item(result: object) -> bool:
+    """The same of an item of a batch, or nothing is known of it."""
+    if isinstance(result, NotMade):
+        return result.result.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.ACCEPTED)
+    return isinstance(result, OwnerUnreachable)

@@ -1,0 +1,76 @@
+"""
+Which partitions may be decided on here, as one process knows it: what it has asked, and asks anew when that turns out to be old.
+
+Invariant: nobody hears that another region owns a partition from an answer that is older than 0.2 s. (That a partition is ours may
+be older: the append says otherwise, and it is asked anew.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from commands.plan import WrongRegion
+from domain.ownership import Owner
+from eventstore.log import Streams
+from eventstore.writer import Unavailable
+
+ADOPTION_WAIT_S = 5.0
+_POLL_S = 0.03
+_STALE_S = 0.2
+
+
+class InTransit(Unavailable):
+    """The partition was released to this region, which has not adopted it yet. Nothing was appended: send it again."""
+
+
+class Patience:
+    """For how long somebody waits for an adoption, from now on."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + ADOPTION_WAIT_S
+
+    async def lasts(self) -> bool:
+        """Wait a moment; False when it is over."""
+        if time.monotonic() > self._until:
+            return False
+        await asyncio.sleep(_POLL_S)
+        return True
+
+
+class Owners:
+    """`log`: the one written here. `epochs`: of the partitions that it may write."""
+
+    def __init__(self, log: str, streams: Streams) -> None:
+        self.epochs: Mapping[int, int] = {}
+        self._log = log
+        self._streams = streams
+        self._owners: Mapping[int, Owner] = {}
+        self._asked_at = -_STALE_S
+
+    async def know(self, partitions: set[int]) -> None:
+        """Ask who owns what, unless these partitions are ours or that was asked just now."""
+        if self.epochs.keys() >= partitions or time.monotonic() < self._asked_at + _STALE_S:
+            return
+        owners = await self._streams.owners()
+        self._owners, self._asked_at = owners, time.monotonic()
+        self.epochs = {each: o.epoch for each, o in owners.items() if o.log == self._log and o.adopted}
+
+    async def owner(self, partition: int) -> Owner | None:
+        """Who owns a partition; None if nobody was seen to. Not `adopted` while it is on its way there."""
+        await self.know({partition})
+        return self._owners.get(partition)
+
+    def forget(self) -> None:
+        """The log has refused what was thought to be ours."""
+        self.epochs, self._asked_at = {}, -_STALE_S
+
+    def require(self, partition: int) -> None:
+        """Raises WrongRegion, InTransit."""
+        if partition in self.epochs:
+            return
+        owner = self._owners.get(partition)
+        if owner and owner.log == self._log:
+            raise InTransit("the player is being handed over to this region; try again")
+        raise WrongRegion(partition=partition, owner=owner.log if owner else "")

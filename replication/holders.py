@@ -1,0 +1,171 @@
+"""
+What a region holds of others' logs, for a third region that cannot reach the origin: entries of the copy, and the witnessed heads
+that vouch for them.
+
+A copy is not its origin: whoever holds it could make up what follows. So entries are taken from it only up to a head that the log's
+own key has signed and a quorum of the policy's witnesses has cosigned: first the leaves, 32 bytes for each entry, which together
+with what is held already must have the head's root; then the entries, whose leaves must be these.
+
+Invariants:
+    - nothing is committed that a witnessed head does not vouch for;
+    - what is vouched for is asked in stretches of about STRETCH entries, so memory is bounded (between two heads there are seldom more).
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from nats.aio.msg import Msg
+from structlog.typing import FilteringBoundLogger
+
+from eventstore.heads import LogTree
+from eventstore.tree import HASH_BYTES
+from replication import ranges, store
+from replication.config import Config
+from replication.errors import Forked, FrameError, Interrupted
+from replication.fetching import Piece, Range, Refuted
+from replication.frame import NUMBER_MAX
+from replication.link import Link, link
+from replication.ranges import Reply
+from replication.store import Connection, Log
+from replication.wire import (
+    ERROR_CODE,
+    ERROR_TEXT,
+    RANGE_EMPTY,
+    decode_position,
+    decode_range,
+    encode_position,
+    encode_range,
+    region_of,
+)
+from verifier.note import NoteError
+from verifier.policy import Policy
+
+STRETCH = 100_000
+LEAVES_MAX = 16_000  # in an answer: 512 KB
+
+
+class Others(NamedTuple):
+    """The regions that may hold a copy, and whose signatures vouch for what they give."""
+
+    regions: Sequence[str]
+    policy: Policy | None
+
+
+NOBODY = Others((), None)
+
+
+async def serve(own: Link, connection: Connection, config: Config, logger: FilteringBoundLogger) -> None:
+    """Answer for the copies held here, for ever."""
+    known: dict[str, Log] = {}
+
+    async def answer(request: Msg) -> Reply:
+        *_, name, verb = request.subject.split(".")
+        if name not in known:
+            known[name] = await store.find_log(connection, config, region_of(name))
+        log = known[name]
+        match verb:
+            case "range":
+                return await ranges.answer(connection, log, request.data)
+            case "leaves":
+                first, last = decode_range(request.data)
+                leaves = await store.leaves(connection, log, range(first, min(last + 1, first + LEAVES_MAX)))
+                return b"".join(leaves), {}
+            case "head":
+                return await _head(connection, log, request.data)
+        raise FrameError(f"nobody answers for {verb}")
+
+    await ranges.answer_each(own, own.realm.copies, answer, logger)
+
+
+async def _head(connection: Connection, log: Log, request: bytes) -> Reply:
+    after = decode_position(request)
+    if after is None or after > NUMBER_MAX:
+        raise FrameError("a head is asked for beyond a position")
+    note = await store.witnessed_head(connection, log, after, STRETCH)
+    if note is None:
+        return b"", {ERROR_CODE: RANGE_EMPTY, ERROR_TEXT: f"no head beyond {after} was published"}
+    return note, {}
+
+
+class Vouched(NamedTuple):
+    """The leaves of the positions from `first` to `size`, and the note that vouches for them."""
+
+    first: int
+    size: int
+    leaves: Sequence[bytes]
+    note: bytes
+
+    def demand(self, piece: Piece) -> None:
+        """Raises Refuted unless these are the entries."""
+        frame = piece.frame
+        start = frame.first - self.first
+        if list(frame.leaves) != self.leaves[start : start + len(frame)]:
+            text = f"the entries from {frame.first} on are not those that the head of size {self.size} vouches for"
+            raise Refuted(Forked(text, frame.first), None, piece.data)
+
+
+class Holder:
+    """Another region, as it is asked about the copy of a log that it holds. Made by `asking`."""
+
+    def __init__(self, realm: Link, log: Log, policy: Policy) -> None:
+        self._link = realm
+        self._log = log
+        self._policy = policy
+
+    async def fetch(self, first: int, last: int) -> Range | None:
+        """Raises Interrupted."""
+        found = await ranges.ask(self._link, self._subject("range"), encode_range(first, last))
+        return None if found is None else Range(found.data, last)
+
+    async def vouched(self, connection: Connection, held: int) -> Vouched | None:
+        """
+        The next stretch after the `held` entries of our copy that a witnessed head vouches for; None if there is none.
+
+        Raises Refuted when the leaves there do not lead from our copy to the head, Interrupted.
+        """
+        found = await ranges.ask(self._link, self._subject("head"), encode_position(held))
+        if found is None:
+            return None
+        size, root = self._checked(found.data)
+        if size <= held:
+            return None
+        leaves = await self._leaves(held + 1, size)
+        tree = await LogTree(connection, self._log.id).prefix(held)
+        tree.extend(leaves)
+        if tree.root() != root:
+            text = f"the leaves from {held + 1} on do not lead to the root of the witnessed head of size {size}"
+            raise Refuted(Forked(text, held + 1), None, found.data)
+        return Vouched(held + 1, size, leaves, found.data)
+
+    async def _leaves(self, first: int, last: int) -> list[bytes]:
+        leaves: list[bytes] = []
+        while (due := first + len(leaves)) <= last:
+            found = await ranges.ask(self._link, self._subject("leaves"), encode_range(due, last))
+            data = b"" if found is None else found.data
+            if not data or len(data) % HASH_BYTES or len(data) // HASH_BYTES > last - due + 1:
+                raise Interrupted(f"{len(data)} bytes are no leaves of the positions {due} to {last}")
+            leaves += [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+        return leaves
+
+    def _checked(self, note: bytes) -> tuple[int, bytes]:
+        """Size and root of a head. Raises Refuted unless the log and a quorum have signed it."""
+        try:
+            checkpoint = self._policy.check(note).checkpoint
+        except NoteError as error:
+            raise Refuted(Forked(f"no witnessed head: {error}"), None, note) from error
+        if checkpoint.origin != self._log.origin:
+            raise Refuted(Forked(f"a head of {checkpoint.origin} was given for one of {self._log.origin}"), None, note)
+        return checkpoint.size, checkpoint.root
+
+    def _subject(self, verb: str) -> str:
+        return self._link.realm.copy(self._log.name, verb)
+
+
+@contextlib.asynccontextmanager
+async def asking(
+    config: Config, region: str, log: Log, policy: Policy, logger: FilteringBoundLogger
+) -> AsyncIterator[Holder]:
+    """A region to ask, over our link into its realm."""
+    async with link(config, region, f"catching-up-{config.region}", logger) as realm:
+        yield Holder(realm, log, policy)

@@ -1,0 +1,322 @@
+"""What protects a player is recorded in US while EU, which owns them, cannot be reached; and what EU makes of it when it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from access.policy import Scope, principal
+from commands import safeguards
+from commands.decider import Decider
+from commands.edge import Edge
+from commands.plan import Context, Plan, Receipt
+from commands.safeguards import NeedsOwner
+from domain import limits, logins, players, protection
+from domain.errors import Forbidden, LimitExceeded, NotFound, PlayerBlocked
+from domain.kernel import PlayerId, suffix, uuid7
+from domain.logs import Opened
+from domain.players import Channel
+from domain.protection import PlayerExcluded, PlayerTimedOut, Stop
+from eventstore.log import Log
+from eventstore.memory import MemoryLog
+from eventstore.writer import Writer
+from reactions.safeguards import TakingUp
+from replay.account import Story
+from replay.ownership import Ownership
+from tests.commands.house import CODEC, NOON, House, deposit_of, euros
+from tests.ledger import EU, US, Clock
+
+HALF_A_YEAR = {"term": "6_months"}
+
+
+class Us:
+    """The other region: its log, and copies of each other's, which come when they are let."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.log = MemoryLog(US, clock=Clock(int(NOON.timestamp()) * 1_000_000), partitions=range(128, 256))
+        self.log.ownership.fold("eu", 0, "", Opened(EU, 1, ((0, 127),)))
+        house.log.ownership.fold("us", 0, "", Opened(US, 1, ((128, 255),)))
+        self.log.copy([])
+        self.writer = Writer(self._connect)
+        self.decider = Decider("us", self.writer, self.log, house.vault, CODEC, house.times())  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self.writer.run())
+        self._sent, self._received = 0, 0
+
+    async def _connect(self) -> Log:
+        return self.log
+
+    def receive(self) -> None:
+        """What EU has recorded since."""
+        entries = self.house.log.entries
+        self.log._copies.setdefault("eu", [])
+        self.log.copy(entries[self._received :])
+        self._received = len(entries)
+
+    def send(self) -> None:
+        """What US has recorded since."""
+        self.house.log._copies.setdefault("us", [])
+        self.house.log.copy(self.log.entries[self._sent :])
+        self._sent = len(self.log.entries)
+
+    async def record(self, plan: Plan) -> Receipt:
+        logs = await self.decider.logs()
+        player = safeguards.player_of(plan)
+        assert player is not None
+        held = await self.decider.look(safeguards.seen_by(plan, logs))
+        return await self.decider.decide(safeguards.record(plan, player, "us", logs, held))
+
+    async def refusal(self, action: Stop, player: str) -> Any:
+        here = await safeguards.look_here(PlayerId(player), await self.decider.logs(), self.decider.look)
+        return here and here.refusal(action, self.house.now)
+
+    def recorded(self) -> list[str]:
+        return [CODEC.decode(entry).event.tag for entry in self.log.entries]
+
+
+@pytest.fixture
+async def us(house: House) -> AsyncIterator[Us]:
+    us = Us(house)
+    us.send()
+    us.receive()
+    yield us
+    us.writer.close()
+    await us.task
+
+
+def taking_up(house: House) -> TakingUp:
+    def edge(context: Context) -> Edge:
+        return Edge(context, house.vault, [1], "eu")  # type: ignore[arg-type]
+
+    decide = house.another_process().decider.decide
+    return TakingUp("eu", house.log, CODEC, decide, edge, clock=lambda: house.now)
+
+
+async def player_of_both(house: House, us: Us, **more: object) -> str:
+    player = await house.player(**more)
+    await house.process.post(f"/v1/players/{player}/logins", {"session": "at home"})
+    us.receive()
+    return player
+
+
+def tags(house: House, aggregate: str) -> list[str]:
+    return [event.tag for event in house.log.events(aggregate) if event.tag != "protection.register_asked"]
+
+
+async def states(house: House, player: str) -> list[Any]:
+    id_ = PlayerId(player)
+    looked = {"p": protection.stream(id_), "l": limits.stream(id_), "w": players.stream(id_)}
+    return list((await house.another_process().decider.look(looked)).values())
+
+
+async def test_an_exclusion_binds_where_it_was_recorded_and_everywhere_when_it_arrives(house: House, us: Us) -> None:
+    player = await player_of_both(house, us)
+    plan = house.plan(f"/v1/players/{player}/exclude", HALF_A_YEAR, key="stop me")
+    receipt = await us.record(plan)
+    assert us.recorded() == ["safeguard.excluded"]
+    assert receipt.position is not None
+    assert receipt.position.startswith("us/1/")
+    assert receipt.answer.player == player  # type: ignore[attr-defined]
+    assert isinstance(await us.refusal(Stop.LOGIN, player), PlayerExcluded)
+    assert await us.refusal(Stop.WITHDRAW, player) is None
+    await house.deposit(player, 100)  # the owner does not know yet
+    us.send()
+    with pytest.raises(PlayerExcluded):
+        await house.deposit(player, 100)
+    with pytest.raises(PlayerExcluded):
+        await house.process.post(f"/v1/players/{player}/logins", {"session": "again"})
+    assert "protection.excluded" not in tags(house, "protection"), "it binds before the owner has taken it up"
+
+
+async def test_the_owner_takes_it_up_once_and_ends_log_ins(house: House, us: Us) -> None:
+    player = await player_of_both(house, us)
+    await us.record(house.plan(f"/v1/players/{player}/exclude", HALF_A_YEAR))
+    us.send()
+    for _ in range(2):
+        reaction = taking_up(house)
+        await reaction.step()
+        await reaction.step()
+    assert tags(house, "protection") == ["protection.excluded", "protection.safeguards_taken_up"]
+    assert [type(each) for each in house.log.events("login")][-1] is logins.Ended
+    body = CODEC.decode(house.log.entries[-1]).body
+    assert (body.actor, body.cause) == ("reaction:protection", CODEC.decode(us.log.entries[0]).body.id)
+    with pytest.raises(PlayerExcluded):
+        await house.deposit(player, 100)
+    us.receive()
+    here = await safeguards.look_here(PlayerId(player), await us.decider.logs(), us.decider.look)
+    assert here is not None
+    assert not here.is_open()
+    assert here.states[protection.PROTECTION].exclusions == (await states(house, player))[0].exclusions
+
+
+async def test_a_command_that_the_owner_has_run_after_all_is_taken_up_as_nothing_new(house: House, us: Us) -> None:
+    player = await player_of_both(house, us)
+    plan = house.plan(f"/v1/players/{player}/exclude", HALF_A_YEAR, key="stop me")
+    await us.record(plan)
+    first = await house.process.decider.decide(plan)
+    before = (await states(house, player))[0]
+    us.send()
+    await taking_up(house).step()
+    assert tags(house, "protection") == ["protection.excluded", "protection.safeguards_taken_up"]
+    after = (await states(house, player))[0]
+    assert (after.exclusions, after.shut_outs) == (before.exclusions, before.shut_outs)
+    again = await house.process.decider.decide(plan)
+    assert (again.repeated, again.answer.player) == (True, first.answer.player)  # type: ignore[attr-defined]
+
+
+async def test_the_same_command_sent_to_the_owner_later_is_a_repeat_with_the_same_answer(house: House, us: Us) -> None:
+    player = await player_of_both(house, us, consents=["email"])
+    for path, body in PROTECTIVE:
+        plan = house.plan(f"/v1/players/{player}{path}", body)
+        here = await us.record(plan)
+        us.send()
+        there = await house.another_process().decider.decide(plan)
+        assert (there.repeated, there.answer, there.position) == (True, here.answer, here.position), path
+
+
+PROTECTIVE: list[tuple[str, dict[str, Any]]] = [
+    ("/consents/withdraw", {"channels": ["email"]}),
+    ("/limits/deposit", {"limit": euros(2_000)}),
+    ("/limits", {"kind": "loss", "period": "week", "limit": euros(1_000)}),
+    ("/limits/operator", {"kind": "deposit", "period": "month", "limit": euros(5_000), "reason": "harm"}),
+    ("/blocks", {"action": "bonus", "reason": "harm", "intervention": {"kind": "complaint", "reason": "she cried"}}),
+    ("/time-out", {"term": "24_hours"}),
+    ("/panic", {}),
+    ("/exclude", HALF_A_YEAR),
+    ("/block", {"reason": "fraud"}),
+]
+
+
+async def test_each_of_them_comes_to_what_it_would_have_been_in_the_owners_region(house: House, us: Us) -> None:
+    here, there = [await player_of_both(house, us, consents=["email", "sms"]) for _ in range(2)]
+    assert {f"/v1/players/{{player_id}}{path}" for path, _ in PROTECTIVE} == safeguards.PATHS
+    house.log.clock.now = us.log._clock.now = int(house.now.timestamp()) * 1_000_000  # type: ignore[attr-defined]
+    for path, body in PROTECTIVE:
+        await us.record(house.plan(f"/v1/players/{here}{path}", body))
+        await house.process.post(f"/v1/players/{there}{path}", body)
+    assert b"cried" not in b"".join(entry.body for entry in us.log.entries)
+    us.send()
+    with pytest.raises(PlayerExcluded):
+        await house.process.post(f"/v1/players/{here}/sessions", {"provider": "a", "game": "b", "kind": "slot"})
+    with pytest.raises(PlayerBlocked):
+        await house.process.post(f"/v1/players/{await blocked_only(house, us)}/deposits", deposit_of(1))
+    await taking_up(house).step()
+    mine, theirs = await states(house, here), await states(house, there)
+    assert mine[1].given == theirs[1].given
+    assert (mine[2].consents, mine[2].status, mine[2].block_reason) == ((Channel.SMS,), "blocked", "fraud")
+    assert mine[2].consents == theirs[2].consents
+    assert mine[0].stopped == theirs[0].stopped
+    ends = [
+        [round(each.until.timestamp()) for each in state.exclusions if each.until] for state in (mine[0], theirs[0])
+    ]
+    assert abs(ends[0][0] - ends[1][0]) <= 1
+    assert {log: upto > 0 for log, upto in mine[0].taken_up.items()} == {"us": True}
+
+
+async def blocked_only(house: House, us: Us) -> str:
+    player = await player_of_both(house, us)
+    await us.record(house.plan(f"/v1/players/{player}/block", {"reason": "fraud"}))
+    us.send()
+    return player
+
+
+async def test_a_cut_limit_holds_for_the_owner_as_soon_as_it_arrives(house: House, us: Us) -> None:
+    player = await player_of_both(house, us)
+    await us.record(house.plan(f"/v1/players/{player}/limits/deposit", {"limit": euros(50)}))
+    await house.deposit(player, 40)
+    us.send()
+    with pytest.raises(LimitExceeded):
+        await house.deposit(player, 11)
+
+
+async def test_what_lifts_or_raises_is_not_recorded_without_the_owner(house: House, us: Us) -> None:
+    player = await player_of_both(house, us)
+    limit = {"kind": "deposit", "period": "day"}
+    await us.record(house.plan(f"/v1/players/{player}/limits", {**limit, "limit": euros(50)}))
+    await us.record(
+        house.plan(f"/v1/players/{player}/limits/operator", {**limit, "limit": euros(50), "reason": "harm"})
+    )
+    for path, body in (
+        ("/limits", {**limit, "limit": euros(60)}),
+        ("/limits", limit),
+        ("/limits/operator", {**limit, "limit": euros(60), "reason": "harm"}),
+        ("/limits/operator", {**limit, "reason": "harm"}),
+        ("/limits/operator", {**limit, "limit": euros(10), "reason": "aml"}),
+        ("/block", {"reason": "aml"}),
+    ):
+        with pytest.raises(NeedsOwner):
+            await us.record(house.plan(f"/v1/players/{player}{path}", body))
+    assert us.recorded() == ["safeguard.limit_set"] * 2
+    same = await us.record(house.plan(f"/v1/players/{player}/limits", {**limit, "limit": euros(50)}))
+    assert (same.position, same.answer.outcome) == (None, "unchanged")  # type: ignore[attr-defined]
+
+
+async def test_of_two_only_the_longer_adds_to_what_is_recorded_there(house: House, us: Us) -> None:
+    player = await player_of_both(house, us)
+    await us.record(house.plan(f"/v1/players/{player}/time-out", {"term": "1_week"}))
+    shorter = await us.record(house.plan(f"/v1/players/{player}/time-out", {"term": "24_hours"}))
+    assert shorter.position is None
+    assert isinstance(await us.refusal(Stop.BET, player), PlayerTimedOut)
+    assert us.recorded() == ["safeguard.timed_out"]
+
+
+async def test_who_may_not_there_may_not_here(house: House, us: Us) -> None:
+    player = await player_of_both(house, us, brand="north")
+    plan = house.plan(f"/v1/players/{player}/exclude", HALF_A_YEAR)
+
+    def by(**more: Any) -> Plan:
+        who = principal("operator:max", ["supervisor"], stepped_up=house.now, **more)
+        return msgspec.structs.replace(plan, context=msgspec.structs.replace(plan.context, principal=who))
+
+    with pytest.raises(Forbidden):
+        await us.record(by(scope=Scope(frozenset({"south"}), None)))
+    with pytest.raises(Forbidden):
+        await us.record(house.plan(f"/v1/players/{player}/exclude", HALF_A_YEAR, roles=["auditor"]))
+    assert us.recorded() == []
+    await us.record(by(scope=Scope(frozenset({"north"}), None)))
+    stranger = "player_" + suffix(uuid7(NOON, bytes(10), 7))
+    with pytest.raises(NotFound):
+        await us.record(house.plan(f"/v1/players/{stranger}/exclude", HALF_A_YEAR))
+
+
+async def test_an_account_as_of_then_holds_what_was_recorded_without_the_owner(house: House, us: Us) -> None:
+    player = await player_of_both(house, us, consents=["email", "sms"])
+    await us.record(house.plan(f"/v1/players/{player}/limits/deposit", {"limit": euros(50)}))
+    await us.record(house.plan(f"/v1/players/{player}/consents/withdraw", {"channels": ["email"]}))
+    ownership = Ownership()
+    ownership.take_for_granted("eu")
+    story = Story(PlayerId(player), ownership)
+    for entry in (*us.log.entries, *house.log.entries):
+        story.take(entry)
+    account = story.account(CODEC)
+    assert account.player.consents == (Channel.SMS,)
+    assert [each.amount for each in account.limits.given] == [50]
+    assert {each.body.type for each in story.concerned()} > {"safeguard.limit_set", "safeguard.consent_withdrawn"}
+    us.send()
+    await taking_up(house).step()
+    for entry in house.log.entries[-4:]:
+        story.take(entry)
+    later = story.account(CODEC)
+    assert (later.player.consents, later.limits.given) == (account.player.consents, account.limits.given)
+    assert later.limits.taken_up == {"us": 1}
+
+
+async def test_the_clock_of_the_other_region_ends_nothing_earlier(house: House, us: Us) -> None:
+    player = await player_of_both(house, us)
+    await house.process.post(f"/v1/players/{player}/time-out", {"term": "24_hours"})
+    us.receive()
+    us.log._clock.now = int((NOON.timestamp() + 2 * 86_400) * 1_000_000)  # type: ignore[attr-defined]
+    await us.record(house.plan(f"/v1/players/{player}/consents/withdraw", {"channels": ["email"]}))
+    await us.record(
+        house.plan(
+            f"/v1/players/{player}/blocks",
+            {"action": "bonus", "reason": "harm", "intervention": {"kind": "complaint", "reason": "x"}},
+        )
+    )
+    us.send()
+    with pytest.raises(PlayerTimedOut):
+        await house.deposit(player, 1)

@@ -1,0 +1,228 @@
+"""Whatever a copy has missed, and why: it fetches it, from whoever holds the log, and takes only what heads vouch for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from structlog import get_logger
+
+from replication import holders, ranges, store
+from replication.fetching import Piece, Range, Refuted
+from replication.holders import Vouched
+from replication.link import Link, ensure_stream, link
+from tests.replication.regions import (
+    Region,
+    World,
+    body,
+    chained,
+    eventually,
+    frame_of,
+    frames_in_stream,
+    fresh_database,
+)
+from tests.replication.test_heads import copied, evidence, guard, heads, may_write, published
+from verifier.merkle import root as root_of
+
+
+async def equal(world: World, copy: str, log: str, last: int) -> None:
+    await eventually(lambda: world[copy].position(log) == last, world=world)
+    assert world[copy].entries(log) == world[log].entries(log)
+
+
+def caught_up(region: Region, log: str) -> dict[str, object]:
+    names = ("source", "first", "position", "target", "vouched")
+    found = region.sql(f"SELECT {', '.join(names)} FROM replication.caught_up WHERE log = %s", log)
+    return dict(zip(names, found[0], strict=True)) if found else {}
+
+
+# What is older than the stream, or was in a stream that is lost
+
+
+async def test_an_outage_longer_than_the_streams_retention_is_fetched_by_range(world: World) -> None:
+    eu = world["eu"]
+    world["eu"] = replace(eu, config=replace(eu.config, stream_bytes_max=150_000))
+    world.relay("eu")
+    copying = world.applier("us", "eu")
+    before = world["eu"].append([1])
+    await equal(world, "us", "eu", before)
+    await world.halt(copying)
+    last = world["eu"].append_many(1_500)
+    await eventually(lambda: asyncio.run(frames_in_stream(world["eu"]))[-1:], world=world)
+    world.applier("us", "eu")
+    await equal(world, "us", "eu", last)
+    told = caught_up(world["us"], "eu")
+    assert (told["source"], told["first"]) == ("eu", before + 1)
+    assert told["position"] == told["target"]
+
+
+async def test_what_came_by_range_before_a_false_answer_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = ranges.fetch
+
+    async def few_then_noise(link: Link, first: int, last: int) -> Range | None:
+        return await fetch(link, first, 5) if first == 1 else Range(b"noise", 0)
+
+    monkeypatch.setattr(ranges, "fetch", few_then_noise)
+    world["eu"].append([1] * 20)
+    async with answering(world["eu"]):
+        world.applier("us", "eu")
+        await eventually(lambda: evidence(world["us"]), world=world)
+    assert world["us"].entries("eu") == world["eu"].entries("eu")[:5]
+
+
+@contextlib.asynccontextmanager
+async def answering(region: Region) -> AsyncIterator[None]:
+    """The region answers for ranges, and its stream is empty."""
+    logger = get_logger()
+    async with (
+        link(region.config, region.name, "test", logger) as own,
+        await store.connect(region.config) as connection,
+    ):
+        await ensure_stream(own, 1 << 20)
+        log = await store.find_log(connection, region.config, region.name)
+        serving = asyncio.create_task(ranges.serve(own, connection, log, logger))
+        try:
+            yield
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.98])
+async def test_a_corrupted_nats_folder_costs_no_entry(world: World, where: float) -> None:
+    eu = world["eu"]
+    world.relay("eu")
+    copying = world.applier("us", "eu")
+    await equal(world, "us", "eu", eu.append([1, 2, 3]))
+    await world.halt(copying)
+    eu.append([2] * 300, filler=500)
+    blocks = list((eu.config.seeds / "jetstream").rglob("LOG_EU/msgs/*.blk"))
+    assert blocks
+    for block in blocks:
+        data = bytearray(block.read_bytes())
+        data[int(len(data) * where)] ^= 0xFF
+        block.write_bytes(data)
+    await asyncio.to_thread(world.stack.kill, "eu", "nats")
+    await asyncio.to_thread(world.stack.wait_restarted, "eu", "nats")
+    world.applier("us", "eu")
+    await equal(world, "us", "eu", eu.append([2]))
+    assert evidence(world["us"]) == evidence(eu) == []
+
+
+# From another region than the origin
+
+
+@contextlib.asynccontextmanager
+async def unreachable(world: World, region: str) -> AsyncIterator[None]:
+    """The region's NATS is frozen, so nobody hears of it."""
+    world.stack.send(region, "nats", signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        world.stack.send(region, "nats", signal.SIGCONT)
+
+
+async def test_a_new_region_gets_the_log_of_a_lost_one_from_another_copy_as_far_as_it_was_witnessed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holders, "STRETCH", 100)
+    monkeypatch.setattr(holders, "LEAVES_MAX", 30)
+    copied(world, "us")
+    signing = world.checkpointer("eu", "us")
+    for _ in range(2):
+        last = world["eu"].append([1, 2] * 80)
+        await eventually(lambda last=last: published(world["us"]) == last, world=world)
+    await world.halt(signing)
+    beyond = world["eu"].append([2])
+    await eventually(lambda: world["us"].position("eu") == beyond, world=world)
+    async with unreachable(world, "eu"):
+        world.relay("us")
+        copying = world.applier("ap", "eu", "us")
+        await eventually(lambda: world["ap"].position("eu") == last, world=world)
+        assert world["ap"].entries("eu") == world["us"].entries("eu")[:last]
+        told = caught_up(world["ap"], "eu")
+        assert (told["source"], told["position"], told["target"], told["vouched"]) == ("us", last, last, last)
+        await world.halt(copying)
+    assert evidence(world["ap"]) == []
+
+
+async def test_what_another_region_made_up_is_not_taken_and_halts_nothing(world: World) -> None:
+    copied(world, "us")
+    world.checkpointer("eu", "us")
+    last = world["eu"].append([1, 2] * 10)
+    await eventually(lambda: published(world["us"]) == last, world=world)
+    *_, (size, root, note, _) = heads(world["us"])
+    liar = await made_up(world, "us", world["eu"], size, root, note)
+    async with unreachable(world, "eu"):
+        world["us"] = liar
+        world.relay("us")
+        copying = world.applier("ap", "eu", "us")
+        await eventually(lambda: asked(liar), world=world)
+        await asyncio.sleep(0.5)
+        assert world["ap"].position("eu") == 0
+        await world.halt(copying)
+    assert evidence(world["ap"]) == []
+
+
+async def made_up(world: World, name: str, origin: Region, size: int, root: bytes, note: bytes) -> Region:
+    """The region with a copy of `origin` that is well chained and false, beside the true head."""
+    dsn = await asyncio.to_thread(fresh_database, world.stack, name, f"liar_{world[name].dsn.rpartition('_')[2]}")
+    liar = replace(world[name], config=replace(world[name].config, postgres=dsn), dsn=dsn)
+    liar.open()
+    bodies = [bytes(each) for *_, each in origin.entries("eu")]
+    false = body("eu", f"test_{9:026}", 1, b"\7" * 16, 1, 1, {"amount": "1000000"})
+    rows = chained([bodies[0], *(renamed(false, n) for n in range(1, size))])
+    assert root_of(leaf for _, leaf, _ in rows) != root
+    liar.sql(
+        "SELECT ledger.append_copy(id, 1, %s::bigint[], %s::bytea[], %s::bytea[]) FROM ledger.log WHERE name = 'eu'",
+        *map(list, zip(*rows, strict=True)),
+    )
+    liar.sql("SELECT ledger.keep_checkpoint(id, %s, %s, %s, true) FROM ledger.log WHERE name = 'eu'", size, root, note)
+    return liar
+
+
+def renamed(each: bytes, number: int) -> bytes:
+    """The same as the command of another number."""
+    command = (b"\7" * 16).hex().encode()
+    return each.replace(command, b"%032x" % number).replace(b'"version":1', b'"version":%d' % number)
+
+
+def asked(region: Region) -> bool:
+    """Whether the leaves of the copy were read after it was made."""
+    [(scans,)] = region.sql("SELECT sum(seq_scan + idx_scan) FROM pg_stat_user_tables WHERE relname = 'checkpoint'")
+    return int(scans) > 2
+
+
+# A restored backup
+
+
+async def test_a_restored_backup_is_repaired_from_the_second_copy_when_the_first_does_not_answer(world: World) -> None:
+    copied(world, "ap")
+    checkpointing = world.checkpointer("eu", "us", "ap")
+    last = world["eu"].append([1, 2, 1] * 50)
+    await eventually(lambda: published(world["ap"]) == last, world=world)
+    await world.halt(checkpointing)
+    unsigned = world["eu"].append([3])
+    await eventually(lambda: world["ap"].position("eu") == unsigned, world=world)
+    before = world["eu"].entries("eu")
+    restored = await world.restored_with(world["eu"], 6)
+    guard(restored)
+    world["eu"] = restored
+    world.checkpointer("eu", "us", "ap")
+    await eventually(lambda: may_write(restored), world=world)
+    assert restored.entries("eu") == before
+    assert evidence(restored) == evidence(world["ap"]) == []
+
+
+def test_entries_are_not_taken_for_others_that_are_vouched_for() -> None:
+    true, false = (chained([body("eu", "log", n, bytes([n]) * 16, 1, 1, word) for n in range(1, 9)]) for word in "ab")
+    leaves = [leaf for _, leaf, _ in true]
+    vouched = Vouched(3, 8, leaves[2:], b"")
+    vouched.demand(Piece(frame_of(5, leaves[3], true[4:7]), b"", 8))
+    with pytest.raises(Refuted, match="size 8 vouches"):
+        vouched.demand(Piece(frame_of(5, leaves[3], [*true[4:6], false[6]]), b"", 8))

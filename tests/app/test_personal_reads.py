@@ -127,6 +127,7 @@ async def written(house: Twin) -> dict[str, str]:
         "approval_id": waits["approval"],
         "operator_id": operator,
         "notice_id": "notice_01m81j18g0fs6r2yb5e8r30c1a",
+        "command_id": "0" * 32,
         "disclosure_id": "019aab5c-4000-7000-8000-000000000001",
         "compartment": "north",
     }

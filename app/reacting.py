@@ -22,7 +22,7 @@ from commands.edge import Edge
 from commands.plan import Context
 from domain.catalog import AGGREGATES
 from eventstore import postgres
-from eventstore.postgres import PostgresStreams, Waker
+from eventstore.postgres import PostgresStreams
 from eventstore.record import Codec
 from providers import known
 from providers.http import HttpProvider
@@ -78,8 +78,7 @@ async def react(settings: Settings) -> None:
         }
         await Start(told_of(settings), adopted_only=settings.adopted_only).record(write.decider, pool, "reactor")
         _log.info("reacting", reactions=list(reactions))
-        waker = Waker(await stack.enter_async_context(await postgres.connect(settings.postgres, "countroom_reader")))
-        adopting = Adopting(settings.region, streams, decide, waker)
+        adopting = Adopting(settings.region, streams, decide)
         taking_up = TakingUp(settings.region, streams, codec, decide, edge)
         async with asyncio.TaskGroup() as group:
             group.create_task(runner.run(reactions))

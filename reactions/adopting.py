@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Protocol
 
 import structlog
 
@@ -17,32 +16,22 @@ from commands.plan import Context, Plan, Receipt
 from commands.services import SYSTEM
 from eventstore.log import Streams
 
-LOOK_S = 1.0
-PAUSE_S = 0.02
-"""Between two looks, however much is appended."""
+PAUSE_S = 0.25
+"""Between two looks: the longest that a hand-over waits for this side."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Wakes(Protocol):
-    """eventstore.postgres.Waker."""
-
-    async def wait(self, timeout: float, /) -> None:  # noqa: ASYNC109 — a time-out is an ordinary answer here
-        """Return when something was appended, or after `timeout` seconds."""
 
 
 class Adopting:
     """`log`: the one written here."""
 
-    def __init__(self, log: str, streams: Streams, decide: Callable[[Plan], Awaitable[Receipt]], waker: Wakes) -> None:
+    def __init__(self, log: str, streams: Streams, decide: Callable[[Plan], Awaitable[Receipt]]) -> None:
         self._log = log
         self._streams = streams
         self._decide = decide
-        self._waker = waker
 
     async def step(self) -> None:
-        """Wait until something is appended, and adopt what was released."""
-        await self._waker.wait(LOOK_S)
+        """Adopt what was released."""
         for found in await self._streams.released(self._log):
             context = Context(SYSTEM, datetime.now(UTC), b"", None)
             receipt = await self._decide(handovers.adopt(self._log, found, context))

@@ -102,10 +102,13 @@ async def run(reactions: Mapping[str, Reaction], *, poll_s: float = POLL_S) -> N
 
 async def _repeat(name: str, reaction: Reaction, poll_s: float) -> None:
     while True:
+        pause_s = poll_s
         try:
             await reaction.step()
         except (psycopg.OperationalError, PoolTimeout, Unavailable) as error:
             _log.warning("a reaction waits for PostgreSQL", reaction=name, error=str(error).strip())
+            pause_s = max(poll_s, POLL_S)
         except Exception:  # noqa: BLE001 — a fault of one reaction must not stop the others
             _log.exception("a reaction failed; it is tried again", reaction=name)
-        await asyncio.sleep(poll_s)
+            pause_s = max(poll_s, POLL_S)
+        await asyncio.sleep(pause_s)

@@ -12,7 +12,7 @@ from cyclopts import App
 from app.cli import log_to_standard_error
 from bench.servers import Missing
 
-QUICK = ("append", "verify", "pipeline", "payments", "bets", "access", "sealing")
+QUICK = ("append", "verify", "pipeline", "payments", "bets", "access", "sealing", "regions")
 LONG = ("size",)
 
 

@@ -61,12 +61,15 @@ class Client:
         self._head = f"Host: {parts.netloc}\r\nAuthorization: Bearer {token}\r\n"
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, method: str, path: str, body: bytes = b"", key: str = "") -> tuple[int, bytes]:
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", key: str = "", *, durability: str = ""
+    ) -> tuple[int, bytes]:
         """The status and the body of the answer."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port, limit=1 << 24)
         reader, writer = self._streams
         named = f"Idempotency-Key: {key}\r\n" if key else ""
+        named += f"Durability: {durability}\r\n" if durability else ""
         writer.write(
             f"{method} {path} HTTP/1.1\r\n{self._head}{named}Content-Length: {len(body)}\r\n\r\n".encode() + body
         )

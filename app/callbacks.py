@@ -20,7 +20,8 @@ from starlette.responses import Response
 
 from access.rates import ADMITTED
 from app import lane, openapi, problems
-from app.commanding import AWAY, FORWARDED, Count, outcome, trace_of
+from app.batches import FORWARDED, Count, outcome
+from app.commanding import AWAY, trace_of
 from app.forwarding import Called, Hop
 from app.lane import Answered, body_of, refusal
 from app.openapi import Schemas

@@ -50,7 +50,7 @@ _WAIT = openapi.query_parameter(
     {"type": "integer", "minimum": 0, "maximum": WAIT_MS_MAX, "default": WAIT_MS_MAX},
     "How long to wait for these positions, in ms.",
 )
-_POSITION = {HEADER: {"schema": {"type": "string"}, "description": "From which positions the answer was made: log/position/leaf prefix, …"}}  # fmt: skip
+_POSITION = {HEADER: {"schema": {"type": "string"}, "description": "All that the answer can include: log/position/leaf prefix, …"}}  # fmt: skip
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 

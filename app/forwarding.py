@@ -50,13 +50,23 @@ _log = structlog.get_logger(__name__)
 
 
 class Hop(NamedTuple):
-    """How often a command was forwarded already, for how many seconds more it may be begun anywhere (None: it came in here), and
-    which region sent it last.
+    """How often a command was forwarded already, until when by our monotonic clock it may be begun anywhere (None: it came in here),
+    and which region sent it last.
     """
 
     hops: int = 0
-    within_s: float | None = None
+    until: float | None = None
     sender: str = ""
+
+    @classmethod
+    def of(cls, hops: int, within_s: float, sender: str) -> Hop:
+        """`within_s`: from now on."""
+        return cls(hops, time.monotonic() + within_s, sender)
+
+    @property
+    def within_s(self) -> float | None:
+        """How many seconds are left."""
+        return None if self.until is None else max(0.0, self.until - time.monotonic())
 
 
 class Fate(msgspec.Struct, frozen=True):
@@ -242,7 +252,7 @@ class Forwarding:
     async def _work(self, sender: str, data: bytes, within_s: float) -> bytes:
         message = _decode(data)
         try:
-            answered = await self._takes[type(message)](message, Hop(message.hops, within_s, sender))
+            answered = await self._takes[type(message)](message, Hop.of(message.hops, within_s, sender))
         except Exception:  # noqa: BLE001 — a fault of ours, told as one
             _log.exception("a command of another region failed", sender=sender)
             answered = lane.refusal(problems.Fault())
@@ -266,7 +276,7 @@ class Forwarding:
 
 def owner_in(wrong: WrongRegion) -> str:
     """The region that owns what a command was about; "" where nobody is known to."""
-    return str(wrong.facts.get("owner", "")).partition(".")[0]
+    return str(wrong.facts.get("owner", ""))
 
 
 def partition_in(kind: str, identifier: str) -> int | None:

@@ -16,6 +16,7 @@ import psycopg
 from eventstore.postgres import acting_as
 
 DRAIN_S = 15.0
+ATTEMPTS = 5
 _POLL_S = 0.2
 _HEAD = "SELECT l.id, coalesce(max(e.position), 0) FROM ledger.log AS l LEFT JOIN ledger.entry AS e ON e.log = l.id WHERE l.own AND l.name = %s GROUP BY l.id"
 _COPIED = "SELECT position, alarm FROM replication.watermark WHERE log = %s AND peer = %s"
@@ -30,6 +31,10 @@ class NotReady(Exception):
 
 class NotTaken(Exception):
     """It was released, and the other region has not been seen to adopt it."""
+
+
+class NotKnown(Exception):
+    """Whether it was released is not known. The same command with the same key finds out."""
 
 
 def ranges(text: str) -> list[tuple[int, int]]:
@@ -71,16 +76,32 @@ def hand_over(
     players: Collection[str] = (),
     key: str,
 ) -> dict[str, Any]:
-    """Ask the owner's API for the release; all that it owns, if neither partitions nor players are named. Raises NotReady."""
+    """Ask the owner's API for the release; all that it owns, if neither partitions nor players are named. Raises NotReady, NotKnown.
+
+    What is not known to have come off is asked for again, which is the same command.
+    """
     import httpx2
 
     body = {"to": to, "partitions": list(partitions), "players": list(players), "all": not (partitions or players)}
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
-    answer = httpx2.post(f"{url}/v1/handovers", json=body, headers=headers, timeout=30, trust_env=False)
-    found: dict[str, Any] = answer.json()
-    if answer.status_code != httpx2.codes.OK:
-        raise NotReady(f"{found.get('code', answer.status_code)}: {found.get('detail', '')}")
-    return found
+    why = ""
+    for again in range(ATTEMPTS):
+        time.sleep(_POLL_S * again)
+        try:
+            answer = httpx2.post(f"{url}/v1/handovers", json=body, headers=headers, timeout=30, trust_env=False)
+            found: dict[str, Any] = answer.json()
+        except httpx2.ConnectError as error:
+            if not why:
+                raise NotReady(f"{url} cannot be reached: {error}") from error
+        except (httpx2.HTTPError, ValueError) as error:
+            why = str(error) or repr(error)
+        else:
+            if answer.status_code == httpx2.codes.OK:
+                return found
+            why = f"{found.get('code', answer.status_code)}: {found.get('detail', '')}"
+            if answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
+                raise NotReady(why)
+    raise NotKnown(f"whether it was released is not known ({why}); run the same command again with --key '{key}'")
 
 
 def await_adoption(dsn: str, to: str, *, within_s: float = DRAIN_S) -> None:

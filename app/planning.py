@@ -41,6 +41,8 @@ BODY_BYTES_MAX = 60 * 1024
 KEY_CHARACTERS_MAX = 200
 PATIENCE_S = 2.0
 _AGAIN_S = 0.05
+_REGISTRATION = "/v1/players"
+_ABOUT_PLAYERS = frozenset({"player", "transaction", "ticket", "contact", "notice", "approval"})
 
 T = TypeVar("T")
 
@@ -84,6 +86,11 @@ class Route(NamedTuple):
     decoder: msgspec.json.Decoder[Any]
     read_together: Sequence[Callable[[Any], Stream[Any]]]
     kind: str
+
+    @property
+    def travels(self) -> bool:
+        """Whether it may come from another region: it is about a player, and says nothing of who may do what, or of a region's own."""
+        return self.kind in _ABOUT_PLAYERS or self.endpoint.path == _REGISTRATION
 
 
 def _route(endpoint: Endpoint) -> tuple[str, Route]:
@@ -170,7 +177,7 @@ def match(path: str) -> tuple[Route, tuple[str, ...]]:
 
 async def owner_elsewhere(services: Services, route: Route, arguments: Sequence[str], hop: Hop) -> str:
     """The other region that owns what a command's path names; "" if it is for this one, or the command itself will say."""
-    if services.forwarding is None or not route.kind:
+    if services.forwarding is None or not route.kind or not route.travels:
         return ""
     partition = partition_in(route.kind, arguments[0])
     return "" if partition is None else await owner_of(services, partition, hop)
@@ -184,7 +191,7 @@ async def owner_of(services: Services, partition: int, hop: Hop) -> str:
     until = time.monotonic() + min(hop.within_s or 0.0, PATIENCE_S)
     while True:
         owner = await services.decider.owner(partition)
-        name = "" if owner is None or owner.log == services.decider.log else owner.log.partition(".")[0]
+        name = "" if owner is None or owner.log == services.decider.log else owner.log
         if not name or name != hop.sender or time.monotonic() >= until:
             return name
         await asyncio.sleep(_AGAIN_S)

@@ -110,7 +110,7 @@ class OwnerUnreachable(Rejected):
     """Facts: region."""
 
     code = "owner_unreachable"
-    title = "The region that owns this cannot be reached; nothing was recorded, so send the same request again"
+    title = "The region that owns this cannot be reached; this request was not sent there, so send the same again"
 
 
 class Unopenable(Rejected):

@@ -17,6 +17,7 @@ from http import HTTPStatus
 import structlog
 
 from app.batching import NotMade
+from app.forwarding import unknown
 from app.lane import Answered
 from app.planning import Services
 from app.problems import OwnerUnreachable
@@ -67,13 +68,13 @@ async def recorded(services: Services, path: str, plan: Plan) -> Receipt | None:
     return receipt
 
 
-def is_unreached(answered: Answered) -> bool:
-    """Whether the owner was reached, but cannot record anything just now."""
-    return answered.status == HTTPStatus.SERVICE_UNAVAILABLE
+def is_unreached(answered: Answered, command_id: bytes) -> bool:
+    """Whether the owner could not record anything just now, or a region on the way has not heard of it in time."""
+    return answered.status == HTTPStatus.SERVICE_UNAVAILABLE or answered.body == unknown(command_id).body
 
 
 def is_unreached_item(result: object) -> bool:
-    """The same of an item of a batch, or nothing is known of it."""
+    """The same of an item of a batch."""
     if isinstance(result, NotMade):
         return result.result.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.ACCEPTED)
     return isinstance(result, OwnerUnreachable)

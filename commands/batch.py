@@ -169,7 +169,7 @@ def resolve(path: str, place: int, results: Mapping[int, R | Exception], made: C
         if result is None:
             return None
         if isinstance(result, Exception):
-            raise DependencyFailed(f"item {part[1:]} was refused", item=int(part[1:]))
+            raise DependencyFailed(f"item {part[1:]} was refused, or is not known to be done", item=int(part[1:]))
         identifier = made(result)
         if not isinstance(identifier, str):
             raise DependencyFailed(f"item {part[1:]} has made nothing that has an identifier", item=int(part[1:]))

@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import structlog
 
 from commands.alike import Alike
 from commands.authorising import asking
@@ -52,7 +53,7 @@ from eventstore.log import (
 )
 from eventstore.record import Body, Codec, CommandPart, Entry, encode_body
 from eventstore.vault import CannotOpen, DataKey, Vault
-from eventstore.writer import Unavailable, Writer
+from eventstore.writer import Unavailable, Uncertain, Writer
 
 SNAPSHOT_EVERY = 500
 _CACHED_STATES = 50_000
@@ -60,6 +61,7 @@ _ATTEMPTS = 12
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
+_log = structlog.get_logger(__name__)
 
 
 class _Decided(msgspec.Struct, frozen=True):
@@ -103,7 +105,7 @@ class Decider:
     def decide(self, plan: Plan) -> Awaitable[Receipt]:
         """Raises Rejected, Unavailable. Plans that are asked for at the same moment are run together."""
         partition = _partition(plan)
-        if partition is None or partition in self._owners.epochs:
+        if partition is None or self._owners.holds(partition):
             return self._gathering.ask(plan)
         return self._once_adopted(plan)
 
@@ -123,7 +125,11 @@ class Decider:
         waiting: Sequence[int] = range(len(plans))
         while True:
             again: Results[Receipt] = Results()
-            await self._run([plans[place] for place in waiting], again)
+            try:
+                await self._run([plans[place] for place in waiting], again)
+            except Exception as error:  # noqa: BLE001 — theirs who have no result yet
+                for n in range(len(waiting)):
+                    again.setdefault(n, error)
             results.update({place: again[n] for n, place in enumerate(waiting)})
             waiting = [place for place in waiting if isinstance(results[place], InTransit)]
             if not waiting or not await patience.lasts():
@@ -311,8 +317,8 @@ class Decider:
                 version, at, leaf = snapshot.version, instant(snapshot.recorded), snapshot.leaf
             for entry in entries:
                 read = self._codec.decode(entry)
-                at = read.at
-                state = aggregate.evolve(state, read.event, at)
+                at = max(at, read.at)
+                state = aggregate.evolve(state, read.event, read.at)
                 version, leaf = read.body.version, entry.leaf
             folded[name] = Folded(state, version, at, leaf)
         return folded
@@ -406,7 +412,7 @@ class Decider:
             recorded, leaf = appended.recorded + place, appended.leaves[place]
             at = instant(recorded)
             state = aggregate.evolve(known.state, decided.facts[place].event, at)
-            self._states[name] = Folded(state, version, at, leaf)
+            self._states[name] = Folded(state, version, max(at, known.at), leaf)
             if version % SNAPSHOT_EVERY == 0:
                 encoded = msgspec.json.encode(state, order="sorted")
                 self._due.append(Snapshot(name, version, leaf, recorded, state_schema(aggregate), encoded))
@@ -425,9 +431,15 @@ class Decider:
     ) -> None:
         if not repeats:
             return
-        commands = await self._streams.commands([first for _, first in repeats])
-        naming = [entries for (place, _), entries in zip(repeats, commands, strict=True) if plans[place].context.whole]
-        keys = await self._keys.to_compare(naming) if naming else {}
+        try:
+            commands = await self._streams.commands([first for _, first in repeats])
+            naming = [each for (place, _), each in zip(repeats, commands, strict=True) if plans[place].context.whole]
+            keys = await self._keys.to_compare(naming) if naming else {}
+        except Exception as error:  # noqa: BLE001 — they stand in the log: nobody hears that they do not
+            _log.warning("what was answered first cannot be read", error=str(error).strip(), commands=len(repeats))
+            for place, _ in repeats:
+                results[place] = Uncertain("it stands in the log, and what it came to cannot be read just now")
+            return
         for (place, _), entries in zip(repeats, commands, strict=True):
             results.put(place, self._first_answer, plans[place], entries, keys)
 
@@ -450,8 +462,12 @@ class Decider:
 
     async def _snapshot(self) -> None:
         due, self._due = self._due, []
-        if due:
+        if not due:
+            return
+        try:
             await self._streams.keep(due)
+        except Exception as error:  # noqa: BLE001 — only the next start takes longer
+            _log.warning("a snapshot is not kept", error=str(error).strip())
 
 
 def _partition(plan: Plan) -> int | None:

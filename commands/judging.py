@@ -20,6 +20,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Folded(msgspec.Struct, frozen=True):
+    """`at`: the latest time that any entry was recorded at; of regions whose clocks differ the newest may not have it."""
+
     state: Any
     version: int
     at: datetime

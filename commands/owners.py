@@ -48,12 +48,18 @@ class Owners:
         self._streams = streams
         self._owners: Mapping[int, Owner] = {}
         self._asked_at = -_STALE_S
+        self._is_stale = False
 
     async def know(self, partitions: set[int]) -> None:
         """Ask who owns what, unless these partitions are ours or that was asked just now."""
-        if self.epochs.keys() >= partitions or time.monotonic() < self._asked_at + _STALE_S:
+        if not self._is_stale and (self.epochs.keys() >= partitions or time.monotonic() < self._asked_at + _STALE_S):
             return
-        owners = await self._streams.owners()
+        self._is_stale = False
+        try:
+            owners = await self._streams.owners()
+        except BaseException:
+            self._is_stale = True
+            raise
         self._owners, self._asked_at = owners, time.monotonic()
         self.epochs = {each: o.epoch for each, o in owners.items() if o.log == self._log and o.adopted}
 
@@ -62,9 +68,13 @@ class Owners:
         await self.know({partition})
         return self._owners.get(partition)
 
+    def holds(self, partition: int) -> bool:
+        """Whether it is ours, as far as is known."""
+        return partition in self.epochs and not self._is_stale
+
     def forget(self) -> None:
-        """The log has refused what was thought to be ours."""
-        self.epochs, self._asked_at = {}, -_STALE_S
+        """The log has refused what was thought to be ours. What others decide on meanwhile may be ours all the same."""
+        self._is_stale = True
 
     def require(self, partition: int) -> None:
         """Raises WrongRegion, InTransit."""

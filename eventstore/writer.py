@@ -31,7 +31,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Unavailable(Exception):
-    """The log cannot be reached, and it is not known whether the command was appended: send it again."""
+    """The log cannot be written, and nothing was appended: send it again."""
+
+
+class Uncertain(Unavailable):
+    """The command may have been appended. Sent again, it says so, and has one effect."""
 
 
 class _Call:
@@ -84,7 +88,7 @@ class Writer:
         self._closed = False
 
     async def append(self, commands: Sequence[Command]) -> list[Outcome | Malformed]:
-        """Append commands that do not depend on one another; see eventstore.log.Log.append. Raises Unavailable.
+        """Append commands that do not depend on one another; see eventstore.log.Log.append. Raises Unavailable, Uncertain.
 
         What is malformed fails alone: its outcome says why.
         """
@@ -117,7 +121,9 @@ class Writer:
                     await self._wake.wait()
         finally:
             self._closed = True
-            for item in (*batch, *self._queue):
+            for item in batch:
+                item.call.fail(Uncertain("the writer has ended"))
+            for item in self._queue:
                 item.call.fail(Unavailable("the writer has ended"))
 
     def close(self) -> None:
@@ -177,20 +183,22 @@ class Writer:
                 item.call.settle(item.place, outcome)
 
     async def _append(self, commands: list[Command]) -> list[Outcome]:
-        """Send a batch until it is answered; raises Unavailable when that takes too long."""
+        """Send a batch until it is answered. Raises Unavailable when that takes too long, Uncertain if it was sent by then."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._give_up_seconds
         pause = 0.05
+        is_sent = False
         while True:
             try:
                 if self._log is None:
                     self._log = await self._connect()
-                began = time.perf_counter()
+                began, is_sent = time.perf_counter(), True
                 outcomes = await self._log.append(commands)
             except (psycopg.Error, OSError) as error:
                 self._log = None  # and send the same again: looking could not tell «not yet» from «never»
                 if loop.time() > give_up:
-                    raise Unavailable(f"no answer from the log for {self._give_up_seconds:.0f} s: {error}") from error
+                    kind = Uncertain if is_sent else Unavailable
+                    raise kind(f"no answer from the log for {self._give_up_seconds:.0f} s: {error}") from error
                 _log.warning("append is sent again", error=str(error).strip(), commands=len(commands))
                 await asyncio.sleep(pause)
                 pause = min(1.0, pause * 2)

@@ -21,7 +21,9 @@ _FOUND = """
            CROSS JOIN LATERAL (SELECT convert_from(e.body, 'UTF8')::json AS body) AS b
            CROSS JOIN LATERAL json_to_record(b.body -> 'command') AS c (id text, i int, n int)
            JOIN ledger.entry AS last ON last.log = e.log AND last.position = e.position - c.i + c.n
-     WHERE e.command_id = %s::uuid"""
+     WHERE e.command_id = %s::uuid
+     ORDER BY e.partition IS NULL, l.own DESC, e.position"""
+# What protects a player may stand in two logs: the one that counts by the player's own streams is the first.
 
 
 class CommandFate(msgspec.Struct, frozen=True):

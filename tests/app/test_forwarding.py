@@ -113,15 +113,17 @@ def services(copying: Copying) -> Services:
 
 
 async def test_what_was_sent_by_who_has_just_released_it_is_waited_for_and_done_here() -> None:
-    from_eu, copying = Hop(1, 5.0, "eu"), Copying(3)
+    from_eu, copying = Hop.of(1, 5.0, "eu"), Copying(3)
     assert await planning.decided(services(copying), copying.decide, from_eu) == 201
     assert await planning.owner_of(services(Copying(3)), 7, from_eu) == ""
 
 
 async def test_what_another_region_owns_is_sent_on_at_once() -> None:
     assert await planning.owner_of(services(Copying(99)), 7, Hop()) == "eu"
-    assert await planning.owner_of(services(Copying(99)), 7, Hop(1, 5.0, "ap")) == "eu"
-    assert await planning.owner_of(services(Copying(99)), 7, Hop(1, 0.1, "eu")) == "eu", "there is no more time to wait"
+    assert await planning.owner_of(services(Copying(99)), 7, Hop.of(1, 5.0, "ap")) == "eu"
+    assert await planning.owner_of(services(Copying(99)), 7, Hop.of(1, 0.1, "eu")) == "eu", (
+        "there is no more time to wait"
+    )
 
 
 # Batches
@@ -169,7 +171,7 @@ async def test_items_go_to_their_owners_in_their_order_and_in_parts_that_fit() -
     owners = {place: ("eu", "ap.2")[place % 2] for place in range(2 * ITEMS_MAX + 10)}
     assert await run(region, owners) == dict.fromkeys(owners, DONE)
     parts = [(owner, [int(item.key) for item in message.items]) for owner, message in region.asked]
-    assert [(owner, len(part)) for owner, part in parts] == [("eu", 100), ("eu", 5), ("ap", 100), ("ap", 5)]
+    assert [(owner, len(part)) for owner, part in parts] == [("eu", 100), ("eu", 5), ("ap.2", 100), ("ap.2", 5)]
     assert [part[0] for _, part in parts] == [0, 200, 1, 201]
     region.asked.clear()
     await run(region, dict.fromkeys(range(3), "eu"), size=BYTES_MAX // 2)

@@ -17,7 +17,7 @@ from eventstore.log import Appended, Command, Log, Malformed, Outcome, Place, Re
 from eventstore.memory import MemoryLog
 from eventstore.postgres import PostgresLog
 from eventstore.record import decode_body
-from eventstore.writer import BATCH_COMMANDS_MAX, Unavailable, Writer
+from eventstore.writer import BATCH_COMMANDS_MAX, Unavailable, Uncertain, Writer
 from tests.ledger import EU, Clock, Ledger, body, command, new_id, stream, whole
 
 SEED = random.randrange(2**32)
@@ -192,6 +192,21 @@ async def test_callers_hear_when_the_log_stays_away() -> None:
             await writer.append([command(("wallet 1", 1))])
         log.faults = []
         assert await writer.append([command(("wallet 1", 1))])
+
+
+async def test_only_what_was_never_sent_is_said_not_to_be_appended() -> None:
+    async def nowhere() -> Log:
+        raise psycopg.OperationalError("connection refused")
+
+    async with writing(nowhere, give_up_seconds=0.1) as writer:
+        with pytest.raises(Unavailable) as never_sent:
+            await writer.append([command(("wallet 1", 1))])
+    assert not isinstance(never_sent.value, Uncertain)
+    log = SlowLog()
+    log.faults = ["before the commit"] * 1000
+    async with on(log, give_up_seconds=0.1) as writer:
+        with pytest.raises(Uncertain):
+            await writer.append([command(("wallet 1", 1))])
 
 
 async def test_a_cancelled_caller_disturbs_nobody() -> None:

@@ -1,0 +1,256 @@
+"""A batch under way: its items in waves, those of other regions' players sent there, and a result for each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import msgspec
+import structlog
+from starlette.types import Scope
+
+from access.policy import Principal
+from app import denying, durability, problems, registering, sheltering
+from app.batching import BatchAnswer, Batched, BatchResult, NotMade, Wanted, elsewhere
+from app.batching import made as made_there
+from app.forwarding import Forwarding, Item, owner_in, unknown
+from app.lane import refusal, shape
+from app.planning import BODY_BYTES_MAX, ROUTES, Services, match, owner_elsewhere, owner_of, plan
+from app.starting import Start
+from commands import batch
+from commands.batch import Batch
+from commands.edge import Endpoint
+from commands.owners import InTransit
+from commands.plan import Plan, Receipt, WrongRegion
+from domain.errors import Rejected
+from domain.protection import Answer
+from eventstore.writer import Unavailable, Uncertain
+
+ACCEPTED = 202
+FORWARDED = "forwarded"
+
+Count = Callable[[Mapping[tuple[str, str], int]], None]
+"""Told of commands, by endpoint ("none": no command has that path) and outcome."""
+
+Relay = Callable[[Principal, str, bytes, str | None], tuple[Endpoint, Plan] | None]
+"""(who asks, path, body, trace) → what an item of a batch is that no command of the house is; None: nothing. Raises Rejected."""
+
+_log = structlog.get_logger(__name__)
+_encode = msgspec.json.Encoder().encode
+
+
+class Batches:
+    """Runs batches, wherever they came in."""
+
+    def __init__(self, services: Services, start: Start, count: Count, relay: Relay) -> None:
+        self._services = services
+        self._start = start
+        self._count = count
+        self._relay = relay
+
+    async def run(self, wanted: Batch, batched: Batched) -> BatchAnswer:
+        self._start.require()
+        await self._services.authentication.renew()
+        one = _Batch(self._services, self._relay, wanted, batched)
+        results = await one.run()
+        names = [_name(one.endpoints.get(place)) for place in range(len(results))]
+        self._count(Counter([(name, outcome(result)) for name, result in zip(names, results, strict=True)]))
+        for name, result in zip(names, results, strict=True):
+            denying.note(self._services.denials, as_asked(batched.principal), result, name)
+        answers = [_result(one.told(n, result), one.endpoints.get(n)) for n, result in enumerate(results)]
+        if self._services.durable is not None and not batched.dry_run:
+            here = {place: each for place, each in one.lasting.items() if isinstance(results[place], Receipt)}
+            answers = await self._services.durable.settled_items(answers, here)
+        return BatchAnswer(answers)
+
+
+class _Batch:
+    """One batch under way."""
+
+    def __init__(self, services: Services, relay: Relay, wanted: Batch, batched: Batched) -> None:
+        self.endpoints: dict[int, Endpoint] = {}
+        self.lasting: dict[int, durability.Item] = {}
+        self._services = services
+        self._relay = relay
+        self._wanted = wanted
+        self._batched = batched
+        self._described: dict[int, Wanted] = {}
+        self._asked: dict[int, Sequence[Answer] | Unavailable] = {}
+
+    async def run(self) -> list[Receipt | BatchResult | Exception]:
+        wanted = self._wanted
+        if wanted.dry_run:
+            return await batch.run(wanted, plan=self._plan, decide=self._decide, made=_made)
+        await self._ask({place: item.path for place, item in enumerate(wanted.items) if "$" not in item.path})
+        return await batch.run(wanted, plan=self._plan, decide=self._decide, made=_made, ask=self._ask)
+
+    def _plan(self, place: int, path: str) -> Plan:
+        item = self._wanted.items[place]
+        described = self._describe(place, path)
+        if self._services.durable is not None:
+            asked = self._services.durable.wanted(self.endpoints[place].path, self._batched.durability)
+            self.lasting[place] = durability.Item(asked, described.context.command_id)
+        self._described[place] = Wanted(Item(item.key, path, bytes(item.body), item.if_match), described)
+        return described
+
+    def _describe(self, place: int, path: str) -> Plan:
+        principal, trace = self._batched.principal, self._batched.trace
+        item = self._wanted.items[place]
+        raw = bytes(item.body)
+        if len(raw) > BODY_BYTES_MAX:
+            raise problems.BodyTooLarge(f"a command's body has at most {BODY_BYTES_MAX} bytes")
+        if (relayed := self._relay(principal, path, raw, trace)) is not None:
+            self.endpoints[place], described = relayed
+            return described
+        route, arguments = match(path)
+        self.endpoints[place] = route.endpoint
+        said = self._asked.get(place, ())
+        if isinstance(said, Unavailable):
+            raise said
+        return plan(self._services, principal, route, arguments, item.key, path, raw, trace, item.if_match, said)
+
+    async def _ask(self, paths: Mapping[int, str]) -> None:
+        first = {
+            place: each
+            for place, each in _asking_first(self._wanted, paths).items()
+            if not await owner_elsewhere(
+                self._services, match(paths[place])[0], each[1], self._batched.hop
+            )  # who asks there
+        }
+        asking = self._services.asking
+        self._asked.update(await registering.before_each(asking, self._batched.principal, first))
+
+    async def _decide(self, wave: Mapping[int, Plan]) -> Sequence[Receipt | BatchResult | Exception]:
+        services, hop = self._services, self._batched.hop
+        work = services.decider.rehearse if self._wanted.dry_run else services.decider.run
+        results: dict[int, Receipt | BatchResult | Exception] = dict(
+            zip(wave, await work(list(wave.values())), strict=True)
+        )
+        if services.forwarding is None:
+            return list(results.values())
+        results.update(await self._sheltered(results))
+        wrong = {
+            place: each for place, each in results.items() if isinstance(each, WrongRegion) and self._travels(place)
+        }
+        handed = {
+            place: int(str(each.facts["partition"]))
+            for place, each in wrong.items()
+            if hop.sender and owner_in(each) == hop.sender
+        }
+        partitions = sorted(set(handed.values()))
+        owners = await asyncio.gather(*[owner_of(services, each, hop) for each in partitions])
+        owned = {each for each, owner in zip(partitions, owners, strict=True) if not owner}
+        ours = [place for place, partition in handed.items() if partition in owned]
+        if ours:
+            results.update(zip(ours, await work([wave[place] for place in ours]), strict=True))
+        rest = {place: each for place, each in wrong.items() if place not in ours}
+        results.update(await self._elsewhere(services.forwarding, rest))
+        return [results[place] for place in wave]
+
+    def _travels(self, place: int) -> bool:
+        """What is said by a provider of games has no route of its own."""
+        route = ROUTES.get(shape(self.endpoints[place].path)[0])
+        return route is None or route.travels
+
+    def told(self, place: int, result: Receipt | BatchResult | Exception) -> Receipt | BatchResult | Exception:
+        """A result, where it is not known what became of an item with the command's URL."""
+        if not isinstance(result, Uncertain):
+            return result
+        fate = unknown(self._described[place].plan.context.command_id)
+        return NotMade(BatchResult(fate.status, msgspec.Raw(fate.body)))
+
+    async def _elsewhere(
+        self, forwarding: Forwarding, wrong: Mapping[int, WrongRegion]
+    ) -> dict[int, Receipt | BatchResult | Exception]:
+        """What became of items of other regions' players. Those that protect are recorded here if that is all that can be done."""
+        results: dict[int, Receipt | BatchResult | Exception] = {}
+        first_hand = not self._batched.hop.hops
+        for place in wrong if first_hand else ():
+            try:
+                await sheltering.require_open(self._services, self.endpoints[place].path, self._described[place].plan)
+            except Rejected as refused:
+                results[place] = refused
+        sent = {place: each for place, each in wrong.items() if place not in results}
+        results.update(await elsewhere(forwarding, self._batched, sent, self._described))
+        for place in sent if first_hand and not self._wanted.dry_run else ():
+            if sheltering.is_unreached_item(results[place]):
+                path, planned = self.endpoints[place].path, self._described[place].plan
+                try:
+                    results[place] = await sheltering.recorded(self._services, path, planned) or results[place]
+                except (Rejected, Unavailable) as error:
+                    if isinstance(results[place], problems.OwnerUnreachable):  # else the owner may have recorded it
+                        results[place] = error
+        return results
+
+    async def _sheltered(self, results: Mapping[int, Receipt | BatchResult | Exception]) -> dict[int, Receipt]:
+        """Items that protect players who are on their way here, recorded without waiting for that."""
+        recorded = {}
+        for place in [] if self._batched.hop.hops or self._wanted.dry_run else results:
+            if isinstance(results[place], InTransit):
+                path, planned = self.endpoints[place].path, self._described[place].plan
+                with suppress(Rejected, Unavailable):
+                    if (receipt := await sheltering.recorded(self._services, path, planned)) is not None:
+                        recorded[place] = receipt
+        return recorded
+
+
+def _asking_first(wanted: Batch, paths: Mapping[int, str]) -> dict[int, tuple[str, Sequence[str], bytes]]:
+    """Those of the items, by place with their paths, before which a register is asked."""
+    first: dict[int, tuple[str, Sequence[str], bytes]] = {}
+    for place, path in paths.items():
+        fixed, identifiers = shape(path)
+        route = ROUTES.get(fixed)
+        if route is not None and route.endpoint.path in registering.PATHS:
+            first[place] = (route.endpoint.path, identifiers, bytes(wanted.items[place].body))
+    return first
+
+
+def _made(result: Receipt | BatchResult) -> object:
+    """The identifier that a command made: what its answer says first."""
+    return made_there(result) if isinstance(result, BatchResult) else msgspec.structs.astuple(result.answer)[0]
+
+
+def _result(result: Receipt | BatchResult | Exception, endpoint: Endpoint | None) -> BatchResult:
+    if isinstance(result, BatchResult):
+        return result
+    if isinstance(result, NotMade):
+        return result.result
+    if isinstance(result, Receipt) and endpoint is not None:
+        status = status_for(endpoint, result)
+        return BatchResult(status, msgspec.Raw(_encode(result.answer)), result.position, result.repeated)
+    try:
+        refused = refusal(result)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 — the other items' results are true all the same
+        _log.exception("an item of a batch failed")
+        refused = refusal(problems.Fault())
+    return BatchResult(refused.status, msgspec.Raw(refused.body))
+
+
+def status_for(endpoint: Endpoint, receipt: Receipt) -> int:
+    is_accepted = endpoint.accepted is not None and isinstance(receipt.answer, endpoint.accepted)
+    return ACCEPTED if is_accepted else endpoint.status
+
+
+def outcome(result: Receipt | BatchResult | Exception) -> str:
+    """What became of a command, in a word: "ok", "repeated", "forwarded" (where it counts as what it came to), or the code of the
+    problem.
+    """
+    if isinstance(result, BatchResult | NotMade):
+        return FORWARDED
+    if isinstance(result, Receipt):
+        return "repeated" if result.repeated else "ok"
+    try:
+        return problems.rejected(result).code
+    except Exception:  # noqa: BLE001 — it is on its way to its caller already
+        return problems.Fault.code
+
+
+def _name(endpoint: Endpoint | None) -> str:
+    return endpoint.path if endpoint else "none"
+
+
+def as_asked(principal: Principal) -> Scope:
+    """As much of a request as a refusal's record takes, wherever the request came in."""
+    return {"method": "POST", "principal": principal}

@@ -26,6 +26,7 @@ from access.directory import Directory
 from access.rates import Limits
 from access.sessions import Sessions
 from access.tokens import Tokens
+from app import closings
 from app.authentication import Authentication
 from app.settings import Settings
 from commands.decider import Decider
@@ -33,7 +34,7 @@ from commands.identity import command_id
 from domain.catalog import AGGREGATES
 from domain.kernel import uuid7
 from domain.logs import Opened
-from eventstore import erasing, postgres, schema
+from eventstore import carrying, erasing, postgres, schema
 from eventstore.keyring import Keyring
 from eventstore.log import Command
 from eventstore.postgres import LogReader, PostgresLog, PostgresStreams
@@ -55,23 +56,26 @@ _log = structlog.get_logger(__name__)
 
 
 async def open_region(settings: Settings) -> None:
-    """Migrate the database, register all logs, open the own one. For an administrator's connection.
+    """Migrate the database, register all logs, open the own one. For an administrator's connection. Raises SettingsError.
 
+    A region that goes on with a closed log takes its vault over first.
     Where heads are signed, the log may then be written once the checkpointer has compared it, and not before.
     """
     applied = await asyncio.to_thread(schema.migrate, settings.postgres, MIGRATIONS)
     if applied:
         _log.info("database brought up to date", applied=applied)
     async with await psycopg.AsyncConnection.connect(settings.postgres, autocommit=True) as connection:
-        for region in settings.regions:
+        for log in settings.logs:
             await connection.execute(
-                "SELECT ledger.register_log(%s, %s, %s)",
-                (region, settings.origin_of(region), region == settings.region),
+                "SELECT ledger.register_log(%s, %s, %s)", (log, settings.origin_of(log), log == settings.region)
             )
         await postgres.prepare(connection)
         heads = await LogReader(connection).heads()
         if not heads[settings.region].position and not _was_signed(settings):
-            await (await PostgresLog.open(connection, settings.region)).append([_opening(settings)])
+            opening = _opening(settings)
+            if settings.continues:
+                await carrying.read(connection, settings.continues)
+            await (await PostgresLog.open(connection, settings.region)).append([opening])
         if settings.policy:
             await connection.execute(
                 "SELECT ledger.guard(l.id) FROM ledger.log AS l WHERE l.name = %s", (settings.region,)
@@ -99,7 +103,8 @@ def login(dsn: str, name: str, role: str, password: str) -> str:
 def _opening(settings: Settings) -> Command:
     """The command that opens the log; its id makes a second one a repeat."""
     id_ = command_id("system", "log.opened")
-    owned = settings.partitions_of(settings.region)
+    closed = closings.told(settings)
+    owned = range(0) if closed else settings.partitions_of(settings.region)
     spans = ((owned[0], owned[-1]),) if owned else ()
     event = uuid7(datetime.now(UTC), os.urandom(10)).hex()
     stream = f"region-{settings.region}-log"
@@ -110,7 +115,7 @@ def _opening(settings: Settings) -> Command:
         id=f"{event[:8]}-{event[8:12]}-{event[12:16]}-{event[16:20]}-{event[20:]}",
         actor="system",
         command=CommandPart(id=id_.hex(), i=1, n=1),
-        data=msgspec.Raw(msgspec.json.encode(Opened(settings.origin, 1, spans))),
+        data=msgspec.Raw(msgspec.json.encode(Opened(settings.origin, 1, spans, *(closed or ())))),
     )
     return Command(id_, [encode_body(body)], (), frozenset({stream}))
 

@@ -161,7 +161,7 @@ def _finding(source: Keeper, report: Report) -> Finding:
         report.position,
         report.leaf,
         shown,
-        regions.signatures_in_words(report),
+        regions.closing_in_words(report) + regions.signatures_in_words(report),
         regions.taken_in_words(report).rjust(17),
     )
 

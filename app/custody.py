@@ -23,6 +23,7 @@ from structlog.typing import FilteringBoundLogger
 from app.heads import read_policy
 from app.settings import Settings, SettingsError
 from domain.catalog import AGGREGATES
+from domain.logs import comes_before
 from eventstore import erasing, postgres
 from eventstore.keyring import Keyring
 from eventstore.note import NoteError
@@ -82,18 +83,23 @@ class Custodian:
         self._logs = logs
         self._poll_s = poll_s
         codec, held = Codec(AGGREGATES), residency.load(settings.residency, settings.regions)
-        self._gives = Gives(self._own, pool, vault, codec, held)
+        self._closed = settings.closed
+        self._gives = Gives(self._own, pool, vault, codec, held, self._before(self._own))
         self._wants: Callable[[str], Wants] = lambda origin: Wants(self._own, origin, pool, vault, codec, held)
+
+    def _before(self, log: str) -> list[str]:
+        """The closed logs of the same region: what was made there, it gives and asks for now."""
+        return [each for each in self._closed if comes_before(each, log)]
 
     def works(self, other: str, stop: asyncio.Event) -> list[Any]:
         """What is to be run about one other region."""
         logger = structlog.get_logger("custodian").bind(other=other)
-        wants = self._wants(other)
-        return [
-            self._follow(wants, logger),
-            until_stopped(stop, partial(self._ask, wants, logger), logger),
-            until_stopped(stop, partial(self._answer, other, logger), logger),
-        ]
+        works: list[Any] = [until_stopped(stop, partial(self._answer, other, logger), logger)]
+        for log in (other, *self._before(other)):
+            wants = self._wants(log)
+            works.append(self._follow(wants, logger))
+            works.append(until_stopped(stop, partial(self._ask, wants, other, logger), logger))
+        return works
 
     async def _follow(self, wants: Wants, logger: FilteringBoundLogger) -> None:
         async def session() -> None:
@@ -104,9 +110,9 @@ class Custodian:
 
         await again_and_again(session, logger)
 
-    async def _ask(self, wants: Wants, logger: FilteringBoundLogger) -> None:
+    async def _ask(self, wants: Wants, origin: str, logger: FilteringBoundLogger) -> None:
         """Ask one region for what is missing, over one connection. Whoever is silent is asked more and more rarely."""
-        origin, silent_s = wants.origin, 0.0
+        silent_s = 0.0
         async with (
             link(self._config, self._own, f"custodian-{self._own}", logger) as own,
             peer(own, origin) as asked,

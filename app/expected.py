@@ -9,7 +9,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
     """Looked up when an error is there: modules that were never loaded have raised nothing."""
     found: list[type[Exception]] = []
     for module, names in (
-        ("app.local", ("NoDevstack", "NothingRuns")),
+        ("app.local", ("LogClosed", "NoDevstack", "NothingRuns")),
         ("app.sending", ("ImportStopped",)),
         ("app.calling", ("NoAnswer",)),
         ("app.reconciling", ("NotReconciled",)),

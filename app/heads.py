@@ -55,6 +55,33 @@ def _lines(named: Sequence[tuple[Settings, tuple[str, str]]]) -> list[str]:
     return logs + [f"witness {region.region} {witness}\n" for region, (_, witness) in named]
 
 
+def name_next(text: str, before: str, after: str, log: str, witness: str) -> str:
+    """A policy that also names the log with which a region goes on, and it as a witness, by their vkeys.
+
+    Where the witness `before` is a member of a group or the quorum, either of the two counts from now on: heads that it has cosigned
+    stay witnessed, and one region stays one. Again, it changes nothing.
+    """
+    if log in text:
+        return text
+    either = f"{before}-or-{after}"
+    lines, named, grouped = [], False, False
+    for line in text.splitlines():
+        keyword, *items = line.split() or [""]
+        members = items[2:] if keyword == "group" else items[:1] if keyword == "quorum" else []
+        if before in members:
+            if not grouped:
+                lines.append(f"group {either} any {before} {after}")
+                grouped = True
+            line = " ".join([keyword, *(either if each == before else each for each in items)])  # noqa: PLW2901
+        lines.append(line)
+        if keyword == "witness" and items[:1] == [before]:
+            lines += [f"log {log}", f"witness {after} {witness}"]
+            named = True
+    if not named:
+        lines = [f"log {log}", f"witness {after} {witness}", *lines]
+    return "\n".join(lines) + "\n"
+
+
 def region_keys(settings: Settings) -> tuple[str, str]:
     """The public keys of the region's log and of the region as a witness; private keys are made where there are none. The custody
     key is made too, and vouched for anew by those keys that sign for the log now.
@@ -97,11 +124,13 @@ def _make_custody_key(folder: Path, origin: str, signing: Sequence[SigningKey]) 
 
 async def checkpoint(settings: Settings, config: Config, stop: asyncio.Event) -> None:
     """Play the checkpointer. Raises SettingsError."""
+    from app import closings
     from eventstore.signer import Signer, SignerError
     from replication.checkpointer import Heads, run_checkpointer
 
     folder, policy = settings.needed("checkpointer", "COUNTROOM_SIGNER", "COUNTROOM_POLICY")
     others = [region for region in settings.regions if region != settings.region]
+    closings.refuse_closed(folder)
     try:
         opened = Signer.open(folder, settings.origin)
     except SignerError as error:
@@ -122,6 +151,15 @@ async def witness(settings: Settings, config: Config, stop: asyncio.Event) -> No
     async with asyncio.TaskGroup() as group:
         for origin in others:
             group.create_task(run_witness(config, origin, keys, stop))
+
+
+def refuse_unnamed(policy: Policy, origins: Sequence[str]) -> None:
+    """Raises SettingsError unless the policy names a key of each of these logs: one that goes on with a closed log needs no release."""
+    named = {log.key.name for log in policy.logs}
+    if unnamed := [origin for origin in origins if origin not in named]:
+        raise SettingsError(
+            f"{unnamed[0]} goes on with a closed log, and the policy names no key of it: add the line that `countroom region keys` prints"
+        )
 
 
 def read_policy(file: Path) -> Policy:

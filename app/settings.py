@@ -23,7 +23,8 @@ class SettingsError(Exception):
 
 class Settings(NamedTuple):
     """One region's services. `regions` are all regions of the deployment, in the order that shares out the partitions; those that
-    have `joined` since own nothing from the beginning.
+    have `joined` since own nothing from the beginning. `closed` are logs that regions among them went on from (`eu` from which `eu.2`):
+    copies, which nobody writes any more. `continues` (a folder: app.closing) is told to a region that goes on with one.
 
     `signer` (a folder) is told to the checkpointer alone, `witness` (a folder) and `policy` (C2SP tlog-policy: keys of all
     logs and witnesses) to whoever plays those roles. `providers` (a file: providers.known) and `registers` (registers.known) to
@@ -63,6 +64,13 @@ class Settings(NamedTuple):
     rates: Mapping[str, Rate | None] = MappingProxyType({})
     adopted_only: bool = False
     joined: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    continues: Path | None = None
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """All that are held in each region."""
+        return (*self.regions, *self.closed)
 
     @property
     def tls(self) -> tuple[Path, Path] | None:
@@ -93,6 +101,7 @@ class Settings(NamedTuple):
             self.registers,
             self.oidc,
             self.tls_key,
+            self.continues,
         )
         named = [
             each for file in (self.providers, self.registers, self.oidc) if file for each in secrets_named_in(file)
@@ -135,6 +144,7 @@ class Settings(NamedTuple):
             "COUNTROOM_TOKENS": str(self.tokens),
             "COUNTROOM_PEERS": ",".join(f"{name}={url}" for name, url in self.peers.items()),
             **({"COUNTROOM_JOINED": ",".join(self.joined)} if self.joined else {}),
+            **({"COUNTROOM_CLOSED": ",".join(self.closed)} if self.closed else {}),
             **({"COUNTROOM_PUBLIC": self.public} if self.public else {}),
             **({"COUNTROOM_PROXIES": ",".join(self.proxies)} if self.proxies else {}),
             **({"COUNTROOM_RATES": _rates_said(self.rates)} if self.rates else {}),
@@ -154,6 +164,7 @@ class Settings(NamedTuple):
             "COUNTROOM_BREACHED_PASSWORDS": self.breached_passwords,
             "COUNTROOM_RESIDENCY": self.residency,
             "COUNTROOM_CUSTODY": self.custody,
+            "COUNTROOM_CONTINUES": self.continues,
             "COUNTROOM_TLS_CERT": self.tls_certificate,
             "COUNTROOM_TLS_KEY": self.tls_key,
         }
@@ -178,6 +189,9 @@ def from_environment() -> Settings:
     joined = tuple(each for each in os.environ.get("COUNTROOM_JOINED", "").split(",") if each)
     if not set(joined) < set(regions):
         raise SettingsError("COUNTROOM_JOINED names some of COUNTROOM_REGIONS, and not all")
+    closed = tuple(each for each in os.environ.get("COUNTROOM_CLOSED", "").split(",") if each)
+    if set(closed) & set(regions):
+        raise SettingsError("COUNTROOM_CLOSED names logs that were closed, and none of COUNTROOM_REGIONS")
     found = Settings(
         deployment=_required("COUNTROOM_DEPLOYMENT"),
         region=region,
@@ -209,6 +223,8 @@ def from_environment() -> Settings:
         rates=_rates(os.environ.get("COUNTROOM_RATES", "")),
         adopted_only=os.environ.get("COUNTROOM_ADOPTED_ONLY", "") == "yes",
         joined=joined,
+        closed=closed,
+        continues=_path("COUNTROOM_CONTINUES"),
     )
     if bool(found.tls_certificate) != bool(found.tls_key):
         raise SettingsError("COUNTROOM_TLS_CERT and COUNTROOM_TLS_KEY are given together or not at all")

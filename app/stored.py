@@ -21,13 +21,14 @@ from typing import Any, LiteralString, NamedTuple
 import msgspec
 import psycopg
 
+from domain.logs import next_name
 from eventstore.postgres import acting_as
 from eventstore.record import decode_body
 from verifier.body import Columns
 from verifier.faults import Broken, CouldNotCheck, Reason
 from verifier.sheet import Entries
 from verifier.source import Head
-from verifier.terms import OPENED, TAGS, Terms
+from verifier.terms import ADOPTED, OPENED, TAGS, Terms, check_form
 from verifier.tiles import WIDTH
 
 _PAGE = 1_024
@@ -100,7 +101,7 @@ class DatabasePages:
         return int(length)
 
     def entries(self, first: int, last: int) -> Iterator[Entries]:
-        index = self._index = self._index or _Index(self._head.log, self._said())
+        index = self._index = self._index or _Index(self._head.log, self._said(), self._adopted())
         previous = self._leaf_before(first)
         for start in range(first, last + 1, _PAGE):
             lowest = start if start > 1 else _LEAST
@@ -143,6 +144,14 @@ class DatabasePages:
             (position, body or b"") for position, body in self._fetch(query, self._log, f"region-{self._head.log}-log")
         ]
 
+    def _adopted(self) -> list[bytes]:
+        """What other logs say that they have adopted; of a closed log they tell where it ends."""
+        query: LiteralString = (
+            "SELECT body FROM ledger.entry WHERE log <> %s::smallint AND stream = %s AND type = 'log.adopted'"
+        )
+        following = next_name(self._head.log)
+        return [body or b"" for (body,) in self._fetch(query, self._log, f"region-{following}-log")]
+
     def _leaf_before(self, position: int) -> bytes:
         """No leaf where an entry is missing: the reader will come to that gap."""
         if position == 1:
@@ -164,8 +173,8 @@ class DatabasePages:
 class _Index:
     """Compares the index columns of entries with their bodies."""
 
-    def __init__(self, log: str, said: Sequence[tuple[int, bytes]]) -> None:
-        """`said`: position and body of what the log says of itself."""
+    def __init__(self, log: str, said: Sequence[tuple[int, bytes]], adopted: Sequence[bytes]) -> None:
+        """`said`: position and body of what the log says of itself; `adopted`: what the next log of its region has adopted."""
         self._own = f"region-{log}-"
         self._owned: list[tuple[int, Mapping[int | None, int]]] = [(0, {})]  # behind which position, until the next one
         terms = Terms()
@@ -184,6 +193,18 @@ class _Index:
                     terms.take(read.type, data)
                 owned: dict[int | None, int] = {partition: epoch for partition, epoch in terms.owned.items()}  # noqa: C416 — its key type
                 self._owned.append((position, owned))
+        self._end(log, adopted)
+
+    def _end(self, log: str, adopted: Sequence[bytes]) -> None:
+        """What the next log of the region went on with has ended here without a release."""
+        for body in adopted:
+            with suppress(msgspec.MsgspecError, LookupError, TypeError, ValueError, Broken):
+                data = msgspec.json.decode(decode_body(body).data)
+                if data["of"] == log:
+                    cut, left = data["cut"]["position"], check_form(ADOPTED, data)
+                    owned = {p: epoch for p, epoch in self._epochs(cut + 1).items() if p not in left}
+                    before = [each for each in self._owned if each[0] <= cut]
+                    self._owned = [*before, (cut, owned)]
 
     def _epochs(self, position: int) -> Mapping[int | None, int]:
         """What the log owns when an entry at this position is judged."""

@@ -92,14 +92,20 @@ def _work(  # noqa: PLR0911 — one return a role
             relayed = [partial(tracing.moved, "relay", settings.region)] if tracing else []
             return [run_relay(_replication(settings), stop, *relayed)]
         case "applier":
-            from app.heads import read_policy
+            from app.heads import read_policy, refuse_unnamed
             from replication.applier import run_applier
+            from replication.closed import run_closed
             from replication.frame import tell_nobody
             from replication.holders import Others
 
             policy = read_policy(settings.policy) if settings.policy else None
             others = [region for region in settings.regions if region != settings.region]
-            copied = {origin: partial(tracing.moved, "copy", origin) if tracing else tell_nobody for origin in others}
+            if policy:
+                refuse_unnamed(policy, [settings.origin_of(each) for each in others if "." in each])
+            copied = {
+                origin: partial(tracing.moved, "copy", origin) if tracing else tell_nobody
+                for origin in (*others, *settings.closed)
+            }
             return [
                 run_applier(
                     _replication(settings),
@@ -109,6 +115,9 @@ def _work(  # noqa: PLR0911 — one return a role
                     Others([each for each in others if each != origin], policy),
                 )
                 for origin in others
+            ] + [
+                run_closed(_replication(settings), log, stop, Others(others, policy), copied[log])
+                for log in settings.closed
             ]
         case "checkpointer":
             from app import heads
@@ -139,7 +148,7 @@ async def _project(settings: Settings, tracing: Tracing | None) -> None:
     from projections import runner
 
     async with Redis.from_url(settings.redis) as client:
-        await runner.serve(settings.postgres, client, settings.regions, *([tracing.projected] if tracing else []))
+        await runner.serve(settings.postgres, client, settings.logs, *([tracing.projected] if tracing else []))
 
 
 def _replication(settings: Settings) -> Config:

@@ -5,6 +5,8 @@ Invariants:
     - a log's first entry opens it, with the partitions that it owns from the beginning;
     - a partition changes hands by two events: its owner's log releases it, then the log that is named there adopts it, under the next
       epoch (domain/ownership.py);
+    - a log that was closed releases nothing: the region's next log (`eu.2` after `eu`), whose opening names the last entry that
+      counts, adopts what was owned there;
     - a new key for its tree heads is vouched for by the one before.
 """
 
@@ -24,12 +26,35 @@ Spans = tuple[tuple[int, int, int], ...]
 # Events: the tags and fields are the storage format.
 
 
+class Continued(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The log of the same region that was closed, and the last of its entries that is agreed upon. `leaf` in hex."""
+
+    log: str
+    position: int
+    leaf: str
+
+
+class Stranded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Entries that only the closed log's own database held: kept outside, never counted. They follow the entry at `first` - 1 of that
+    database, and the last of them has `leaf` (hex), which vouches for all.
+    """
+
+    first: int
+    last: int
+    leaf: str
+
+
 class Opened(Event, frozen=True, tag="log.opened"):
-    """The log begins. `partitions`: ranges [first, last] of players that it owns, at `epoch`, from here on."""
+    """The log begins. `partitions`: ranges [first, last] of players that it owns, at `epoch`, from here on.
+
+    `continues`: the log of this region before, which was closed there; what it owned is adopted from it. `stranded`: what was left out.
+    """
 
     origin: str
     epoch: int
     partitions: tuple[tuple[int, int], ...]
+    continues: Continued | None = None
+    stranded: Stranded | None = None
 
 
 class KeyRotated(Event, frozen=True, tag="log.key_rotated"):
@@ -63,9 +88,9 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Adopted(Event, frozen=True, tag="log.adopted"):
-    """The log owns partitions from here on: the log `of` has released them to it, at `cut`.
+    """The log owns partitions from here on: the log `of` has released them to it, or was closed and is continued by it, at `cut`.
 
-    `partitions`: ranges [first, last, epoch], the epoch being one more than that of the release.
+    `partitions`: ranges [first, last, epoch], the epoch being one more than that before.
     """
 
     partitions: Spans
@@ -90,6 +115,24 @@ def spans(epochs: Mapping[int, int]) -> Spans:
 def epochs(partitions: Iterable[tuple[int, int, int]]) -> dict[int, int]:
     """Each partition of such ranges, and its epoch."""
     return {each: epoch for first, last, epoch in partitions for each in range(first, last + 1)}
+
+
+def is_next(name: str, before: str) -> bool:
+    """Whether the log is the next one of the same region: eu.2 after eu, eu.3 after eu.2."""
+    (base, _, number), (old, _, last) = name.partition("."), before.partition(".")
+    return base == old and number == str(int(last or 1) + 1)
+
+
+def comes_before(name: str, later: str) -> bool:
+    """Whether both are logs of one region, and `later` is a later one."""
+    (base, _, number), (other, _, last) = name.partition("."), later.partition(".")
+    return base == other and int(number or 1) < int(last or 1)
+
+
+def next_name(name: str) -> str:
+    """The name under which a region goes on when its log was closed."""
+    base, _, number = name.partition(".")
+    return f"{base}.{int(number or 1) + 1}"
 
 
 def rotation_text(origin: str, old: str, new: str, until: str) -> bytes:

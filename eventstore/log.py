@@ -143,6 +143,12 @@ class Streams(Protocol):
         """Streams whose names begin so, of which there are few, and the version of the last entry of each that counts."""
         ...
 
+    async def since(self, log: str, position: int, prefix: str) -> tuple[int, dict[str, int]]:
+        """Up to which position a log is held here, and, of streams whose names begin so and that have entries beyond `position`, the
+        version of the last one that counts. Where that is below 0, no stream is looked for.
+        """
+        ...
+
     async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
         """Where the commands of these ids stand, of those that are known."""
         ...
@@ -160,7 +166,9 @@ class Streams(Protocol):
         ...
 
     async def released(self, to: str) -> list[Release]:
-        """What other logs have released to that one, and it has not adopted. Everything up to the cuts is held here."""
+        """What other logs have released to that one, and what the log that it continues has owned, as far as it has not adopted it.
+        Everything up to the cuts is held here.
+        """
         ...
 
     async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:

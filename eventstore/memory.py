@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import msgspec
 
 from domain.kernel import partition_of
-from domain.logs import Adopted, LogEvent, Opened, Released
+from domain.logs import Adopted, LogEvent, Opened, Released, epochs
 from domain.ownership import Contradiction, Owner, Ownership, Release
 from eventstore.log import (
     Appended,
@@ -143,15 +143,24 @@ class MemoryLog:
         """Follow what this log says of ownership. Raises Malformed for what it may not say."""
         if body.stream != f"region-{self.name}-log" or (body.type == Opened.tag and position > 1):
             raise Malformed("a log speaks of ownership on its own stream only, and is opened once")
-        if body.type == Opened.tag:
-            return  # as it was given
         event = msgspec.json.decode(body.data, type=_OF_OWNERSHIP[body.type])
-        if isinstance(event, Adopted) and not self.ownership.may_adopt(self.name, event):
+        if isinstance(event, Opened) and not event.continues:
+            return  # as it was given
+        if isinstance(event, Adopted) and not (
+            self._holds_what_it_continues() and self.ownership.may_adopt(self.name, event)
+        ):
             raise Malformed(f"log {self.name} adopts what was not released to it")
         try:
             self.ownership.fold(self.name, position, leaf.hex(), event)
         except Contradiction as error:
             raise Malformed(str(error)) from error
+
+    def _holds_what_it_continues(self) -> bool:
+        """Whether the copy of the closed log goes up to the entry with which it ends; so it is if there is none."""
+        if (found := self.ownership.continued(self.name)) is None:
+            return True
+        held = self._copies.get(found[0], [])
+        return len(held) >= found[1].position and held[found[1].position - 1].leaf.hex() == found[1].leaf
 
     def copy(self, entries: Sequence[Entry]) -> None:
         """Take the next entries of another region's log: whole commands. Raises Contradiction."""
@@ -160,6 +169,7 @@ class MemoryLog:
             held = self._copies.setdefault(entry.log, [])
             if body.stream == f"region-{entry.log}-log" and body.type in _OF_OWNERSHIP:
                 event = msgspec.json.decode(body.data, type=_OF_OWNERSHIP[body.type])
+                self._refuse_robbery(event)
                 self.ownership.fold(entry.log, entry.position, entry.leaf.hex(), event)
             held.append(entry)
             if self._counted(entry, body):
@@ -167,6 +177,21 @@ class MemoryLog:
                     self._copied[bytes.fromhex(body.command.id)] = Place(entry.log, entry.position)
                 self._early[body.stream, body.version] = entry
                 self._catch_up(body.stream)
+
+    def _refuse_robbery(self, event: LogEvent) -> None:
+        """What this log owns, no other one takes from it by saying so. Raises Contradiction."""
+        match event:
+            case Opened():
+                begun = epochs([(first, last, event.epoch) for first, last in event.partitions])
+                if any(epoch != 1 for epoch in begun.values()):
+                    raise Contradiction(f"a log opens with partitions at epoch {event.epoch}")
+            case Adopted():
+                begun = epochs(event.partitions)
+            case _:
+                return
+        owned = self.ownership.owned(self.name)
+        if ours := [each for each, epoch in begun.items() if owned.get(each, epoch) < epoch]:
+            raise Contradiction(f"partition {ours[0]} is ours, and was released to nobody")
 
     def _counted(self, entry: Entry, body: Body) -> bool:
         if body.partition is None or body.epoch is None:
@@ -190,6 +215,15 @@ class MemoryLog:
     async def beginning(self, prefix: str) -> dict[str, int]:
         return {name: len(entries) for name, entries in self._streams.items() if entries and name.startswith(prefix)}
 
+    async def since(self, log: str, position: int, prefix: str) -> tuple[int, dict[str, int]]:
+        held = self.entries if log == self.name else self._copies.get(log, [])
+        streams = await self.beginning(prefix) if position >= 0 else {}
+        return len(held), {
+            name: version
+            for name, version in streams.items()
+            if any(entry.log == log and entry.position > position for entry in self._streams[name])
+        }
+
     async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
         own = {id_: Place(self.name, self._commands[id_]) for id_ in commands if id_ in self._commands}
         return own | {id_: self._copied[id_] for id_ in commands if id_ in self._copied}
@@ -209,7 +243,10 @@ class MemoryLog:
         return {each: owner for each in range(256) if (owner := self.ownership.owner(each))}
 
     async def released(self, to: str) -> list[Release]:
-        return self.ownership.released(to)
+        return [
+            *self.ownership.released(to),
+            *(self.ownership.inherited(to) if self._holds_what_it_continues() else ()),
+        ]
 
     async def resume(self, schemas: Mapping[str, str]) -> dict[str, Resumed]:
         return {stream: self._resumed(stream, schema) for stream, schema in schemas.items()}

@@ -43,6 +43,16 @@ _LOAD = """
            JOIN ledger.log AS l ON l.id = e.log
      ORDER BY e.stream, e.version"""
 _VERSIONS = "SELECT stream, max(version) FROM ledger.entry WHERE stream >= %s AND stream < %s GROUP BY stream"
+_NOTHING_BEYOND = 2**63 - 1
+# By position alone: the index over streams holds all that there ever were, and is kept from being used. The log's number is a value
+# before the join begins, so that no other log is read.
+_SINCE = """
+    SELECT h.last, e.stream, max(e.version)
+      FROM (SELECT coalesce(max(t.position), 0) AS last FROM ledger.entry AS t
+             WHERE t.log = (SELECT id FROM ledger.log WHERE name = %s)) AS h
+           LEFT JOIN ledger.entry AS e ON e.log = (SELECT id FROM ledger.log WHERE name = %s) AND e.position > %s
+                                          AND starts_with(e.stream || '', %s)
+     GROUP BY h.last, e.stream"""
 _LOGS = "SELECT name FROM ledger.log ORDER BY id"
 _EPOCHS = """
     SELECT w.partition, max(w.epoch) FROM ledger.ownership AS w JOIN ledger.log AS l ON l.id = w.log
@@ -61,9 +71,23 @@ _RELEASED = """
            AND NOT EXISTS (SELECT FROM ledger.ownership AS n WHERE n.partition = w.partition AND n.epoch > w.epoch)
            AND w.epoch = (SELECT count(*) FROM ledger.ownership AS n WHERE n.partition = w.partition AND n.released_to IS NOT NULL)
      ORDER BY w.log, w.cut, w.partition"""
+_INHERITED = """
+    SELECT g.name, coalesce(w.cut, c.after_position), e.leaf, w.partition, w.epoch
+      FROM ledger.continuation AS c
+           JOIN ledger.log AS l ON l.id = c.log AND l.name = %s
+           JOIN ledger.log AS b ON b.name = c.after_log
+           JOIN ledger.entry AS h ON h.log = b.id AND h.position = c.after_position AND h.leaf = c.after_leaf
+           JOIN ledger.ownership AS w ON w.log = b.id AND w.released_to IS NULL AND w.since <= c.after_position
+                                         OR w.released_to <> l.name AND ledger.is_for(l.name, w.released_to)
+           JOIN ledger.log AS g ON g.id = w.log
+           JOIN ledger.entry AS e ON e.log = w.log AND e.position = coalesce(w.cut, c.after_position)
+     WHERE NOT EXISTS (SELECT FROM ledger.ownership AS n WHERE n.partition = w.partition AND n.epoch > w.epoch)
+           AND w.epoch - 1 = (SELECT count(*) FROM ledger.ownership AS n
+                               WHERE n.partition = w.partition AND n.epoch < w.epoch AND n.released_to IS NOT NULL)
+     ORDER BY 1, 2, 4"""
 _FIND = """
     SELECT e.command_id, l.name, e.position FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
-     WHERE e.command_id = ANY (%b)"""
+     WHERE e.command_id = ANY (%b) ORDER BY l.own, e.position DESC"""
 _COMMANDS = """
     SELECT l.name, e.position, e.recorded, e.leaf, e.body, q.place
       FROM unnest(%b, %b) WITH ORDINALITY AS q (log, position, place)
@@ -251,9 +275,16 @@ class PostgresStreams:
     async def beginning(self, prefix: str) -> dict[str, int]:
         return dict(await self._fetch(_VERSIONS, (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))))
 
+    async def since(self, log: str, position: int, prefix: str) -> tuple[int, dict[str, int]]:
+        beyond = position if position >= 0 else _NOTHING_BEYOND
+        rows = await self._fetch(_SINCE, (log, log, beyond, prefix))
+        return max((last for last, _, _ in rows), default=0), {stream: version for _, stream, version in rows if stream}
+
     async def find(self, commands: Sequence[bytes]) -> dict[bytes, Place]:
         rows = await self._fetch(_FIND, (packing.uuid_array(commands),))
-        return {command.bytes: Place(log, position) for command, log, position in rows}
+        return {
+            command.bytes: Place(log, position) for command, log, position in rows
+        }  # the last: ours, if it stands there
 
     async def commands(self, places: Sequence[Place]) -> list[list[Entry]]:
         found: list[list[Entry]] = [[] for _ in places]
@@ -269,7 +300,7 @@ class PostgresStreams:
         return {partition: Owner(*owner) for partition, *owner in await self._fetch(_OWNERS, ())}
 
     async def released(self, to: str) -> list[Release]:
-        rows = await self._fetch(_RELEASED, (to,))
+        rows = [*await self._fetch(_RELEASED, (to,)), *await self._fetch(_INHERITED, (to,))]
         return [
             Release(of, Cut(position, bytes(leaf).hex()), spans({row[3]: row[4] for row in group}))
             for (of, position, leaf), group in groupby(rows, key=lambda row: row[:3])

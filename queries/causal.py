@@ -39,7 +39,9 @@ LOOK_AGAIN_S = 0.02
 _PLACE = re.compile(r"([a-z][a-z0-9]{0,62}(?:\.[1-9][0-9]{0,8})?)/(0|[1-9][0-9]{0,17})(?:/([0-9a-f]{16}))?")
 _OF_REGIONS = "(NOT l.own OR split_part(l.name, '.', 1) = split_part(%s, '.', 1))"
 _HELD = f"""
-    SELECT q.place, l.id, e.leaf, e.stream IS NOT NULL FROM unnest(%s::text[], %s::bigint[]) WITH ORDINALITY AS q (log, position, place)
+    SELECT q.place, l.id, e.leaf, e.stream IS NOT NULL,
+           EXISTS (SELECT FROM ledger.continuation AS c WHERE c.after_log = q.log AND c.after_position < q.position)
+      FROM unnest(%s::text[], %s::bigint[]) WITH ORDINALITY AS q (log, position, place)
            LEFT JOIN ledger.log AS l ON l.name = q.log AND {_OF_REGIONS}
            LEFT JOIN ledger.entry AS e ON e.log = l.id AND e.position = q.position"""
 _LEAVES = """
@@ -157,12 +159,12 @@ async def check(context: Context, log: str, seen: Collection[Seen]) -> bool:
     """Whether all of these entries are held here. Raises UnknownLog, PositionStranded."""
     rows = await context.fetch(_HELD, [each.log for each in seen], [each.position for each in seen], log)
     are_held = True
-    for each, (_, known, leaf, counts) in zip(seen, sorted(rows), strict=True):
+    for each, (_, known, leaf, counts, is_behind_the_end) in zip(seen, sorted(rows), strict=True):
         if known is None:
             raise UnknownLog(log=each.log)
-        if leaf is None:
+        if leaf is None and not is_behind_the_end:
             are_held &= not each.position
-        elif not counts or not leaf.hex().startswith(each.leaf):
+        elif leaf is None or not counts or not leaf.hex().startswith(each.leaf):
             raise PositionStranded(position=f"{each.log}/{each.position}")
     return are_held
 

@@ -45,7 +45,7 @@ _SECRETS = (*_MADE, players.ProfileRecorded.tag)
 
 _OF_STREAMS = """
     SELECT l.name, e.position, e.recorded, e.leaf, e.body FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
-     WHERE e.stream = ANY (%b) AND e.type = ANY (%b) AND l.name = %s ORDER BY e.stream, e.version"""
+     WHERE e.stream = ANY (%b) AND e.type = ANY (%b) AND l.name = ANY (%b) ORDER BY e.stream, e.version"""
 _SUBJECTS = "SELECT k.id::text, k.subject FROM vault.data_key AS k WHERE k.id = ANY (%b::uuid[])"
 
 _log = structlog.get_logger(__name__)
@@ -169,7 +169,7 @@ class Wants:
         """With what each is found by."""
         words: dict[str, dict[tuple[str, str], None]] = {each.subject: {} for each in wanted}
         streams = [f"{'player' if each.jurisdiction else 'operator'}-{each.subject}" for each in wanted]
-        for entry in await _entries(self._pool, self.origin, streams, _SECRETS):
+        for entry in await _entries(self._pool, [self.origin], streams, _SECRETS):
             subject = ""
             try:
                 read = self._codec.decode(entry)
@@ -197,7 +197,7 @@ def _words(event: Event) -> list[tuple[str, str]]:
 
 
 class Gives:
-    """What the region of `own` gives of the keys that it made."""
+    """What the region of `own` gives of the keys that it made. `closed`: its logs before, with which `own` goes on."""
 
     def __init__(
         self,
@@ -206,8 +206,9 @@ class Gives:
         vault: Vault,
         codec: Codec,
         residency: Residency,
+        closed: Sequence[str] = (),
     ) -> None:
-        self._own = own
+        self._logs = [own, *closed]
         self._pool = pool
         self._vault = vault
         self._codec = codec
@@ -238,7 +239,7 @@ class Gives:
     async def _made_here(self, subjects: Sequence[str]) -> dict[str, _Known]:
         streams = [f"{kind}-{subject}" for subject in subjects for kind in ("player", "operator")]
         known: dict[str, _Known] = {}
-        for entry in await _entries(self._pool, self._own, streams, _TYPES):
+        for entry in await _entries(self._pool, self._logs, streams, _TYPES):
             read = self._codec.decode(entry)
             subject = read.body.stream.partition("-")[2]
             match read.event:
@@ -275,10 +276,10 @@ class _Known(NamedTuple):
 
 
 async def _entries(
-    pool: AsyncConnectionPool[AsyncConnection[Any]], log: str, streams: Sequence[str], types: Sequence[str]
+    pool: AsyncConnectionPool[AsyncConnection[Any]], logs: Sequence[str], streams: Sequence[str], types: Sequence[str]
 ) -> list[Entry]:
-    """The entries of these types, stream by stream, in their order."""
-    asked = (packing.text_array(streams), packing.text_array(types), log)
+    """The entries of these types in these logs, stream by stream, in their order."""
+    asked = (packing.text_array(streams), packing.text_array(types), packing.text_array(logs))
     async with pool.connection() as connection:
         cursor = connection.cursor(binary=True)
         await cursor.execute(_OF_STREAMS, asked)

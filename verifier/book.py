@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from verifier import ijson
 from verifier.body import PARTITION_OF_ENDING, PARTITIONS, Columns, Facts, check_stream
 from verifier.faults import Broken, Reason, quoted
-from verifier.terms import OPENED, TAGS, Terms
+from verifier.terms import OPENED, TAGS, Terms, check_opening
 
 KEY_ROTATED = "log.key_rotated"
 _NO_TERM: set[Any] = {(None, None)}
@@ -283,6 +283,7 @@ class Book:
                 Reason.MEMBER_MALFORMED,
                 f"the opening's member /data/partitions is {quoted(partitions)}, not a list of [first, last]",
             )
+        check_opening(data, self._region)
         self._terms.owned = {number: epoch for first, last in partitions for number in range(first, last + 1)}
         self._succeeds = "predecessor" in data
 

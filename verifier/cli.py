@@ -18,7 +18,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -198,15 +198,22 @@ def check(
 
 def _compare_ownership(copies_of_log: Mapping[str, Sequence[Copy]]) -> None:
     """Compare what each log has adopted with what the others have released, by the longest copy of each."""
-    longest = {
-        log: max(reports, key=lambda report: report.position)
+    reported = {
+        log: max(there, key=lambda copy: copy.head.position)
         for log, copies in copies_of_log.items()
-        if (reports := [copy.report for copy in copies if copy.report is not None])
+        if (there := [copy for copy in copies if copy.report is not None])
     }
+    longest = {log: copy.report for log, copy in reported.items() if copy.report is not None}
+
+    def leaf_at(log: str, position: int) -> bytes | None:
+        with suppress(CouldNotCheck):
+            return reported[log].source.leaf_at(reported[log].head, position)
+        return None
+
     for copies in copies_of_log.values():
         for copy in copies:
             if copy.report is not None:
-                copy.report = terms.compared(copy.report, longest)
+                copy.report = terms.compared(copy.report, longest, leaf_at)
 
 
 @contextmanager
@@ -326,11 +333,26 @@ def to_text(findings: Findings) -> str:
             line += f" ({_entries(report.not_counted)} {do} not count: not of a partition and epoch that the log owned)"
         if report.stated:
             line += f"; {_counted(len(report.stated), 'adoption')} of partitions taken as stated: give the log that released them, too"
-        lines.append(f"{line}{signatures_in_words(report)}")
+        lines.append(f"{line}{closing_in_words(report)}{signatures_in_words(report)}")
     lines += (f"{url}  NOT INTACT: the export was altered: {why}" for url, why in findings.altered)
     lines += (f"{one.head.log}  {_not_intact(fault)}" for one, _, fault in findings.differences)
     lines += (f"{url}  {log + '  ' if log else ''}could not check: {detail}" for url, log, detail in findings.errors)
     return "\n".join(lines)
+
+
+def closing_in_words(report: Report) -> str:
+    """Where the log was closed, and what was left out when it went on with a closed one."""
+    words = ""
+    if report.closed:
+        words += f"; closed behind position {report.closed.position}, goes on as {report.closed.by}"
+        if report.closed.behind:
+            words += f"; {_entries(report.closed.behind)} behind it stranded"
+    if isinstance(before := report.opening.get("continues"), dict):
+        words += f"; goes on with {before['log']} behind position {before['position']}"
+    if isinstance(left := report.opening.get("stranded"), dict):
+        count = left["last"] - left["first"] + 1
+        words += f"; {_entries(count)} ({left['first']} to {left['last']}) of the closed database stranded: kept elsewhere, not counted"
+    return words
 
 
 def taken_in_words(report: Report) -> str:

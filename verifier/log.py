@@ -34,7 +34,7 @@ from verifier.parallel import in_order
 from verifier.quick import BodyReader
 from verifier.sheet import HEADER_BYTES as HEADER_BYTES  # noqa: PLC0414 - public here since the first release
 from verifier.sheet import PAGE, PageReader, Pages, Sheet, Task
-from verifier.terms import TAGS, Said
+from verifier.terms import OPENED, TAGS, Closed, Said
 
 if TYPE_CHECKING:  # they need cryptography, which checking a chain does not
     from verifier.policy import Policy
@@ -75,7 +75,7 @@ class Report:
 
     `signed` is None when the source shows no heads, as a mere sequence of entries does; `trusted` says that signatures
     were verified. `said` is what the log says of its ownership, `stated` those adoptions among it that were compared with no release
-    (verifier.terms). `leaves` are those of the positions that were asked for, as far as the log is in order. `taken` is None
+    (verifier.terms). `closed` is where another log goes on with this one. `leaves` are those of the positions that were asked for, as far as the log is in order. `taken` is None
     unless the log stands in an export.
     """
 
@@ -95,6 +95,12 @@ class Report:
     taken: Taken | None = None
     said: tuple[Said, ...] = field(default=(), compare=False, repr=False)
     stated: tuple[Said, ...] = ()
+    closed: Closed | None = None
+
+    @property
+    def opening(self) -> dict[str, object]:
+        """What the log's opening says, as far as it was read."""
+        return next((said.data for said in self.said if said.tag == OPENED), {})
 
     @property
     def unwitnessed_entries(self) -> int:
@@ -119,6 +125,8 @@ class Report:
             "witnessed": None if self.signed is None else self.signed.witnessed_to_json(),
             "unwitnessed_entries": self.unwitnessed_entries,
             **({"adopted_as_stated": [said.to_json() for said in self.stated]} if self.stated else {}),
+            **({} if self.closed is None else {"closed": self.closed.to_json()}),
+            **{name: self.opening[name] for name in ("continues", "stranded") if name in self.opening},
             **({} if self.taken is None else {"export": self.taken.to_json()}),
         }
 

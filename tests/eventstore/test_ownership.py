@@ -224,3 +224,34 @@ def test_a_skipped_epoch_check_is_noticed(ledger: Ledger) -> None:
     ownership = Ownership(codec.decode(entry) for entry in entries if b"region-eu-log" in entry.body)
     counts = [ownership.counts("eu", entry.position, decode_body(entry.body)) for entry in entries]
     assert counts == [True, True, True, False], "what was acknowledged does not count"
+
+
+# What another region says of what is ours
+
+
+@pytest.mark.parametrize(
+    "stolen",
+    [
+        Adopted(((0, 127, 2),), "eu", Cut(2**40, "00" * 32)),
+        Adopted(((0, 127, 9),), "zz", Cut(1, "00" * 32)),
+        Adopted(((1, 1, 3),), "us", Cut(2, "00" * 32)),
+    ],
+    ids=["at a cut that is to come", "of a log that nobody knows", "at a later epoch"],
+)
+async def test_what_is_ours_nobody_adopts_by_saying_so(subject: Subject, stolen: Adopted) -> None:
+    taken(await subject.one(command(("wallet 1", 1))))
+    robbed = chained(
+        US, [*opening(US, (128, 255)).bodies, *said("us", 2, stolen).bodies, body("wallet 1", 2, new_id(), epoch=2)]
+    )
+    with pytest.raises((psycopg.DatabaseError, Contradiction)):
+        subject.copy(robbed)
+    taken(await subject.one(command(("wallet 1", 2))))
+    assert (await subject.streams.owners())[1] == Owner("eu", 1)
+
+
+async def test_no_log_opens_with_what_is_ours_at_a_later_epoch(subject: Subject) -> None:
+    opened = opening(US, (0, 255)).bodies[0].replace(b'"epoch":1', b'"epoch":7')
+    assert b'"epoch":7' in opened
+    with pytest.raises((psycopg.DatabaseError, Contradiction)):
+        subject.copy(chained(US, [opened]))
+    assert (await subject.streams.owners())[1] == Owner("eu", 1)

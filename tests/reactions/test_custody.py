@@ -183,6 +183,14 @@ async def test_a_region_gives_no_keys_that_it_has_not_made(pair: Pair) -> None:
     assert given == ({}, {who.key.id: UNKNOWN})
 
 
+async def test_a_region_that_goes_on_with_a_closed_log_gives_what_was_made_there(pair: Pair) -> None:
+    who = await pair.register()
+    await pair.fetch()
+    made = type(pair.gives)
+    given = await made("us.2", pair.eu_pool, pair.vault, pair.gives._codec, RESIDENCY, ["us"]).give([who.key.id], "eu")
+    assert given.keys == {who.key.id: who.key.key}
+
+
 async def test_who_was_erased_before_the_fetch_is_not_given(pair: Pair) -> None:
     who = await pair.register()
     pair.replicate()

@@ -143,3 +143,117 @@ def test_an_adoption_that_nobody_released_is_found(cut: Entry | None, eu: list[E
     assert not report.intact
     assert report.fault is not None
     assert (report.fault.position, report.fault.reason) == (2, "adoption_false")
+
+
+# A closed log, and the next one of its region
+
+EU_2 = "countroom.test/eu.2"
+CLOSED = chain([opening(), event(2, 1), event(3, 2)])
+BEHIND = chain([opening(), event(2, 1), event(3, 2), event(4, 3)])
+LEFT = {"first": 4, "last": 9, "leaf": "ab" * 32}
+
+
+def second(
+    *bodies: Body,
+    cut: Entry = CLOSED[2],
+    spans: object = ((0, 127, 2),),
+    origin: str = EU_2,
+    of: str = "eu",
+    **data: object,
+) -> list[Entry]:
+    region = origin.rpartition("/")[2]
+    at = {"position": cut[0], "leaf": cut[2].hex()}
+    opened = {"origin": origin, "epoch": 1, "partitions": [], "continues": {"log": of, **at}, **data}
+    adopts = {"partitions": spans, "of": of, "cut": at}
+    first = said(200, 1, "log.opened", opened, region)
+    return chain([first, said(201, 2, "log.adopted", adopts, region), *bodies], origin)
+
+
+def test_the_next_log_of_a_region_goes_on_with_a_closed_one_at_its_versions() -> None:
+    eu, eu_2 = found(CLOSED), found(second(event(202, 3, epoch=2), stranded=LEFT), EU_2)
+    assert eu_2.intact
+    assert eu_2.not_counted == 0
+    report = terms.compared(eu_2, {"eu": eu, "eu.2": eu_2}, lambda _log, position: CLOSED[position - 1][2])
+    assert report.intact
+    assert report.stated == ()
+    assert report.to_json()["continues"] == {"log": "eu", "position": 3, "leaf": CLOSED[2][2].hex()}
+    assert report.to_json()["stranded"] == LEFT
+    told = terms.compared(eu, {"eu": eu, "eu.2": eu_2}).to_json()
+    assert told["closed"] == {"by": "eu.2", "position": 3, "leaf": CLOSED[2][2].hex(), "behind": 0}
+
+
+def test_what_stands_behind_the_cut_of_a_closed_log_is_told() -> None:
+    eu, eu_2 = found(BEHIND), found(second(), EU_2)
+    closed = terms.compared(eu, {"eu": eu, "eu.2": eu_2}).closed
+    assert closed is not None
+    assert (closed.by, closed.position, closed.behind) == ("eu.2", 3, 1)
+
+
+def test_with_the_closed_log_elsewhere_the_adoption_is_taken_as_stated() -> None:
+    eu_2 = found(second(), EU_2)
+    for others in ({}, {"eu": found(CLOSED[:2])}):
+        assert len(terms.compared(eu_2, others).stated) == 1
+
+
+@pytest.mark.parametrize(
+    ("eu_2", "eu"),
+    [
+        (second(cut=(3, b"", bytes(32))), CLOSED),
+        (second(spans=((0, 128, 2),)), CLOSED),
+        (second(spans=((0, 127, 3),)), CLOSED),
+        (second(cut=EU[3]), EU),
+    ],
+    ids=["another entry", "more than it owned", "another epoch", "what it had released"],
+)
+def test_only_what_the_closed_log_owned_at_that_entry_goes_on(eu_2: list[Entry], eu: list[Entry]) -> None:
+    report = terms.compared(found(eu_2, EU_2), {"eu": found(eu)}, lambda _log, position: eu[position - 1][2])
+    assert report.fault is not None
+    assert (report.fault.position, report.fault.reason) == (2, "adoption_false")
+
+
+def test_what_was_released_to_a_region_its_next_log_adopts() -> None:
+    to_us = chain(
+        [opening(US, [[128, 255]]), said(300, 2, "log.released", {"partitions": [[200, 200, 1]], "to": "eu"}, "us")], US
+    )
+    cut = {"position": 2, "leaf": to_us[1][2].hex()}
+    adopts = said(202, 3, "log.adopted", {"partitions": [[200, 200, 2]], "of": "us", "cut": cut}, "eu.2")
+    others = {"us": found(to_us, US), "eu": found(CLOSED)}
+    leaf_at = lambda _log, position: CLOSED[position - 1][2]  # noqa: E731
+    assert terms.compared(found(second(adopts), EU_2), others, leaf_at).intact
+    joined = chain([opening(EU_2, []), adopts | {"version": 2}], EU_2)
+    assert not terms.compared(found(joined, EU_2), others, leaf_at).intact
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"continues": {"log": "us", "position": 3, "leaf": "ab" * 32}},
+        {"continues": {"log": "eu.2", "position": 3, "leaf": "ab" * 32}},
+        {"continues": {"log": "eu", "position": 0, "leaf": "ab" * 32}},
+        {"continues": {"log": "eu", "position": 3, "leaf": "ab"}},
+        {"continues": None},
+        {"partitions": [[0, 127]]},
+        {"stranded": {"first": 9, "last": 4, "leaf": "ab" * 32}},
+        {"stranded": [4, 9]},
+    ],
+)
+def test_an_opening_says_with_which_log_it_goes_on_in_its_form(changed: dict[str, Any]) -> None:
+    fault = found(second(**changed), EU_2).fault
+    assert fault is not None
+    assert (fault.position, fault.reason) == (1, "member_malformed")
+
+
+def test_a_release_is_adopted_once() -> None:
+    given_back = said(104, 3, "log.released", {"partitions": [[42, 42, 2]], "to": "eu"}, "us")
+    twice = found(us(later(103, 3, 2), given_back, adopted(105, 4, EU[3]), later(106, 4, 2)), US)
+    assert twice.fault is not None
+    assert (twice.fault.position, twice.fault.reason) == (5, "ownership_invalid")
+
+
+def test_two_logs_are_not_opened_with_the_same_partition() -> None:
+    both = {"eu": found(EU), "us": found(chain([opening(US, [[42, 255]]), event(102, 1)], US), US)}
+    for report in both.values():
+        assert report.intact
+        fault = terms.compared(report, both).fault
+        assert fault is not None
+        assert (fault.position, fault.reason) == (1, "ownership_invalid")

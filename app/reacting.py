@@ -73,13 +73,15 @@ async def react(settings: Settings) -> None:
             "erasing": Erasing(settings.region, pool, codec, write.vault, write.decider.run),
             "sweeping": Sweeping(write.vault),
             "notices": Notices(settings.region, pool, streams, write.decider.run, edge),
-            "protection": Protecting(settings.region, pool, streams, codec, write.vault, decide, edge),
+            "protection": Protecting(
+                settings.region, pool, streams, codec, write.vault, decide, write.decider.look, edge
+            ),
             "registers": registers,
         }
         await Start(told_of(settings), adopted_only=settings.adopted_only).record(write.decider, pool, "reactor")
         _log.info("reacting", reactions=list(reactions))
         adopting = Adopting(settings.region, streams, decide)
-        taking_up = TakingUp(settings.region, streams, codec, decide, edge)
+        taking_up = TakingUp(settings.region, streams, codec, decide, write.decider.look, edge)
         async with asyncio.TaskGroup() as group:
             group.create_task(runner.run(reactions))
             group.create_task(runner.run({"adopting": adopting}, poll_s=PAUSE_S))

@@ -6,7 +6,8 @@ refused or never came is heard by nobody, and of two at the same moment in one p
 
 Of two in two processes perhaps neither does, so each process looks again when its entries stand in the log, and before it
 answers. The words of a subject are kept before its entry, and the log has an order: whoever is later there finds who was
-earlier. It then lets both streams name the other (Plan.introduce). A process that is killed in between has not answered, and
+earlier. It then lets both streams name the other (Plan.introduce), where both are owned here: whom another region owns by now, the
+one that heard of them names, and no condition can be made of them. A process that is killed in between has not answered, and
 the same request, sent again, looks again. It is one look for all that were recorded together.
 
 What remains: such a request is never sent again; whoever waits may wait because of one under way that came to nothing; and
@@ -18,13 +19,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+import structlog
+
 from commands.gathering import Results
 from commands.plan import Plan, Receipt, WrongRegion
-from eventstore.vault import Vault, normalised
+from eventstore.blind import Among, normalised
+from eventstore.vault import Vault
+from eventstore.writer import Uncertain
 
 Word: TypeAlias = tuple[str, str]
 Record: TypeAlias = Callable[[list[Plan], Results[Receipt]], Awaitable[None]]
 Run: TypeAlias = Callable[[Sequence[Plan]], Awaitable[list[Receipt | Exception]]]
+
+_log = structlog.get_logger(__name__)
 
 
 class _Named(NamedTuple):
@@ -75,10 +82,17 @@ class Alike:
 
         recorded: Results[Receipt] = Results(heard)
         await record(plans, recorded)
-        told = await self._introductions([(place, plans[place], recorded[place]) for place in asking])
+        try:
+            told = await self._introductions([(place, plans[place], recorded[place]) for place in asking])
+        except Exception as error:  # noqa: BLE001 — they are recorded: sent again, each tells the other
+            _log.warning("who may be the same person cannot be looked up", error=str(error).strip())
+            for place in asking:
+                if isinstance(recorded[place], Receipt):
+                    recorded[place] = Uncertain("it is recorded; send it again")
+            told = []
         for (place, _), result in zip(told, await then([plan for _, plan in told]), strict=True):
             if isinstance(result, Exception) and not isinstance(result, WrongRegion):
-                recorded[place] = result  # what another region owns cannot be told from here
+                recorded[place] = Uncertain(str(result))  # what another region owns cannot be told from here
         for place in asking:
             results[place] = recorded[place]
         return None
@@ -86,7 +100,7 @@ class Alike:
     async def _introductions(self, ended: Sequence[tuple[int, Plan, Receipt | Exception]]) -> list[tuple[int, Plan]]:
         """By place, the commands by which who was recorded, and whoever is like them, name each other."""
         recorded = [(place, plan, result.answer) for place, plan, result in ended if isinstance(result, Receipt)]
-        held = await self._held(plan for _, plan, _ in recorded)
+        held = await self._held((plan for _, plan, _ in recorded), Among.OWNED)
         return [
             (place, each)
             for place, plan, answer in recorded
@@ -94,9 +108,9 @@ class Alike:
             for each in plan.introduce(answer, _merged(plan, {}, held))
         ]
 
-    async def _held(self, plans: Iterable[Plan]) -> Mapping[Word, Sequence[str]]:
+    async def _held(self, plans: Iterable[Plan], among: Among = Among.OURS) -> Mapping[Word, Sequence[str]]:
         words = [word for plan in plans if plan.owed for word in plan.owed.found_by if word[0] in plan.alike]
-        return await self._vault.find_registered(words) if words else {}
+        return await self._vault.find_registered(words, among) if words else {}
 
     def _beside(self, plan: Plan) -> dict[Word, list[str]]:
         """What others under way are found by, and not the same command that was sent twice."""

@@ -6,7 +6,7 @@ Invariant: asking again shuts nobody out twice, and nobody out whom a person has
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from access.policy import Action
@@ -55,20 +55,25 @@ def note_matches(player_id: PlayerId, matches: Sequence[PlayerId], edge: Edge, *
 
 
 def compare(
-    player_id: PlayerId, others: Sequence[PlayerId], edge: Edge, *, looked_at: Collection[PlayerId] | None
+    player_id: PlayerId,
+    others: Sequence[PlayerId],
+    edge: Edge,
+    *,
+    elsewhere: Mapping[PlayerId, Protection] | None = None,
+    looked_at: Collection[PlayerId] | None,
 ) -> Plan:
-    """Shut a player out as those are who may be the same person. `looked_at`: with these all of them are, which is noted; None:
-    more are to come. Raises NotFound.
+    """Shut a player out as those are who may be the same person. `elsewhere`: those whom another region owns, as they are known here,
+    which is a condition of nothing. `looked_at`: with these all of them are, which is noted; None: more are to come. Raises NotFound.
     """
 
     def decide(
-        at: datetime, state: Protection, playing: Play, login: Login, player: Player, **theirs: Protection
+        at: datetime, state: Protection, playing: Play, login: Login, player: Player, **here: Protection
     ) -> list[Event]:
         player.require()
         if looked_at is not None and not set(player.duplicates) <= set(looked_at):
             return []  # more were found meanwhile: there will be another look
         events: list[ProtectionEvent] = []
-        for other, protected in theirs.items():
+        for other, protected in (*here.items(), *(elsewhere or {}).items()):
             made = protection.exclude_matched(state, player, of=PlayerId(other), theirs=protected, at=at)
             state = protection.fold(state, made, at)
             events += made

@@ -29,7 +29,7 @@ from domain.logins import Login
 from domain.play import Play
 from domain.players import PLAYERS, Player
 from domain.protection import PROTECTION, Protection, Stop
-from domain.safeguards import Safeguard, Safeguards
+from domain.safeguards import SAFEGUARDS, Safeguard, Safeguards
 from policies.limits import MONEY_LAUNDERING
 
 _ONE: Final = "/v1/players/{player_id}"
@@ -93,7 +93,12 @@ def record(plan: Plan, player_id: PlayerId, log: str, logs: Sequence[str], held:
             if stream.aggregate is LIMITS
         }
         _require_protective(decided, made, before)
+        if not decided and not whole.decision(at, **{**states, **dict.fromkeys(map(_name, logs), SAFEGUARDS.initial)}):
+            raise NeedsOwner  # it is so in the copy; the owner may have ended it since
         return made
+
+    def _name(each: str) -> str:
+        return safeguards.stream(each, player_id).name
 
     key = whole.key
     return Plan(

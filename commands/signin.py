@@ -51,20 +51,24 @@ def new_factor(at: datetime) -> str:
     return "factor_" + suffix(uuid7(at, os.urandom(10)))
 
 
-def succeed(log: str, came: Came, at: datetime, *, own: bool) -> Plan:
+def succeed(log: str, came: Came, at: datetime, *, own: bool, elsewhere: Sequence[str] = ()) -> Plan:
     """Record that somebody came in. `own`: whether the operator's own stream is written here, so that a suspension which
-    is recorded at the same moment is not overlooked. Raises CodeUsed, OperatorNotActive, NotFound.
+    is recorded at the same moment is not overlooked. `elsewhere`: the other logs that are held here, by whose sign-ins codes are
+    spent, too. Raises CodeUsed, OperatorNotActive, NotFound.
     """
 
-    def decide(_at: datetime, state: Signins, operator: Operator | None = None) -> Sequence[Event]:
+    def decide(_at: datetime, state: Signins, operator: Operator | None = None, **there: Signins) -> Sequence[Event]:
         if operator is not None:
             operator.require_active()
+        state = signins.together(state, there.values())
         if came.spent is None:
             return signins.succeed(state, succeeded=came.succeeded)
         factor, n = came.spent
         return signins.use_recovery(state, n=n, factor=factor, succeeded=came.succeeded)
 
-    reads = {"operator": operators.stream(came.operator_id)} if own else {}
+    reads: dict[str, AnyStream[Any]] = {f"in {log}": signins.stream(log, came.operator_id) for log in elsewhere}
+    if own:
+        reads["operator"] = operators.stream(came.operator_id)
     return _plan(came.operator_id, at, {"state": signins.stream(log, came.operator_id)}, decide, reads=reads)
 
 

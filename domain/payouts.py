@@ -138,7 +138,11 @@ def order(payout: Payout, *, player: PlayerId, provider: str, money: Money) -> l
 def require_answered(payout: Payout) -> None:
     """Raises UnderWay while a provider is asked and has not answered."""
     if payout.status is Status.ORDERED:
-        raise UnderWay(provider=payout.provider)
+        raise UnderWay(
+            f"{payout.provider} is asked to pay this until it has answered. If the region that owns the player cannot ask it, let that "
+            "region know the provider, or hand the player back to one that does. If it has paid, two people settle the withdrawal",
+            provider=payout.provider,
+        )
 
 
 def accept(payout: Payout, *, reference: str, is_wanted: bool = True) -> list[PayoutAccepted | PayoutDisputed]:

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection
 
 from eventstore import packing
-from eventstore.vault import KEPT, CannotOpen, DataKey, RegionKey, again, layer_name
+from eventstore.blind import again
+from eventstore.vault import KEPT, CannotOpen, DataKey, RegionKey, layer_name
 
 ROLE = "countroom_vault"
 BATCH = 500

@@ -23,7 +23,6 @@ import base64
 import hashlib
 import hmac
 import os
-import unicodedata
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -38,6 +37,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from domain.kernel import Sealed
 from eventstore import packing
+from eventstore.blind import FIND_REGISTERED, Among, blind, last_two, normalised
 from eventstore.writer import Unavailable
 
 _CACHED_KEYS = 10_000
@@ -93,11 +93,6 @@ def _associated(event_id: str, path: str) -> bytes:
     return f"{event_id}\n{path}".encode()
 
 
-def normalised(text: str) -> str:
-    """However a value is written (case, width and surrounding blanks), this is the same."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).strip()
-
-
 class RegionKey:
     """Wraps data keys and keys the blind indexes; 32 secret bytes from a file that only the service may read.
 
@@ -138,20 +133,6 @@ class RegionKey:
 class RegionKeys(Protocol):
     def held(self) -> Sequence[RegionKey]:
         """The region's key and, while it is being changed, the next one."""
-
-
-def blind(layers: Sequence[bytes], field: str, text: str) -> bytes:
-    """The digest by which a value is found, made with each of the index keys, from the first on."""
-    first, *further = layers
-    digest = hmac.digest(first, f"{field}\n{normalised(text)}".encode(), "sha256")[:16]
-    for key in further:
-        digest = again(key, digest)
-    return digest
-
-
-def again(key: bytes, digest: bytes) -> bytes:
-    """The digest with one more index key laid over it."""
-    return hmac.digest(key, digest, "sha256")[:16]
 
 
 def layer_name(layer: int) -> str:
@@ -199,12 +180,6 @@ _KEPT_COPIES = """
 _DESTROY_UNUSED = "SELECT u.last::text, u.destroyed FROM vault.destroy_unused(%s::uuid, %s) AS u"
 _INDEX_KEYS = "SELECT k.layer, k.wrapped, k.wrapped_by FROM vault.index_key AS k ORDER BY k.layer"
 _FIND = "SELECT DISTINCT subject FROM vault.blind_index WHERE field = %s AND digest = ANY (%s) ORDER BY subject"
-_FIND_REGISTERED = """
-    SELECT i.field, i.digest, i.subject
-      FROM unnest(%b, %b) AS q (field, digest) JOIN vault.blind_index AS i USING (field, digest)
-     WHERE EXISTS (SELECT FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log AND l.own
-                    WHERE e.stream = 'player-' || i.subject AND e.version = 1)
-     ORDER BY i.subject"""
 _ERASED = """
     SELECT l.id, e.position,
            NOT EXISTS (SELECT FROM ledger.log AS own WHERE own.own AND NOT ledger.may_write(own.id))
@@ -447,16 +422,17 @@ class Vault:
             count = await self._layer_count(connection)
             while True:
                 layers = await self._index_keys(connection, count)
-                digests = [blind(some, field, value) for some in _last_two(layers)]
+                digests = [blind(some, field, value) for some in last_two(layers)]
                 rows = await (await connection.execute(_FIND, (field, digests))).fetchall()
                 if count == (count := await self._layer_count(connection)):
                     return [row[0] for row in rows]
 
-    async def find_registered(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
-        """The same for many (field, value) at once, of players who are registered in the own log; what finds none is left out.
+    async def find_registered(
+        self, words: Sequence[tuple[str, str]], among: Among = Among.OURS
+    ) -> dict[tuple[str, str], list[str]]:
+        """The same for many (field, value) at once, of players who are registered; what finds none is left out.
 
-        (Words are kept before their registration is appended, and stay if it never comes. Those of copies are for looking up: no
-        decision depends on when a key has come, and no append is conditional on another region's streams.)
+        (Words are kept before their registration is appended, and stay if it never comes.)
         """
         await self._apply_first()
         async with self._pool.connection() as connection:
@@ -466,13 +442,15 @@ class Vault:
                 digests = {
                     (field, blind(some, field, value)): (field, normalised(value))
                     for field, value in words
-                    for some in _last_two(layers)
+                    for some in last_two(layers)
                 }
                 cursor = await connection.cursor(binary=True).execute(
-                    _FIND_REGISTERED,
+                    FIND_REGISTERED,
                     (
                         packing.text_array([field for field, _ in digests]),
                         packing.bytea_array([digest for _, digest in digests]),
+                        among is Among.ALL,
+                        among is Among.OURS,
                     ),
                 )
                 rows = await cursor.fetchall()
@@ -490,8 +468,3 @@ class Vault:
         """How many index keys there are. Looked at again after a look-up: if a rotation has begun meanwhile, words have moved."""
         row = await (await connection.execute("SELECT count(*) FROM vault.index_key")).fetchone()
         return int(row[0]) if row else 0
-
-
-def _last_two(layers: Sequence[bytes]) -> Sequence[Sequence[bytes]]:
-    """While a rotation is under way, words lie under all of the index keys or under all but the last."""
-    return (layers, layers[:-1]) if len(layers) > 1 else (layers,)

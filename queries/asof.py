@@ -1,8 +1,14 @@
-"""A player as of a moment: what the logs held here said of them then."""
+"""
+A player as of a moment: what the logs held here said of them then.
+
+Invariant: where a log that has adopted the player is read from there on, the log before it is read up to the cut, whatever their
+regions' clocks say; where that cannot be, the adoption is not read either.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,7 +17,7 @@ import msgspec
 from domain import players
 from domain.catalog import AGGREGATES
 from domain.errors import Invalid, NotFound
-from domain.kernel import EPOCH, Money, PlayerId, TransactionId, instant, parse_id, parse_instant
+from domain.kernel import EPOCH, Money, PlayerId, TransactionId, instant, parse_id, parse_instant, partition_of
 from domain.transactions import Kind, Status
 from eventstore.record import Codec, Entry, Recorded
 from queries import events, history
@@ -25,6 +31,19 @@ from queries.players import Balance, DepositLimit, Facts, Personal, deposit_limi
 _POSITION = re.compile(r"([a-z][a-z0-9]*(?:\.[1-9][0-9]*)?)/([1-9][0-9]{0,17})")
 _CODEC = Codec(AGGREGATES)
 _RECORDED = "SELECT e.recorded FROM ledger.entry AS e WHERE e.log = %s::smallint AND e.position = %s"
+
+_ADOPTIONS = """
+    SELECT l.name, w.since, w.after_log, w.after_position FROM ledger.ownership AS w JOIN ledger.log AS l ON l.id = w.log
+     WHERE w.partition = %s AND w.after_log IS NOT NULL"""
+
+
+class Adoption(NamedTuple):
+    """`log` goes on, from the entry at `position`, with what the log `of` has kept up to `cut`."""
+
+    log: str
+    position: int
+    of: str
+    cut: int
 
 
 class TransactionAsOf(msgspec.Struct, frozen=True):
@@ -83,6 +102,8 @@ async def player(context: Context, player_id: PlayerId, at: str | None = None, *
         log.name: moment.position if log.name == moment.log else await events.last_before(context, log, moment.until)
         for log in held
     }
+    adopted = [Adoption(*row) for row in await context.fetch(_ADOPTIONS, partition_of(player_id))]
+    upto = closed(upto, {log.name: moment.position if log.name == moment.log else log.head for log in held}, adopted)
     rows = await _rows(context, player_id, [log._replace(head=upto[log.name]) for log in held])
     account = history.account(_decoded(rows))
     erased_at = await _erased_at(context, player_id)
@@ -111,6 +132,19 @@ async def player(context: Context, player_id: PlayerId, at: str | None = None, *
         versions=account.versions,
         events=await with_proofs(context, made_from) if proofs else None,
     )
+
+
+def closed(upto: Mapping[str, int], most: Mapping[str, int], adoptions: Iterable[Adoption]) -> dict[str, int]:
+    """How far each log is to be read: up to every cut from which another goes on there, and no further than `most`."""
+    known, most = [each for each in adoptions if {each.log, each.of} <= upto.keys()], dict(most)
+    while True:
+        found = {log: min(position, most[log]) for log, position in upto.items()}
+        while further := [a for a in known if found[a.log] >= a.position and found[a.of] < a.cut <= most[a.of]]:
+            found |= {each.of: max(found[each.of], each.cut) for each in further}
+        out_of_reach = [each for each in known if found[each.log] >= each.position and each.cut > most[each.of]]
+        if not out_of_reach:
+            return found
+        most |= {each.log: min(most[each.log], each.position - 1) for each in out_of_reach}
 
 
 async def _erased_at(context: Context, player_id: PlayerId) -> datetime | None:

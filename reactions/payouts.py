@@ -10,6 +10,9 @@ Whether the player may be paid at all is asked anew with both steps: what holds 
 that is over. `sent` comes first, since from then on neither a timer nor an operator can give the reservation back: whatever is lost in
 between, nobody is paid who could still be paid otherwise.
 
+What was ordered before the player was handed over, the new owner asks for: with the same key, so that whatever the provider has done
+or said by then it does once and says again. Its answer to the old owner, who may not record it any more, is not lost with that.
+
 Invariants:
     - killed at any step, the reaction goes on from the log: a command has one effect by its id, a payout by its key;
     - no answer is no refusal: it is asked again, later and later, as long as the withdrawal is sent and nothing else;
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
@@ -33,7 +36,7 @@ from access.policy import service
 from commands import payouts
 from commands.edge import Edge
 from commands.identity import command_id
-from commands.plan import Context, Plan, Receipt
+from commands.plan import Context, Plan, Receipt, WrongRegion
 from domain import anywhere, players, protection, transactions
 from domain.errors import Rejected
 from domain.kernel import AnyStream, Sealed, Stream, TransactionId, partition_of
@@ -43,7 +46,7 @@ from domain.transactions import PayoutHeld, PayoutResumed, Status, Transaction, 
 from eventstore.log import Streams
 from eventstore.record import Codec, Recorded
 from eventstore.vault import Vault
-from providers.port import Accepted, Declined, Payout, Provider, Unanswered, Unbelievable
+from providers.port import Accepted, Answer, Declined, Payout, Provider, Unanswered, Unbelievable
 from reactions import pending
 from reactions.pending import Pending, Pool
 from reactions.runner import Clock, Patience, UnderWay
@@ -113,7 +116,6 @@ class Payouts:
         self._under_way: UnderWay[Pending] = UnderWay(linger_s)
         self._deciding = asyncio.Semaphore(AT_ONCE)
         self._lanes: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
-        self._elsewhere: set[Pending] = set()
 
     async def step(self) -> None:
         """Begin whatever can be done now, the oldest first, and wait a moment for it."""
@@ -128,23 +130,11 @@ class Payouts:
                     self._patience.tried(each, now)
                     self._under_way.begin(each, self._do(each))
         self._patience.forget_all_but(open_)
-        self._tell_of_elsewhere(open_)
         await self._under_way.linger()
 
     async def close(self) -> None:
         """Wait for nobody any more. Who was asked is asked again by whoever goes on, with the same key."""
         await self._under_way.close()
-
-    def _tell_of_elsewhere(self, open_: Collection[Pending]) -> None:
-        """Of payouts that no log of ours can tell to be copied: their provider may have been asked, and nobody asks here."""
-        elsewhere = {each for each in open_ if each.kind == PAY and each.log != self._log}
-        for each in sorted(elsewhere - self._elsewhere):
-            _log.warning(
-                "ordered in another region's log, and not asked for here; a person resolves it",
-                transaction=f"transaction_{each.suffix}",
-                log=each.log,
-            )
-        self._elsewhere = elsewhere
 
     async def _copied(self) -> int | None:
         """Up to which position of our log another region holds a verified copy; None: there is nobody to wait for."""
@@ -154,8 +144,10 @@ class Payouts:
             return await geo.watermark(connection, self._log)
 
     def _may_go(self, each: Pending, copied: int | None) -> bool:
-        """An order is a command like any other. Asking a provider is not: it waits for a copy, and for its own log."""
-        return each.kind == ORDER or (each.log == self._log and (copied is None or each.position <= copied))
+        """An order is a command like any other. Asking a provider is not: the order has to stand in two regions. One of another log's
+        does, since it is read here from the copy, and counts: it stands at or below the cut at which the player came here.
+        """
+        return each.kind == ORDER or each.log != self._log or copied is None or each.position <= copied
 
     async def _do(self, each: Pending) -> None:
         said = _log.bind(kind=each.kind, transaction=f"transaction_{each.suffix}")
@@ -185,7 +177,8 @@ class Payouts:
         provider = self._providers.get(withdrawal.requested.provider)
         if provider is None:
             name = withdrawal.requested.provider
-            _log.info("nobody can be asked; a person resolves it", transaction=withdrawal.id, provider=name)
+            tell = _log.info if each.kind == ORDER else _log.warning  # what was ordered may be paid by now
+            tell("nobody can be asked; a person resolves it", kind=each.kind, transaction=withdrawal.id, provider=name)
         elif each.kind == ORDER:
             after = {"held": withdrawal.held_by} if withdrawal.held_by else {}
             await self._decide(payouts.order(withdrawal.id, provider.name, self._asking(each, "order", **after)))
@@ -204,13 +197,22 @@ class Payouts:
         asked = Payout(withdrawal.id, requested.money, await self._instrument(withdrawal))
         if partition_of(each.stream) not in await self._streams.epochs(self._log):
             return
-        match await provider.pay(asked):
+        answer = await provider.pay(asked)
+        try:
+            await self._decide(self._answered(each, withdrawal.id, answer))
+        except WrongRegion as refused:
+            owner = refused.facts.get("owner")
+            _log.warning(
+                "the player has moved while a provider was asked; their new owner asks it again, with the same key",
+                transaction=withdrawal.id, provider=provider.name, answer=answer._asdict(), owner=owner,
+            )  # fmt: skip
+
+    def _answered(self, each: Pending, transaction: TransactionId, answer: Answer) -> Plan:
+        match answer:
             case Accepted(reference):
-                edge = self._asking(each, "accept", reference=reference)
-                await self._decide(payouts.accept(withdrawal.id, reference, edge))
+                return payouts.accept(transaction, reference, self._asking(each, "accept", reference=reference))
             case Declined(reason):
-                edge = self._asking(each, "decline", reason=reason)
-                await self._decide(payouts.decline(withdrawal.id, reason, edge))
+                return payouts.decline(transaction, reason, self._asking(each, "decline", reason=reason))
 
     async def _is_held(self, each: Pending, withdrawal: _Withdrawal) -> bool:
         """Whether the player may not be paid now; what is new of that is recorded first."""

@@ -6,7 +6,11 @@ Protection that spreads: the same person's other accounts are shut out too, of a
 
 What was taken over from another account goes no further, so that a shared telephone does not shut out a whole street.
 
+Only accounts that are owned here can be written, or be a condition. Another region's is shut out by a safeguard of this log's
+(commands/safeguards.py), which its owner takes up; and what shuts it out is believed as the copy here has it.
+
 Invariants:
+    - whoever owns the other accounts, and wherever they have moved meanwhile, none holds up what is owned here;
     - killed at any step, the reaction goes on from the log: each command has one effect by its id, and the last one ends it;
     - an account is done with only after every match has its own command in the log;
     - one with many matches holds up no other: a step takes some of them, and the next step goes on.
@@ -14,23 +18,25 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
 from access.policy import service
+from commands import safeguards
 from commands.asking import Whose, whose
 from commands.edge import Edge
 from commands.identity import command_id
 from commands.matches import compare, note_matches, shut_out_match
 from commands.plan import Context, Plan, Receipt
 from commands.players import ALIKE
-from domain import protection
+from domain import anywhere, protection
 from domain.errors import Rejected
-from domain.kernel import PlayerId
-from domain.protection import PROTECTION
+from domain.kernel import PlayerId, partition_of
+from domain.protection import PROTECTION, Protection
+from eventstore.blind import Among
 from eventstore.log import Streams
 from eventstore.record import Codec
 from eventstore.vault import CannotOpen, Vault
@@ -62,7 +68,7 @@ _BEGIN = _Begun("")
 
 
 class Protecting:
-    """Protects for the partitions that `log` owns."""
+    """Protects for the partitions that `log` owns. `look`: at states as they are held here, whoever owns them."""
 
     def __init__(
         self,
@@ -72,6 +78,7 @@ class Protecting:
         codec: Codec,
         vault: Vault,
         decide: Callable[[Plan], Awaitable[Receipt]],
+        look: safeguards.Look,
         edge: Callable[[Context], Edge],
         *,
         clock: Clock = lambda: datetime.now(UTC),
@@ -82,6 +89,7 @@ class Protecting:
         self._codec = codec
         self._vault = vault
         self._decide = decide
+        self._look = look
         self._edge = edge
         self._clock = clock
         self._patience = Patience()
@@ -123,9 +131,11 @@ class Protecting:
         begun = self._begun.pop(each, _BEGIN)
         todo = [other for other in matches if other > begun.upto]
         refused = begun.refused
+        elsewhere = await self._elsewhere(matches)
         for other in todo[:SPREAD_MAX]:
+            plan = shut_out_match(other, player, self._asked(each, f"match\n{other}"))
             try:
-                await self._decide(shut_out_match(other, player, self._asked(each, f"match\n{other}")))
+                await self._decide(await self._safeguard(other, plan) if other in elsewhere else plan)
             except Rejected as error:  # the others do not wait for this one
                 refused = error
         if todo[SPREAD_MAX:]:
@@ -134,7 +144,18 @@ class Protecting:
         if refused is not None:
             raise refused
         await self._decide(note_matches(player, matches, self._asked(each, "matches"), seen=seen))
-        _log.info("other accounts are shut out too", player=player, count=len(matches))
+        _log.info("other accounts are shut out too", player=player, count=len(matches), elsewhere=len(elsewhere))
+
+    async def _safeguard(self, other: PlayerId, plan: Plan) -> Plan:
+        """The same, recorded here for the owner to take up. Raises what the plan's decision raises."""
+        logs = await self._streams.logs()
+        held = await self._look(safeguards.seen_by(plan, logs))
+        return safeguards.record(plan, other, self._log, logs, held)
+
+    async def _elsewhere(self, others: Collection[PlayerId]) -> set[PlayerId]:
+        """Those whose partition is not owned here, by now."""
+        owned = await self._streams.epochs(self._log)
+        return {other for other in others if partition_of(other) not in owned}
 
     async def _matches(self, player: PlayerId) -> Sequence[PlayerId]:
         """Nobody of one who was erased: it cannot be known any more. Raises CannotOpen if it cannot be said who the player is."""
@@ -148,7 +169,7 @@ class Protecting:
     async def _alike(self, player: PlayerId, found: Whose) -> Sequence[PlayerId]:
         """The accounts that have, or had, one of the player's words, in the order of their ids."""
         words = [word for word in dict.fromkeys(found.words()) if word[0] in ALIKE]
-        held = await self._vault.find_registered(words) if words else {}
+        held = await self._vault.find_registered(words, Among.ALL) if words else {}
         subjects = {f"player_{subject}" for subjects in held.values() for subject in subjects}
         return [PlayerId(other) for other in sorted(subjects - {player})]
 
@@ -160,9 +181,20 @@ class Protecting:
         todo = [other for other in others if other > begun.upto]
         page, is_last = todo[:COMPARED_MAX], len(todo) <= COMPARED_MAX
         asked = self._asked(each, "\n".join(["compare", *page]))
-        await self._decide(compare(player, page, asked, looked_at=others if is_last else None))
+        elsewhere = await self._elsewhere(page)
+        here = [other for other in page if other not in elsewhere]
+        theirs = {other: await self._protection(other) for other in sorted(elsewhere)}
+        await self._decide(compare(player, here, asked, elsewhere=theirs, looked_at=others if is_last else None))
         if not is_last:
             self._begun[each] = _Begun(page[-1])
+
+    async def _protection(self, other: PlayerId) -> Protection:
+        """Of one whom another region owns: as held here, with what regions have recorded that the owner has not taken up."""
+        own = protection.stream(other)
+        beside = anywhere.beside(own, await self._streams.logs())
+        states: Mapping[str, Any] = await self._look({"": own, **beside})
+        found: Protection = anywhere.included(PROTECTION, states[""], {log: states[log] for log in beside})
+        return found
 
     async def _shut_outs_by(self, player: PlayerId, cause: str) -> int:
         """How many of the account's own there were with this event. The read model may lag behind others."""

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from domain import ownership
 from domain.logs import Adopted, Opened, Released
 from eventstore.record import Body, Recorded
+from replay.moment import END_US, Adoption
 
 
 class Ownership:
@@ -24,6 +25,8 @@ class Ownership:
     def __init__(self, events: Iterable[Recorded] = ()) -> None:
         self._known = ownership.Ownership()
         self.granted: set[str] = set()
+        self._adopted: list[tuple[Recorded, Adopted]] = []
+        self._released: dict[tuple[str, int], int] = {}
         for recorded in events:
             self.fold(recorded)
 
@@ -32,6 +35,24 @@ class Ownership:
         event = recorded.event
         if isinstance(event, Opened | Released | Adopted) and recorded.body.stream == f"region-{recorded.log}-log":
             self._known.fold(recorded.log, recorded.position, recorded.leaf.hex(), event)
+            if isinstance(event, Adopted):
+                self._adopted.append((recorded, event))
+            elif isinstance(event, Released):
+                self._released[recorded.log, recorded.position] = recorded.recorded
+
+    def adoptions(self) -> list[Adoption]:
+        """By which logs go on from others."""
+        return [
+            Adoption(
+                recorded.log,
+                recorded.position,
+                recorded.recorded,
+                event.of,
+                event.cut.position,
+                self._released.get((event.of, event.cut.position), END_US),
+            )
+            for recorded, event in self._adopted
+        ]
 
     def take_for_granted(self, log: str) -> None:
         """What the log owned is not shown, as in a part of a log: all its entries are taken to count."""

@@ -119,8 +119,8 @@ class Ledger:
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
 
-    def empty(self) -> None:
-        """Begin again: eu is open, and nothing else is there."""
+    def empty(self, origin: str = EU, owned: range = OWNED) -> None:
+        """Begin again: the log that is written here is open, and nothing else is there."""
         with self.admin.transaction():
             self.sql("SET LOCAL session_replication_role = replica")  # no triggers: only a superuser can do that
             for table in (
@@ -137,7 +137,7 @@ class Ledger:
                 "vault.followed",
             ):
                 self.sql(f"DELETE FROM {table}".encode())
-        assert self.append(opening(EU, (OWNED.start, OWNED.stop - 1))) == [0]
+        assert self.append(opening(origin, (owned.start, owned.stop - 1))) == [0]
 
     @cached_property
     def admin(self) -> psycopg.Connection[Any]:

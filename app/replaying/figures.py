@@ -27,7 +27,10 @@ Stops = Mapping[str, Mapping[str, int]]
 
 
 def as_of(logs: Verified, moment: Moment, names: Collection[str] = catalog.NAMES) -> dict[str, MemoryStore]:
-    """Read models as of a moment, or rather of the last command that had ended by then. Raises CouldNotCheck."""
+    """
+    Read models as of a moment, or rather of the last command that had ended by then. Raises CouldNotCheck, also where a log goes
+    on from another that is not part of it up to there (replay.moment.Moment.closed).
+    """
     stores = {name: store for name, store in catalog.in_memory().items() if name in names}
 
     def apply(batch: Batch) -> bool:
@@ -37,13 +40,17 @@ def as_of(logs: Verified, moment: Moment, names: Collection[str] = catalog.NAMES
             _apply(store, batch)
         return True
 
-    _in_order(
+    left = _in_order(
         {
             log: batches(logs, log, lambda entry: moment.covers(entry.log, entry.position, entry.recorded))
             for log in logs.logs
         },
         apply,
     )
+    for batch in left:
+        barrier, first = batch.barrier, batch.before.position + 1
+        where = f", which goes on from {barrier.log}/{barrier.position}" if barrier else ""
+        raise CouldNotCheck(f"{batch.log} from {first} on{where}: that is not part of what is looked at, {moment.said}")
     return stores
 
 
@@ -110,8 +117,10 @@ def batches(logs: Verified, log: str, covers: Callable[[Entry], bool], stops: Co
         yield Batch(log, before, after, Events(events[:whole]), barrier)
 
 
-def _in_order(read: Mapping[str, Iterator[Batch]], apply: Callable[[Batch], bool]) -> None:
-    """Apply what is read of each log; what `apply` does not take yet waits for the others. What nothing comes before is left out."""
+def _in_order(read: Mapping[str, Iterator[Batch]], apply: Callable[[Batch], bool]) -> list[Batch]:
+    """Apply what is read of each log; what `apply` does not take yet waits for the others. Returns the first that was not taken of
+    each log where anything was not.
+    """
     waiting: dict[str, Batch | None] = {log: next(batches, None) for log, batches in read.items()}
     moved = True
     while moved:
@@ -122,6 +131,7 @@ def _in_order(read: Mapping[str, Iterator[Batch]], apply: Callable[[Batch], bool
     for batches in read.values():
         for _ in batches:  # to the end, which proves the rest
             pass
+    return [batch for batch in waiting.values() if batch is not None]
 
 
 def _may_take(store: MemoryStore, batch: Batch) -> bool:

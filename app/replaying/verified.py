@@ -124,16 +124,17 @@ class Verified:
         """What a text names: `eu/1234`, or a time. Raises NoMoment, CouldNotCheck."""
         named = moment.parse_position(text)
         if named is None:
-            return moment.at_time(moment.parse_time(text))
+            return moment.at_time(moment.parse_time(text)).closed(self.ownership.adoptions())
         log, position = named
         if log not in self.logs:
             raise NoMoment(f"there is no log {log} at {self.shown}; there are {', '.join(self.logs)}")
         if position > self.logs[log].report.position:
             raise NoMoment(f"log {log} was verified up to position {self.logs[log].report.position}, not {position}")
         try:
-            return moment.at_position(log, position, self._entry(self.logs[log], position).recorded)
+            recorded_us = self._entry(self.logs[log], position).recorded
         except LookupError as error:
             raise NoMoment(f"{error}; name a time") from None
+        return moment.at_position(log, position, recorded_us).closed(self.ownership.adoptions())
 
     def known_to(self, region: str, text: str) -> Moment:
         """How far a region provably knew each log at a time: by what its witness had cosigned. Raises NoMoment, CouldNotCheck."""
@@ -161,7 +162,7 @@ class Verified:
                     if any((s.timestamp_s or 0) * 1_000_000 <= until_us for s in signatures):
                         sizes.append(parse_checkpoint(note.decode().rpartition("\n\n")[0] + "\n").size)
                 cosigned[name] = max(sizes)
-        return moment.known_to(region, until_us, cosigned)
+        return moment.known_to(region, until_us, cosigned).closed(self.ownership.adoptions())
 
     def _ownership(self) -> Ownership:
         """From what the logs say of it. A part of a log need not hold its opening: then all that it holds is taken to count."""

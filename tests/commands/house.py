@@ -30,6 +30,7 @@ from domain.catalog import AGGREGATES
 from domain.kernel import Event, OperatorId, partition_of
 from domain.operators import OPERATORS, Operator
 from domain.protection import Answer
+from eventstore.blind import Among
 from eventstore.log import Command, Log, Outcome, Resumed
 from eventstore.memory import MemoryLog
 from eventstore.record import Codec, Entry
@@ -69,7 +70,9 @@ class MemoryVault:
     async def find(self, field: str, value: str) -> list[str]:
         return self._words.get((field, self._region_key.digest(field, value)), [])
 
-    async def find_registered(self, words: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+    async def find_registered(
+        self, words: Sequence[tuple[str, str]], _among: Among = Among.OURS
+    ) -> dict[tuple[str, str], list[str]]:
         registered = {CODEC.decode(entry).body.stream for entry in self.log.entries} if self.log else set()
         found = {word: await self.find(*word) for word in words}
         return {
@@ -127,7 +130,7 @@ class Process:
     def __init__(self, house: House) -> None:
         self.house = house
         self.writer = Writer(self._connect)
-        self.decider = Decider("eu", self.writer, house.log, house.vault, CODEC, house.times())  # type: ignore[arg-type]
+        self.decider = Decider(house.name, self.writer, house.log, house.vault, CODEC, house.times())  # type: ignore[arg-type]
         self.task = asyncio.create_task(self.writer.run())
 
     async def _connect(self) -> Log:
@@ -149,6 +152,10 @@ class Process:
 
 
 class House:
+    """`name`: of its log. `partitions`: of whoever is registered here."""
+
+    name = "eu"
+    partitions: Sequence[int] = OWNED
     kyc_providers = frozenset({"ident", "other_ident"})
     asked: Sequence[Answer] = ()
     unasked = Silence.NOT_CONFIGURED
@@ -229,7 +236,7 @@ class House:
         asked = (path, raw.decode() or "{}", self.known.get, self.kyc_providers)
         more: dict[str, Any] = {"asked": self.asked, "unasked": self.unasked, "secret": SECRET, "residency": residency}
         more["administrators"] = self.administrators
-        edge = Edge(context, self.vault, list(OWNED), "eu", *asked, **more)  # type: ignore[arg-type]
+        edge = Edge(context, self.vault, list(self.partitions), self.name, *asked, **more)  # type: ignore[arg-type]
         plan = require_named(endpoint.path, endpoint.handler(*arguments, command, edge))
         if seen is None:
             return plan

@@ -132,7 +132,7 @@ async def test_a_process_that_was_killed_before_it_looked_again_looks_when_it_is
 class Away:
     """A vault that cannot be reached."""
 
-    async def find_registered(self, _words: object) -> Any:
+    async def find_registered(self, *_words: object) -> Any:
         raise Unavailable("the vault cannot be reached")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -24,6 +26,7 @@ from domain.protection import PlayerExcluded, PlayerTimedOut, Stop
 from eventstore.log import Log
 from eventstore.memory import MemoryLog
 from eventstore.writer import Writer
+from reactions import safeguards as reaction_module
 from reactions.safeguards import TakingUp
 from replay.account import Story
 from replay.ownership import Ownership
@@ -92,8 +95,8 @@ def taking_up(house: House) -> TakingUp:
     def edge(context: Context) -> Edge:
         return Edge(context, house.vault, [1], "eu")  # type: ignore[arg-type]
 
-    decide = house.another_process().decider.decide
-    return TakingUp("eu", house.log, CODEC, decide, edge, clock=lambda: house.now)
+    decider = house.another_process().decider
+    return TakingUp("eu", house.log, CODEC, decider.decide, decider.look, edge, clock=lambda: house.now)
 
 
 async def player_of_both(house: House, us: Us, **more: object) -> str:
@@ -305,8 +308,21 @@ async def test_an_account_as_of_then_holds_what_was_recorded_without_the_owner(h
     assert later.limits.taken_up == {"us": 1}
 
 
+async def test_what_the_copy_says_already_is_left_to_the_owner_who_may_have_ended_it(house: House, us: Us) -> None:
+    player = await player_of_both(house, us, consents=["email"])
+    block = house.plan(f"/v1/players/{player}/block", {"reason": "fraud"})
+    await house.process.post(f"/v1/players/{player}/block", {"reason": "fraud"})
+    us.receive()
+    await house.process.post(f"/v1/players/{player}/unblock", {"reason": "cleared"})
+    with pytest.raises(NeedsOwner):
+        await us.record(block)
+    for key in ("first", "again"):  # what is recorded here, the owner has not ended: it is to be taken up
+        await us.record(house.plan(f"/v1/players/{player}/consents/withdraw", {"channels": ["email"]}, key=key))
+    assert us.recorded() == ["safeguard.consent_withdrawn"]
+
+
 async def test_the_clock_of_the_other_region_ends_nothing_earlier(house: House, us: Us) -> None:
-    player = await player_of_both(house, us)
+    player = await player_of_both(house, us, consents=["email"])
     await house.process.post(f"/v1/players/{player}/time-out", {"term": "24_hours"})
     us.receive()
     us.log._clock.now = int((NOON.timestamp() + 2 * 86_400) * 1_000_000)  # type: ignore[attr-defined]
@@ -320,3 +336,104 @@ async def test_the_clock_of_the_other_region_ends_nothing_earlier(house: House, 
     us.send()
     with pytest.raises(PlayerTimedOut):
         await house.deposit(player, 1)
+
+
+# What the owner's reaction looks at
+
+
+class Counted:
+    """The streams of a log, and how often each question was asked."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+        self.asked: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked[name] += 1
+        return getattr(self.of, name)
+
+
+async def excluded_by_us(house: House, us: Us, count: int) -> list[str]:
+    each = [await player_of_both(house, us) for _ in range(count)]
+    for player in each:
+        await us.record(house.plan(f"/v1/players/{player}/exclude", HALF_A_YEAR))
+    us.send()
+    return each
+
+
+def reacting(house: House, decided: list[str], before: Any = None) -> tuple[TakingUp, Counted]:
+    """A reaction, the streams that it asks, and whom it has decided on."""
+    reaction, streams = taking_up(house), Counted(house.log)
+    decide = reaction._decide
+
+    async def spied(plan: Plan) -> Receipt:
+        decided.append("player_" + plan.writes["player"].name.partition("-")[2])
+        if before:
+            await before()
+        return await decide(plan)
+
+    reaction._decide, reaction._streams = spied, streams  # type: ignore[assignment]
+    return reaction, streams
+
+
+async def test_after_a_restart_what_was_taken_up_is_not_decided_on_again(house: House, us: Us) -> None:
+    await excluded_by_us(house, us, 3)
+    await taking_up(house).step()
+    count, decided = len(house.log.entries), list[str]()
+    reaction, _ = reacting(house, decided)
+    await reaction.step()
+    assert decided == []
+    [late] = await excluded_by_us(house, us, 1)
+    await reaction.step()
+    assert decided == [late]
+    assert len(house.log.entries) > count
+
+
+async def test_each_log_is_listed_once_and_then_looked_at_from_where_it_was(house: House, us: Us) -> None:
+    decided: list[str] = []
+    reaction, streams = reacting(house, decided)
+    expected = await excluded_by_us(house, us, 2)
+    for _ in range(5):
+        await reaction.step()
+        expected += await excluded_by_us(house, us, 1)
+    await reaction.step()
+    assert streams.asked["beginning"] == 2, "once for each log"
+    assert (sorted(decided), len(set(decided))) == (sorted(expected), 7)
+    assert (reaction._open, reaction._patience._tries) == ({}, {}), "nothing is remembered of what is done"
+
+
+async def test_what_is_new_does_not_wait_for_all_that_is_old(
+    house: House, us: Us, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaction_module, "PAGE", 1)
+    old = await excluded_by_us(house, us, 4)
+    new: list[str] = []
+
+    async def comes() -> None:
+        if not new:
+            new.extend(await excluded_by_us(house, us, 1))
+
+    decided: list[str] = []
+    reaction, _ = reacting(house, decided, comes)
+    await reaction.step()
+    assert sorted(decided) == sorted([*old, *new])
+    assert decided.index(new[0]) == 2, "after the page that was in hand"
+
+
+async def test_one_that_fails_is_tried_again_later_and_holds_up_no_other(house: House, us: Us) -> None:
+    one, other = await excluded_by_us(house, us, 2)
+    decided: list[str] = []
+
+    async def fails() -> None:
+        if decided[-1] == one and len(decided) < 3:
+            raise RuntimeError("planted")
+
+    reaction, _ = reacting(house, decided, fails)
+    await reaction.step()
+    await reaction.step()
+    assert sorted(decided) == sorted([one, other]), "not at once"
+    house.now += timedelta(seconds=3)
+    await reaction.step()
+    assert decided[2:] == [one]
+    assert "protection.excluded" in tags(house, f"protection-{one.removeprefix('player_')}")
+    assert reaction._open == {}

@@ -409,6 +409,20 @@ async def test_streams_are_found_by_how_their_names_begin(subject: Subject) -> N
     assert "eu" in await subject.streams.logs()
 
 
+async def test_streams_with_later_entries_are_found_by_how_their_names_begin(subject: Subject) -> None:
+    one, two = (f"region-eu-protection_{stream(f'player {n}').partition('-')[2]}" for n in (1, 2))
+    since, prefix = subject.streams.since, "region-eu-protection_"
+    before, _ = await since("eu", -1, prefix)
+    await subject.append(command((one, 1), (one, 2)), command(("wallet 1", 1)))
+    assert await since("eu", before, prefix) == (before + 3, {one: 2})
+    await subject.append(command((two, 1)))
+    assert await since("eu", before + 3, prefix) == (before + 4, {two: 1})
+    assert await since("eu", before, prefix) == (before + 4, {one: 2, two: 1})
+    assert await since("eu", before, "region-us-protection_") == (before + 4, {})
+    assert await since("eu", -1, prefix) == (before + 4, {})
+    assert (await since("us", 0, prefix))[1] == {}
+
+
 # Snapshots
 
 

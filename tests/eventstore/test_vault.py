@@ -21,13 +21,16 @@ from commands.sealing import KeyNotHeld, opened, seal
 from domain.catalog import AGGREGATES
 from domain.kernel import Event, Intervention, Personal, Remark, Sealed, personal_fields, uuid7
 from domain.kyc import Rejected as KycRejected
+from domain.logs import Adopted, Cut
 from domain.players import DataKey as KeyCommitment
 from domain.players import Registered
 from domain.transactions import DepositFailed, Intervened
 from eventstore import postgres
+from eventstore.blind import Among
 from eventstore.vault import CannotOpen, DataKey, Owed, RegionKey, Vault
 from policies.gates import Level
-from tests.ledger import Ledger, command, stream
+from tests.eventstore.test_ownership import TO_EU, TO_US, said
+from tests.ledger import US, Ledger, chained, command, opening, stream
 
 KEY = DataKey("019a8f00-0000-7000-8000-000000000003", bytes(range(32)))
 OTHER = DataKey("019a8f00-0000-7000-8000-000000000004", bytes(32))
@@ -199,6 +202,32 @@ async def test_of_many_words_only_those_of_registered_players_find_somebody(vaul
         ("email", " ANNA@example.com"): sorted([anna, ben])
     }
     assert await vault.find("phone", "1") == sorted([anna, ben, nobody])
+
+
+async def test_who_is_found_follows_who_owns_the_partition_now(vault: Vault, ledger: Ledger) -> None:
+    """One was registered here and stayed, one has gone to us, one has come from there, and one is theirs."""
+    stayed, gone, come, theirs = (stream(f"player {n}").removeprefix("player-") for n in ("5", "1", "200", "222"))
+    words = [("email", "anna@example.com")]
+    await vault.keep([Owed(who, None, words) for who in (stayed, gone, come, theirs)])
+    assert ledger.append(command(("player 5", 1)), command(("player 1", 1))) == [0, 0]
+    release = said("us", 2, TO_EU)
+    registered = [raw for n in ("200", "222") for raw in command((f"player {n}", 1)).bodies]
+    entries = chained(US, [*opening(US, (128, 255)).bodies, *registered, *release.bodies])
+    ledger.append_copy(entries)
+
+    async def found() -> dict[Among, list[str]]:
+        return {each: (await vault.find_registered(words, each)).get(words[0], []) for each in Among}
+
+    everybody = sorted([stayed, gone, come, theirs])
+    ours = sorted([stayed, gone])
+    assert await found() == {Among.OWNED: ours, Among.OURS: ours, Among.ALL: everybody}
+    assert ledger.append(said("eu", 2, TO_US)) == [0]
+    assert ledger.append(said("eu", 3, Adopted(((200, 201, 2),), "us", Cut(4, entries[3].leaf.hex())))) == [0]
+    assert await found() == {
+        Among.OWNED: sorted([stayed, come]),
+        Among.OURS: sorted([stayed, gone, come]),
+        Among.ALL: everybody,
+    }
 
 
 async def test_keys_and_index_are_kept_together_or_not_at_all(vault: Vault, ledger: Ledger) -> None:

@@ -6,20 +6,24 @@ import random
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domain import limits, players, wallets
 from domain.errors import InvalidId, NotFound
-from domain.kernel import PlayerId, instant, suffix, uuid7
+from domain.kernel import PlayerId, instant, partition_of, suffix, uuid7
 from domain.limits import Limits
 from domain.players import Player
 from domain.wallets import Wallet
 from queries import asof
 from queries import players as cards
-from queries.asof import UnknownMoment
+from queries.asof import Adoption, UnknownMoment, closed
 from tests.projections.books import NOON, Book, write
 from tests.projections.knowing import KNOWN
 from tests.queries.house import House
+from tests.replay.test_moments import MINUTE, Regions, apart
 
 
 class Lived(Book):
@@ -168,3 +172,59 @@ async def test_there_is_no_card_before_the_registration_and_none_of_nobody(house
     ):
         with pytest.raises(UnknownMoment):
             await asof.player(house.context, late, at)
+
+
+# After a hand-over, the clock of the region that gave the player up being an hour ahead
+
+
+def written(house: House) -> Regions:
+    regions = apart()
+    write(house.dsn, regions.eu, regions.us)
+    [adopted] = regions.logs.ownership.adoptions()
+    owned = partition_of(regions.player)
+    with psycopg.connect(house.dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO ledger.ownership (partition, epoch, log, since, after_log, after_position, after_leaf)"
+            " SELECT %s, 2, id, %s, 'eu', %s, %s FROM ledger.log WHERE name = 'us'",
+            (owned, adopted.position, adopted.cut, regions.eu.entries[adopted.cut - 1].leaf),
+        )
+    return regions
+
+
+async def cash(house: House, player: PlayerId, at: str) -> int:
+    card = await asof.player(house.context, player, at)
+    return sum(each.cash for each in card.balances)
+
+
+async def test_as_of_a_time_after_a_hand_over_the_giver_is_read_up_to_the_cut(house: House) -> None:
+    regions = written(house)
+    true_time = (regions.us.now + 5 * MINUTE).isoformat().replace("+00:00", "Z")
+    card = await asof.player(house.context, regions.player, true_time)
+    assert card.positions == {"eu": regions.cut, "us": len(regions.us.entries)}
+    assert [each.cash for each in card.balances] == [577]
+    assert await cash(house, regions.player, f"us/{len(regions.us.entries)}") == 577
+
+
+async def test_as_of_a_position_before_the_hand_over_nothing_is_read_of_what_came_after_it(house: House) -> None:
+    regions = written(house)
+    card = await asof.player(house.context, regions.player, f"eu/{regions.cut - 1}")
+    [adopted] = regions.logs.ownership.adoptions()
+    assert card.positions == {"eu": regions.cut - 1, "us": adopted.position - 1}
+    assert [each.cash for each in card.balances] == [570]
+
+
+PLACES = st.integers(0, 30)
+VECTOR = st.fixed_dictionaries({"eu": PLACES, "us": PLACES, "ap": PLACES})
+ADOPTIONS = st.lists(st.builds(Adoption, st.sampled_from(["eu", "us", "ap"]), st.integers(1, 30), st.sampled_from(["eu", "us", "ap"]), st.integers(1, 30)), max_size=6)  # fmt: skip
+
+
+@given(VECTOR, VECTOR, ADOPTIONS)
+def test_no_adoption_is_read_without_what_it_goes_on_from(
+    upto: dict[str, int], most: dict[str, int], adoptions: list[Adoption]
+) -> None:
+    apart = [each for each in adoptions if each.log != each.of]
+    found = closed(upto, most, apart)
+    assert all(found[each.of] >= each.cut for each in apart if found[each.log] >= each.position)
+    assert all(found[log] <= most[log] for log in most)
+    if not any(each.position <= upto[each.log] for each in apart):
+        assert found == {log: min(upto[log], most[log]) for log in upto}

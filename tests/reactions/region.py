@@ -25,6 +25,7 @@ from domain.wallets import Accounts
 from eventstore import postgres, schema
 from eventstore.log import Command, Outcome
 from eventstore.postgres import PostgresLog, PostgresStreams
+from eventstore.record import Recorded
 from projections import due
 from projections import postgres as read_models
 from projections.postgres import PostgresStore
@@ -37,6 +38,8 @@ from tests.commands.house import CODEC, SECRET, House, MemoryVault, Process, in_
 from tests.ledger import EU, OWNED, US, Ledger
 
 HERE = Path(due.__file__).parent
+OPENED = {"eu": (EU, OWNED), "us": (US, range(128, 256))}
+"""By log, its origin and the partitions with which it begins."""
 
 
 class Both(PostgresStreams):
@@ -71,6 +74,7 @@ class Region(House):
     def __init__(self, dsn: str, log: Both, pool: Any, projecting: Any) -> None:
         self.dsn, self.pool = dsn, pool
         self.log = log  # type: ignore[assignment]
+        self.name = log.name
         self.vault = MemoryVault()
         self.now = datetime.now(UTC)
         self.known: dict[str, Principal] = {}
@@ -92,15 +96,15 @@ class Region(House):
             pass
 
     def edge(self, context: Context) -> Edge:
-        return Edge(context, self.vault, list(OWNED), "eu", known=self.known.get)  # type: ignore[arg-type]
+        return Edge(context, self.vault, list(self.partitions), self.name, known=self.known.get)  # type: ignore[arg-type]
 
     def timers(self, process: Process | None = None, fires: Mapping[str, Fire] = FIRES) -> Timers:
         run = (process or self.process).decider.run
-        return Timers("eu", self.pool, self.log, run, self.edge, fires=fires, clock=lambda: self.now)
+        return Timers(self.name, self.pool, self.log, run, self.edge, fires=fires, clock=lambda: self.now)
 
     def payouts(self, *providers: Provider, decide: Any = None, is_alone: bool = True, linger_s: float = 60) -> Payouts:
         return Payouts(
-            "eu", self.pool, self.log, CODEC, self.vault, decide or self.process.decider.decide, self.edge,  # type: ignore[arg-type]
+            self.name, self.pool, self.log, CODEC, self.vault, decide or self.process.decider.decide, self.edge,  # type: ignore[arg-type]
             {each.name: each for each in providers}, is_alone=is_alone, clock=lambda: self.now,
             linger_s=linger_s,
         )  # fmt: skip
@@ -129,11 +133,13 @@ class Region(House):
     # What came of it
 
     def events(self, aggregate: str = "") -> list[Event]:
-        read = [CODEC.decode(entry) for entry in self.ledger.entries()]
+        read = [CODEC.decode(entry) for entry in self.ledger.entries(self.name)]
         return [each.event for each in read if each.body.stream.startswith(aggregate)]
 
     def opened(self, aggregate: str = "") -> list[Event]:
-        chosen = [each for each in self.ledger.entries() if CODEC.decode(each).body.stream.startswith(aggregate)]
+        chosen = [
+            each for each in self.ledger.entries(self.name) if CODEC.decode(each).body.stream.startswith(aggregate)
+        ]
         return [in_the_clear(entry, self.vault) for entry in chosen]
 
     def tags(self, aggregate: str = "") -> list[str]:
@@ -141,11 +147,15 @@ class Region(House):
 
     def state(self, stream: Stream[Any]) -> Any:
         state = stream.aggregate.initial
-        for entry in self.ledger.entries():
-            read = CODEC.decode(entry)
+        for read in self.recorded():
             if read.body.stream == stream.name:
                 state = stream.aggregate.evolve(state, read.event, read.at)
         return state
+
+    def recorded(self) -> list[Recorded]:
+        """What stands in all logs held here, each stream in the order of its versions."""
+        read = [CODEC.decode(entry) for log in ("eu", "us") for entry in self.ledger.entries(log)]
+        return sorted(read, key=lambda each: each.body.version)
 
     def transaction(self, id_: str) -> transactions.Transaction:
         found: transactions.Transaction = self.state(transactions.stream(TransactionId(id_)))
@@ -166,12 +176,12 @@ class Region(House):
     def books_balance(self) -> None:
         """Over each currency, all postings sum to zero, and players' accounts are what their wallets hold."""
         sums: Counter[str] = Counter()
-        for event in self.events("wallet"):
+        for event in (each.event for each in self.recorded() if each.body.stream.startswith("wallet")):
             assert sum(amount for _, amount in wallets.postings(event)) == 0  # type: ignore[arg-type]
             for account, amount in wallets.postings(event):  # type: ignore[arg-type]
                 sums[account] += amount
         held: Counter[str] = Counter()
-        for player in {entry.body.stream for entry in map(CODEC.decode, self.ledger.entries())}:
+        for player in {each.body.stream for each in self.recorded()}:
             if player.startswith("wallet-"):
                 accounts = self.accounts("player_" + player.partition("-")[2])
                 for name in wallets.OWN:
@@ -199,18 +209,22 @@ async def _unexpected(stop: Stop) -> None:
     raise AssertionError(stop)
 
 
-def migrate(dsn: str) -> None:
+def migrate(dsn: str, own: str = "eu") -> None:
+    """`own`: the log that is written there; the other is a copy."""
     import replication.schema
 
     schema.migrate(dsn, [("ledger", schema.HERE), ("read", HERE / "schema"), ("replication", replication.schema.HERE)])
     ledger = Ledger(dsn)
-    ledger.sql("SELECT ledger.register_log('eu', %s, true), ledger.register_log('us', %s, false)", EU, US)
+    for name, origin in sorted((("eu", EU), ("us", US)), key=lambda each: each[0] != own):
+        ledger.sql("SELECT ledger.register_log(%s, %s, %s)", name, origin, name == own)
     ledger.close()
 
 
-def begin_again(dsn: str, tables: Iterable[str] = ("read.due", "read.position", "read.generation")) -> None:
+def begin_again(
+    dsn: str, tables: Iterable[str] = ("read.due", "read.position", "read.generation"), own: str = "eu"
+) -> None:
     ledger = Ledger(dsn)
-    ledger.empty()
+    ledger.empty(*OPENED[own])
     for table in tables:
         ledger.sql(f"DELETE FROM {table}".encode())
     ledger.sql("DELETE FROM replication.watermark")
@@ -218,12 +232,13 @@ def begin_again(dsn: str, tables: Iterable[str] = ("read.due", "read.position", 
 
 
 @asynccontextmanager
-async def opened(dsn: str) -> AsyncIterator[Region]:
+async def opened(dsn: str, own: str = "eu") -> AsyncIterator[Region]:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(postgres.pool(dsn, "countroom_writer", size=4))
         connection = await stack.enter_async_context(await postgres.connect(dsn, "countroom_writer"))
         projecting = await stack.enter_async_context(await read_models.connect(dsn))
-        region = Region(dsn, Both(await PostgresLog.open(connection, "eu"), pool), pool, projecting)
+        region = Region(dsn, Both(await PostgresLog.open(connection, own), pool), pool, projecting)
+        region.partitions = OPENED[own][1]
         try:
             yield region
         finally:

@@ -193,23 +193,6 @@ async def test_nobody_is_asked_any_more_once_another_region_has_taken_over(regio
     assert 0 < bank.asked <= AT_ONCE, "those under way when it was lost, and not one that had to wait for them"
 
 
-async def test_what_another_region_has_ordered_is_told_of_once(region: Region) -> None:
-    bank, player = Bank(), await region.rich()
-    withdrawal = await region.withdrawal(player, 1_000)
-    reaction = region.payouts(bank)
-    await region.project()
-    await reaction.step()
-    await region.project()
-    region.ledger.sql("UPDATE read.due SET log = 'us' WHERE kind = 'payout'")
-    with structlog.testing.capture_logs() as said:
-        for _ in range(3):
-            await reaction.step()
-            await region.wait(hours=2)
-    told = [(each["log_level"], each["transaction"], each["log"]) for each in said if "another region" in each["event"]]
-    assert told == [("warning", withdrawal, "us")]
-    assert bank.asked == 0
-
-
 async def test_without_its_provider_a_withdrawal_stays_approved(region: Region) -> None:
     player = await region.rich()
     withdrawal = await region.withdrawal(player, 10_000)

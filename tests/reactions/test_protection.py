@@ -33,7 +33,8 @@ async def region(region: Region) -> Region:
 def protecting(region: Region, decide: Any = None) -> Protecting:
     vault: Any = region.vault
     return Protecting(
-        "eu", region.pool, region.log, CODEC, vault, decide or region.process.decider.decide, region.edge,  # type: ignore[arg-type]
+        region.name, region.pool, region.log, CODEC, vault, decide or region.process.decider.decide,
+        region.process.decider.look, region.edge,  # type: ignore[arg-type]
         clock=lambda: region.now,
     )  # fmt: skip
 

@@ -60,7 +60,10 @@ async def asking(region: Region, register: Register) -> AsyncIterator[Asking]:
 async def spread(region: Region) -> None:
     vault: Any = region.vault
     decide = region.process.decider.decide
-    await Protecting("eu", region.pool, region.log, CODEC, vault, decide, region.edge, clock=lambda: region.now).step()  # type: ignore[arg-type]
+    look = region.process.decider.look
+    await Protecting(
+        "eu", region.pool, region.log, CODEC, vault, decide, look, region.edge, clock=lambda: region.now
+    ).step()
     await region.project()
 
 

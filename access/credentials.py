@@ -3,23 +3,24 @@ By what an operator signs in, read from the log itself: what they enrolled a mom
 
 Invariants:
     - a secret is opened for the moment of a check, and kept nowhere;
+    - what was spent by a sign-in in another region is spent, as far as that region's log is held here;
     - where the operator's data key is not held there are no secrets: passkeys and providers of identities are left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from access.passkeys import Passkey
-from domain.kernel import OperatorId, RegionStream, Sealed
+from domain.kernel import OperatorId, Sealed
 from domain.operators import FactorEnrolled, FactorKind, Invited, Operator, PasswordSet
 from domain.operators import stream as stream_of
-from domain.signins import Signins
+from domain.signins import SIGNINS, Signins, together
 from domain.signins import stream as signins_of
-from eventstore.log import Streams, state_schema
+from eventstore.log import Resumed, Streams, state_schema
 from eventstore.record import Codec
 from eventstore.vault import Vault
 
@@ -41,7 +42,7 @@ class Credentials(NamedTuple):
         return [id_ for id_, factor in self.operator.factors.items() if factor.kind is kind]
 
     def passkeys(self) -> list[Passkey]:
-        """Each as far as it has counted here."""
+        """Each as far as it has counted."""
         counts = self.signins.counts
         return [
             Passkey(id_, each.credential, each.public_key, counts.get(each.credential, 0))
@@ -90,8 +91,12 @@ class CredentialsReader:
             operator = stream.aggregate.evolve(operator, read.event, read.at)
         opened = await self._opened(operator, sealed)
         password = opened.pop(_PASSWORD, None)
-        signins = await self._signins(signins_of(self._log, operator_id))
+        signins = await self._signins(operator_id)
         return Credentials(operator_id, operator, signins, password, opened)
+
+    async def elsewhere(self) -> Sequence[str]:
+        """The other logs that are held here."""
+        return [log for log in await self._streams.logs() if log != self._log]
 
     async def called(self, operator_id: OperatorId, *, invitation: str | None = None) -> list[str]:
         """The operator's name and e-mail address, as far as they open here. `invitation` (the digest of its secret): nothing, unless
@@ -124,12 +129,18 @@ class CredentialsReader:
             return {}
         return {name: key.open(value, event_id=id_, path=path) for name, (id_, path, value) in wanted.items()}
 
-    async def _signins(self, stream: RegionStream[Signins]) -> Signins:
-        aggregate = stream.aggregate
-        snapshot, entries = (await self._streams.resume({stream.name: state_schema(aggregate)}))[stream.name]
-        state: Any = msgspec.json.decode(snapshot.state, type=aggregate.state) if snapshot else aggregate.initial
-        for entry in entries:
+    async def _signins(self, operator_id: OperatorId) -> Signins:
+        streams = [signins_of(log, operator_id) for log in (self._log, *await self.elsewhere())]
+        found = await self._streams.resume({each.name: state_schema(each.aggregate) for each in streams})
+        own, *elsewhere = (self._folded(found[each.name]) for each in streams)
+        return together(own, elsewhere)
+
+    def _folded(self, resumed: Resumed) -> Signins:
+        state: Any = (
+            msgspec.json.decode(resumed.snapshot.state, type=SIGNINS.state) if resumed.snapshot else SIGNINS.initial
+        )
+        for entry in resumed.entries:
             read = self._codec.decode(entry)
-            state = aggregate.evolve(state, read.event, read.at)
+            state = SIGNINS.evolve(state, read.event, read.at)
         found: Signins = state
         return found

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from redis.exceptions import RedisError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import openapi
+from app import linking, openapi
 from app.forwarding import Forwarding
 from app.querying import ReadSide
 from app.settings import Settings
@@ -34,7 +35,7 @@ from commands.compartments import UNMEASURED
 from eventstore.copies import Counts, counts
 from eventstore.log import Command
 from policies import residency
-from queries import due, positions
+from queries import due, lags, positions
 from reactions.custody import may_hold
 from registers.breaker import Breaker
 from registers.circuit import State
@@ -44,10 +45,9 @@ _COMMANDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST"})
 _GIVE_UP_SECONDS = 2.0
 
-# A watermark is read before the head that it is compared with, so that no copy is ahead of its log.
 _ROWS = (
     """
-    SELECT l.name, w.peer, w.position, w.alarm IS NOT NULL
+    SELECT l.name, w.peer, w.alarm IS NOT NULL
       FROM replication.watermark AS w JOIN ledger.log AS l ON l.id = w.log""",
     """
     SELECT l.name,
@@ -228,26 +228,34 @@ async def _gauges(read: ReadSide, settings: Settings) -> list[GaugeMetricFamily]
     reached = _gauge("countroom_projection_position", "The last entry that a read model holds.", "projection", "log")
     for projection, log, position in (*(tables.projections if tables else ()), *(caches or ())):
         reached.add_metric([projection, log], position)
+    always = [up, reached, _of_link(settings)]
     if tables is None:
-        return [up, reached]
+        return always
     stopped = _gauge("countroom_projection_stopped", "Whether a read model cannot go on in a log.", "projection", "log")
     for where in sorted({(each[0], each[1]) for each in (*tables.projections, *(caches or ()), *tables.stops)}):
         stopped.add_metric(where, where in tables.stops)
     of_tables = [
         *_of_logs(tables, settings),
+        *_of_lags(tables.lags),
         *_of_fetching(tables.fetched),
         *_of_duties(tables.late),
         _of_keys(tables.keys),
     ]
-    return [up, reached, stopped, *of_tables]
+    return [*always, stopped, *of_tables]
+
+
+def _of_link(settings: Settings) -> GaugeMetricFamily:
+    left = _gauge("countroom_link_certificate_seconds", "For how long the certificate of our links is still valid.")
+    seconds = linking.left_s(settings.nats_seeds, datetime.now(UTC))
+    if seconds is not None:
+        left.add_metric([], seconds)
+    return left
 
 
 def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
     position = _gauge("countroom_log_position", "The newest entry of a log held here.", "log")
     halted = _gauge("countroom_log_halted", "Whether the replication of a log has halted here.", "log")
-    lag = _gauge("countroom_replication_lag_entries", "What a peer has not acknowledged of our log.", "log", "peer")
     differs = _gauge("countroom_copy_differs", "Whether a peer's copy is not our log.", "log", "peer")
-    acknowledged = {(log, peer): upto for log, peer, upto, _ in tables.copies}
     signed = _gauge("countroom_log_signed_size", "The size of a log's newest published head.", "log")
     writable = _gauge("countroom_log_writable", "Whether our log was compared since PostgreSQL started.", "log")
     for log, head, is_halted, size, may_write in tables.logs:
@@ -256,12 +264,31 @@ def _of_logs(tables: _Tables, settings: Settings) -> list[GaugeMetricFamily]:
         signed.add_metric([log], size)
         if log == settings.region:
             writable.add_metric([log], may_write)
-        for peer in settings.regions:
-            if log == settings.region != peer:
-                lag.add_metric([log, peer], head - acknowledged.get((log, peer), 0))
-    for log, peer, _, alarm in tables.copies:
+    for log, peer, alarm in tables.copies:
         differs.add_metric([log, peer], alarm)
-    return [position, halted, signed, writable, lag, differs]
+    return [position, halted, signed, writable, differs]
+
+
+def _of_lags(found: Sequence[lags.Lag]) -> list[GaugeMetricFamily]:
+    """What is not known is not told; that it is not known is."""
+    labels = ("log", "peer")
+    entries = _gauge(
+        "countroom_replication_lag_entries", "What was signed of a log and is not in a region's copy.", *labels
+    )
+    seconds = _gauge(
+        "countroom_replication_lag_seconds", "For how long the oldest of it has not been in the copy.", *labels
+    )
+    known = _gauge(
+        "countroom_replication_lag_known", "Whether the other side was heard of, so that the lag is known.", *labels
+    )
+    heard = _gauge("countroom_replication_heard_seconds", "How long ago the other side was last heard of.", *labels)
+    for each in found:
+        copy = [each.log, each.region]
+        known.add_metric(copy, each.entries is not None)
+        for gauge, figure in ((entries, each.entries), (seconds, each.seconds), (heard, each.heard_seconds)):
+            if figure is not None:
+                gauge.add_metric(copy, figure)
+    return [entries, seconds, known, heard]
 
 
 def _of_fetching(fetched: Sequence[tuple[str, int, int, int, int]]) -> list[GaugeMetricFamily]:
@@ -303,11 +330,12 @@ def _of_duties(late: Sequence[due.OfLog]) -> list[GaugeMetricFamily]:
 class _Tables(NamedTuple):
     """What PostgreSQL says, row by row."""
 
-    copies: list[tuple[str, str, int, bool]]
+    copies: list[tuple[str, str, bool]]
     logs: list[tuple[str, int, bool, int, bool]]
     projections: list[tuple[str, str, int]]
     stops: list[tuple[str, str]]
     fetched: list[tuple[str, int, int, int, int]]
+    lags: list[lags.Lag]
     late: list[due.OfLog]
     keys: Mapping[str, Counts]
 
@@ -318,9 +346,10 @@ async def _tables(read: ReadSide, settings: Settings) -> _Tables | None:
             copies, logs, reached, stops, fetched = [
                 await (await connection.execute(query)).fetchall() for query in _ROWS
             ]
+            behind = await lags.lags(connection, settings.region, settings.regions)
             late = await due.late(connection)
             may = may_hold(residency.load(settings.residency, settings.regions), settings.region)
-            return _Tables(copies, logs, reached, stops, fetched, late, await counts(connection, may))
+            return _Tables(copies, logs, reached, stops, fetched, behind, late, await counts(connection, may))
     except (TimeoutError, psycopg.Error):
         return None
 

@@ -168,8 +168,7 @@ class Own:
     async def _enrol(self, present: Present, enrolled: FactorEnrolled, shown: Succeeded, at: datetime) -> Enrolled:
         """What it has shown is spent with it, so that nobody comes in by the same."""
         await self._in.decide(signin.enrol(_session(present), enrolled, at))
-        came = Came(present.operator_id, shown)
-        await self._in.decide(signin.succeed(self._in.log, came, at, own=self._in.is_own(present.operator_id)))
+        await self._in.came(Came(present.operator_id, shown), at)
         return Enrolled(enrolled.factor, await self._in.sessions.step_up(present.id, at))
 
     async def _allowed(self, present: Present, at: datetime) -> Credentials:

@@ -44,7 +44,7 @@ from eventstore import postgres
 from eventstore.vault import Vault
 from policies import steps
 from projections import catalog
-from queries import audit, dashboard, projections, rules, segments, wallets
+from queries import audit, dashboard, lags, projections, rules, segments, wallets
 from queries import causal as positions
 from queries.causal import Reached, Waiting
 from queries.context import Context, MayKnow, know_nothing, open_nothing
@@ -71,6 +71,11 @@ class Regions(msgspec.Struct, frozen=True):
 
 class Logs(msgspec.Struct, frozen=True):
     items: list[audit.LogHead]
+    next_cursor: str | None = None
+
+
+class Lags(msgspec.Struct, frozen=True):
+    items: list[lags.Lag]
     next_cursor: str | None = None
 
 
@@ -283,6 +288,12 @@ def _add_audit(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
         """The logs held here, each with its newest entry."""
         return Logs(await audit.logs(context))
 
+    async def behind(context: Context) -> Lags:
+        """How far copies are behind their logs, by signed heads: those held here, and the own log's in other regions."""
+        names = [each.name for each in read.regions.items]
+        async with context.pool.connection() as connection:
+            return Lags(await lags.lags(connection, read.log, names))
+
     async def verification(_context: Context) -> Verifications:
         """What the check that always runs has found in each log."""
         return Verifications(read.watch.found())
@@ -292,6 +303,7 @@ def _add_audit(routes: Routes, read: ReadSide, schemas: Schemas) -> None:
         return read.regions
 
     routes.get("/v1/logs", Logs, Action.STATUS_READ, logs, reads=(causal.LOG,))
+    routes.get("/v1/lags", Lags, Action.STATUS_READ, behind, reads=(causal.LOG,))
     routes.get("/v1/verification", Verifications, Action.STATUS_READ, verification, reads=())
     routes.get("/v1/regions", Regions, Action.STATUS_READ, regions, reads=())
 

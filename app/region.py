@@ -88,6 +88,12 @@ def retire_key(*, region: _Region = None, data: _Data = _DATA, json: _Json = Fal
 def allow_writes(
     *,
     by: Annotated[str, Parameter(help="Who takes it upon themselves; it is kept.")],
+    without: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Only do not wait for this region, which is lost: the log is compared with the others, and then written."
+        ),
+    ] = (),
     region: _Region = None,
     data: _Data = _DATA,
     json: _Json = False,
@@ -95,13 +101,59 @@ def allow_writes(
     """Let the log be written although no other region answers. If its database is a restored backup, this forks the log."""
     import psycopg
 
+    from app import closings
+
     place = _place(region, data)
+    closings.refuse_closed(place.signer)
+    if without:
+        _excuse(place, without, by)
+        names = ", ".join(without)
+        words = (
+            f"{place.name} does not wait for {names}, by {by}, and may be written once it was compared with the others"
+        )
+        _say({"waits_without": list(without), "region": place.name, "by": by}, words, as_json=json)
+        return
     with psycopg.connect(place.dsn, autocommit=True) as connection:
         connection.execute(
             "SELECT ledger.clear_to_write(l.id, %s) FROM ledger.log AS l WHERE l.name = %s AND l.own",
             (f"{by}, without a comparison", place.name),
         )
     _say({"may_write": place.name, "by": by}, f"the log {place.name} may be written, by {by}", as_json=json)
+
+
+def _excuse(place: _Place, without: tuple[str, ...], by: str) -> None:
+    """Raises SettingsError."""
+    import psycopg
+
+    if not by:
+        raise SettingsError("say by whom: --by")
+    with psycopg.connect(place.dsn) as connection:
+        for each in without:
+            done = connection.execute(
+                "SELECT replication.excuse(own.id, peer.name, %s) FROM ledger.log AS own, ledger.log AS peer"
+                " WHERE own.name = %s AND own.own AND peer.name = %s AND NOT peer.own",
+                (by, place.name, each),
+            )
+            if not done.rowcount:
+                raise SettingsError(f"{each} is no other region of {place.name}")
+
+
+@region.command
+def status(*, region: _Region = None, data: _Data = _DATA, json: _Json = False) -> None:
+    """How a region stands: its log, copies and their lags, ownership, keys; 1 if something needs a person, and which page says what to do."""
+    from app import showing, standing
+    from policies.residency import ResidencyUnreadable
+
+    try:
+        found = standing.standing(standing.place(region, data))
+    except ResidencyUnreadable as error:
+        raise SettingsError(str(error)) from error
+    if json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        showing.print_standing(found)
+    if found.wanted:
+        sys.exit(1)
 
 
 @region.command
@@ -128,6 +180,54 @@ def join(
 
 
 @region.command
+def close(
+    name: Annotated[str, Parameter(help="The region whose log cannot be repaired, e.g. eu.")],
+    *,
+    at_last_agreed: Annotated[
+        bool,
+        Parameter(help="Where: behind the last entry that the copies agree about. There is no other way.", negative=""),
+    ] = False,
+    regions: Annotated[str, Parameter(help="The regions that there are, separated by commas.")] = "eu,us",
+    without: Annotated[tuple[str, ...], Parameter(help="A region that is lost, and is not waited for.")] = (),
+    to: Annotated[
+        Path | None,
+        Parameter(help="On your own servers, with the region's settings: the folder to make for the next log."),
+    ] = None,
+    dry_run: Annotated[bool, Parameter(help="Tell what it would come to; change nothing.", negative="")] = False,
+    yes: Annotated[bool, Parameter(help="Do not ask.", negative="")] = False,
+    data: _Data = _DATA,
+    port_base: Annotated[int, Parameter(help="As for up.")] = 8100,
+    then_stop: Annotated[
+        bool, Parameter(help="Stop everything once the next log has taken over.", negative="")
+    ] = False,
+    json: _Json = False,
+) -> None:
+    """Close a log that cannot be repaired, and let its region go on as the next one: eu.2 after eu."""
+    from app import closing_here
+    from app.expected import expected_errors
+    from eventstore.signer import SignerError
+    from replication.closing import NotClosed
+
+    if not at_last_agreed:
+        raise SettingsError("say --at-last-agreed: what only this region holds is stranded")
+    others = regions.split(",")
+    try:
+        if dry_run:
+            found = closing_here.look(name, others, data, port_base, without, to)
+            told, words = found.to_json(), found.to_text()
+        else:
+            told = closing_here.close(
+                name, others, data, port_base, without=without, to=to, yes=yes, then_stop=then_stop, quiet=json
+            )
+            words = closing_here.in_words(told)
+    except (NotClosed, SignerError, OSError) as error:
+        raise SettingsError(str(error)) from error
+    except expected_errors() as error:
+        raise SettingsError(str(error)) from error
+    _say(told, words, as_json=json)
+
+
+@region.command
 def handover(
     *,
     to: Annotated[str, Parameter(help="The log of the region that takes over, e.g. us.")],
@@ -138,6 +238,9 @@ def handover(
         str | None, Parameter(help="The API of this region; else that of the region that runs here.")
     ] = None,
     token: Annotated[str | None, Parameter(help="Bearer token; else the environment's COUNTROOM_TOKEN.")] = None,
+    key: Annotated[
+        str, Parameter(help="Of a hand-over whose outcome was not known: the one that was named then.")
+    ] = "",
     region: _Region = None,
     data: _Data = _DATA,
     json: _Json = False,
@@ -158,10 +261,10 @@ def handover(
     try:
         ranges = handing_over.ranges(partitions) if partitions else []
         handing_over.drain(place.dsn, place.name, to)
-        key = f"handover {os.urandom(8).hex()}"
-        done = handing_over.hand_over(address, bearer, to, partitions=ranges, players=player, key=key)
+        named = key or f"handover {os.urandom(8).hex()}"
+        done = handing_over.hand_over(address, bearer, to, partitions=ranges, players=player, key=named)
         handing_over.await_adoption(place.dsn, to)
-    except (handing_over.NotReady, handing_over.NotTaken) as error:
+    except (handing_over.NotReady, handing_over.NotTaken, handing_over.NotKnown) as error:
         raise SettingsError(str(error)) from error
     count = sum(last - first + 1 for first, last, _ in done["partitions"])
     _say(done, f"{count} partitions of {place.name} belong to {to} now", as_json=json)

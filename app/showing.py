@@ -12,7 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.local import Local, NothingRuns
+from app.standing import Standing, duration
 from app.status import halted
+from queries.lags import Lag, State
 
 
 def addresses(local: Local) -> None:
@@ -47,7 +49,8 @@ def print_status(found: dict[str, Any]) -> None:
     for region in found["regions"]:
         processes = ", ".join(f"{process['role']} {process['pid']}" for process in region["processes"])
         logs = ", ".join(
-            f"{name} at {log['position']:,}{_signed(log['signed'])}" for name, log in region["logs"].items()
+            f"{name} at {log['position']:,}{_lag(log['lag'])}{_signed(log['signed'])}"
+            for name, log in region["logs"].items()
         )
         table.add_row(region["name"], region["api"], processes, logs or "no answer")
     out.print(table)
@@ -66,11 +69,96 @@ def print_status(found: dict[str, Any]) -> None:
         )
 
 
+def print_standing(found: Standing) -> None:
+    """A region as a person reads it who was woken for it: what needs them comes last."""
+    out = Console()
+    write = "yes" if found.may_write else "[red]NO[/], it is read-only"
+    when = " since" if found.may_write else "; it was last cleared"
+    by = f"{when} {found.cleared_at:%Y-%m-%d %H:%M:%SZ}: {found.cleared_by}" if found.cleared_at else ""
+    out.print(f"region [bold]{found.region}[/] at {found.at:%Y-%m-%d %H:%M:%SZ}")
+    out.print(f"its log may be written: {write}", escape(by), sep="", soft_wrap=True)
+    for owned in found.owned:
+        ranges = ", ".join(f"{a if a == b else f'{a}-{b}'} (epoch {epoch})" for a, b, epoch in owned.partitions)
+        released = f", [yellow]released to {owned.released_to} and not adopted[/]" if owned.released_to else ""
+        out.print(f"{owned.log} owns {owned.number} partitions: {ranges}{released}", soft_wrap=True)
+    if own := found.own:
+        out.print(f"safe in another region: up to {found.geo:,} of {own.position:,}")
+    out.print()
+    out.print(_logs(found))
+    out.print()
+    out.print(_copies(found))
+    _print_rest(out, found)
+    if not found.wanted:
+        out.print("\n[green]nothing needs a person[/]")
+    for each in found.wanted:
+        out.print(f"\n[red]![/] {escape(each.what)}\n  see docs/how-to/{each.see}", soft_wrap=True)
+
+
+def _logs(found: Standing) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("log", "newest", "leaf", "signed up to", "newest head", "witnessed up to"):
+        table.add_column(heading)
+    for log in found.logs:
+        head = log.head
+        by = f" by {', '.join(head.witnesses)}" if head and head.witnesses else ""
+        table.add_row(
+            f"{log.log} (own)" if log.own else log.log,
+            f"{log.position:,}",
+            log.leaf[:8],
+            f"{head.size:,}" if head else "-",
+            f"{duration(head.seconds)} old" if head else "-",
+            f"{log.witnessed:,}{by if head and head.size == log.witnessed else ''}",
+        )
+    return table
+
+
+def _copies(found: Standing) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("copy of", "in", "goes to", "signed", "behind", "heard of"):
+        table.add_column(heading)
+    for copy in found.copies:
+        signed = "-" if copy.signed is None else f"{copy.signed:,}"
+        heard = "never" if copy.heard_seconds is None else f"{duration(copy.heard_seconds)} ago"
+        table.add_row(copy.log, copy.region, f"{copy.position:,}", signed, _behind(copy), heard)
+    return table
+
+
+def _behind(copy: Lag) -> str:
+    match copy.state:
+        case State.LEVEL:
+            return "[green]0[/]"
+        case State.CLOSED:
+            return "0, the log was closed"
+        case State.UNKNOWN:
+            since = f"{copy.heard_at:%H:%M:%SZ}" if copy.heard_at else "the beginning"
+            return f"[red]unknown since {since}[/]"
+    entries = "unknown" if copy.entries is None else f"{copy.entries:,} entries"
+    seconds = f", {duration(copy.seconds)}" if copy.seconds else ""
+    return f"{entries}{seconds}" if copy.state is State.BEHIND else f"[red]{copy.state.upper()}[/], {entries}{seconds}"
+
+
+def _print_rest(out: Console, found: Standing) -> None:
+    """What is told only where there is something to tell."""
+    for fetched in found.catch_up:
+        if fetched.position < fetched.target:
+            of = f"{fetched.position:,} of {fetched.target:,}, {fetched.per_second:,}/s, vouched for up to {fetched.vouched or 0:,}"
+            out.print(f"\nfetching log {fetched.log} from {fetched.source}: {of}", soft_wrap=True)
+    for keys in found.keys:
+        told = f"{keys.held:,} held, {keys.missing:,} missing, {keys.not_allowed:,} not allowed here"
+        out.print(f"\ndata keys of {keys.log}: {told}", soft_wrap=True)
+
+
 def _signed(head: dict[str, Any] | None) -> str:
     if head is None:
         return " (unsigned)"
     by = ", ".join(head["witnesses"])
     return f" (signed up to {head['size']:,}, {f'witnessed by {by}' if by else 'not witnessed'})"
+
+
+def _lag(lag: dict[str, Any] | None) -> str:
+    if lag is None or lag["entries"] == 0:
+        return ""
+    return ", lag unknown" if lag["entries"] is None else f", {lag['entries']:,} behind"
 
 
 def _late(late: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ from domain.errors import InvalidId
 from domain.kernel import OperatorId, parse_id, partition_of
 from domain.operators import FactorKind, Operator, OperatorNotActive, Status
 from domain.signins import CodeUsed, Signins, Succeeded
-from eventstore.vault import normalised
+from eventstore.blind import normalised
 
 NOBODY = OperatorId("operator_" + "0" * 26)
 """Whose credentials are looked for where there is no account."""
@@ -280,6 +280,12 @@ class SignIn:
         """Whether the operator's own stream is written here."""
         return partition_of(operator_id) in self._group
 
+    async def came(self, came: Came, at: datetime) -> None:
+        """Record that somebody came in. Raises CodeUsed, OperatorNotActive."""
+        elsewhere = await self.credentials.elsewhere()
+        own = self.is_own(came.operator_id)
+        await self.decide(signin.succeed(self.log, came, at, own=own, elsewhere=elsewhere))
+
     async def _require_good(self, who: Credentials, first: FirstFactor) -> None:
         """That nothing has ended what was begun with this first factor. Raises SignInFailed."""
         if first.means < who.operator.means:
@@ -301,7 +307,7 @@ class SignIn:
         )
         came = Came(who.operator_id, succeeded, shown.spent)
         try:
-            await self.decide(signin.succeed(self.log, came, self.now(), own=self.is_own(who.operator_id)))
+            await self.came(came, self.now())
         except CodeUsed:
             raise self.failed(who, method, "code_used") from None
         except OperatorNotActive:  # since a moment ago

@@ -1,6 +1,6 @@
 """
 What runs in a data folder: its regions, their processes, how far each log has come in each, what of it is signed and
-witnessed, whether it halted, and what is late.
+witnessed, how far its copy is behind, whether it halted, and what is late.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from eventstore import postgres
 from eventstore.heads import StoredHead, newest_head
 from eventstore.postgres import LogReader
 from queries import due
+from queries.lags import Lag, lags
 from verifier.note import NoteError
 from verifier.policy import Policy
 
@@ -89,6 +90,7 @@ async def _told(dsn: str, own: str, policy: Policy | None) -> dict[str, Any]:
             }
             policies = await _policies(connection, own)
             late = [each for each in await due.late(connection) if each.log == own]
+            behind = {each.log: _lag(each) for each in await lags(connection, own, [own])}
     except psycopg.Error:
         return {"logs": {}, "policies": None, "late": None}
     logs = {
@@ -96,6 +98,7 @@ async def _told(dsn: str, own: str, policy: Policy | None) -> dict[str, Any]:
             "position": head.position,
             "leaf": head.leaf.hex(),
             "signed": signed.get(name),
+            "lag": behind.get(name),
             "halted": halts.get(name),
         }
         for name, head in heads.items()
@@ -120,6 +123,10 @@ async def _policies(connection: AsyncConnection[Any], region: str) -> dict[str, 
 def _late(some: Iterable[due.OfLog]) -> dict[str, Any]:
     found = due.together(each.late for each in some)
     return {"count": found.number, "oldest_seconds": round(found.oldest_s, 1)}
+
+
+def _lag(copy: Lag) -> dict[str, Any]:
+    return {"state": copy.state, "entries": copy.entries, "seconds": copy.seconds, "heard_at": copy.heard_at}
 
 
 def _signed(head: StoredHead | None, policy: Policy | None) -> dict[str, Any] | None:

@@ -3,14 +3,15 @@ Sign-ins of operators: who came in, by what, and which one-time codes are spent.
 stream of its own for each operator: `region-<region>-signin_<suffix of the operator>`.
 
 Invariants:
-    - a time step of a one-time password, and a recovery code, is good once in a region, whatever else was forgotten;
+    - a time step of a one-time password, and a recovery code, is good once, whatever else was forgotten: once in a region, and in no
+      region that holds a copy of where it was shown (`together`);
     - a passkey whose counter does not go on is refused: it may be a copy;
     - refusals are recorded at most once in REFUSED_EVERY_SECONDS, however often somebody tries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -88,6 +89,16 @@ def evolve(signins: Signins, event: SigninEvent, at: datetime) -> Signins:
             return msgspec.structs.replace(signins, used=used)
         case Ended():
             return signins
+
+
+def together(signins: Signins, elsewhere: Iterable[Signins]) -> Signins:
+    """The same, with what is spent by sign-ins of other regions. Refusals are counted where they happen."""
+    step, counts, used = signins.step, dict(signins.counts), dict(signins.used)
+    for there in elsewhere:
+        step = max(step, there.step)
+        counts |= {each: max(count, counts.get(each, 0)) for each, count in there.counts.items()}
+        used |= {factor: (*used.get(factor, ()), *codes) for factor, codes in there.used.items()}
+    return msgspec.structs.replace(signins, step=step, counts=counts, used=used)
 
 
 SIGNINS = Aggregate(

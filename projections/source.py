@@ -6,7 +6,8 @@ Invariants:
     - only logs of regions are read (region eu's are eu, eu.2, …): what else keeps a log in this database speaks of its own;
     - an entry that does not count (its index is empty) moves the position and is seen by nobody;
     - a batch ends before an adoption of partitions, and the next one waits for the other log (Barrier);
-    - nothing is read beyond an entry that this release cannot read, nor from a log in whose place another was put.
+    - nothing is read beyond an entry that this release cannot read, nor from a log in whose place another was put: one that has
+      another leaf where the reader stands. One that does not go so far is waited for: a restored log gets back what it has lost.
 """
 
 from __future__ import annotations
@@ -49,11 +50,12 @@ class LogSource:
         """About `limit` entries after `after`: less what does not end a command, or more if the first is longer."""
         while True:
             rows = await self._rows(log, after.position, limit + 1)
-            if after.position and (not rows or rows[0][2] != after.leaf):
-                return Reading(
-                    Batch(log, after, after, Events()), f"{log}/{after.position} is not the entry that was applied"
-                )
             if after.position:
+                nothing = Batch(log, after, after, Events())
+                if not rows:
+                    return Reading(nothing)
+                if rows[0][2] != after.leaf:
+                    return Reading(nothing, f"{log}/{after.position} is not the entry that was applied")
                 del rows[0]
             reading, whole = self._decode(log, after, rows)
             if whole or len(rows) < limit:

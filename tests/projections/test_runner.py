@@ -98,6 +98,59 @@ async def test_what_is_appended_later_is_followed_without_being_asked(
         running.cancel()
 
 
+class Restored(MemorySource):
+    """A log that was restored to its beginning, and is filled again."""
+
+    def __init__(self, book: Book) -> None:
+        super().__init__(book)
+        self.filled = 0
+
+    async def heads(self) -> dict[str, int]:
+        return dict.fromkeys(await super().heads(), self.filled)
+
+    async def _rows(self, log: str, first: int, count: int) -> list[tuple[Any, ...]]:
+        return [row for row in await super()._rows(log, first, count) if row[0] <= self.filled]
+
+
+async def test_read_models_that_are_ahead_of_a_restored_log_wait_until_it_is_filled_again(
+    connection: AsyncConnection[Any], client: Redis
+) -> None:
+    book, stops = deposits(), Stops()
+    stores = catalog.stores(connection, client)
+    await to_the_end(Runner(MemorySource(book), stores.values(), stops))
+    stands = len(book.entries)
+    source = Restored(book)
+    run = Runner(source, stores.values(), stops)
+    for source.filled in (0, 3, stands - 1, stands):
+        assert await run.step() == 0
+    book.imported(book.players[0], 5, "2025-01-01T00:00:00Z")
+    source.filled = len(book.entries)
+    await to_the_end(run)
+    assert stops == []
+    assert await hashes(stores) == await replayed(connection, client, book)
+
+
+async def test_read_models_stop_where_a_restored_log_went_on_otherwise(
+    connection: AsyncConnection[Any], client: Redis
+) -> None:
+    book, stops = deposits(), Stops()
+    stores = catalog.stores(connection, client)
+    await to_the_end(Runner(MemorySource(book), stores.values(), stops))
+    forked = deposits(count=19)
+    forked.block(forked.players[0])
+    forked.imported(forked.players[0], 5, "2025-01-01T00:00:00Z")
+    source = Restored(forked)
+    run = Runner(source, stores.values(), stops)
+    source.filled = len(forked.entries) - 4
+    assert source.filled < len(book.entries) <= len(forked.entries)
+    await to_the_end(run)
+    assert stops == []
+    source.filled = len(forked.entries)
+    await to_the_end(run)
+    reason = f"eu/{len(book.entries)} is not the entry that was applied"
+    assert sorted(stops) == sorted(Stop(name, "eu", len(book.entries), reason) for name in stores)
+
+
 @pytest.mark.parametrize(("entries", "rests"), [(1, True), (runner.BATCH_ENTRIES, False)])
 async def test_it_rests_between_two_batches_unless_it_is_far_behind(entries: int, rests: bool) -> None:
     class Growing(Runner):

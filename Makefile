@@ -4,10 +4,10 @@
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
 	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))) python3)
 RUN := .venv/bin/python
-SOURCES := access app attacks bench bootstrap.py commands console devstack domain eventstore policies projections queries reactions \
-	replication tamper tests verifier
+SOURCES := access app attacks bench bootstrap.py chaos commands console devstack domain eventstore policies projections queries \
+	reactions replication tamper tests verifier
 
-.PHONY: setup demo up test chaos check audit bench tamper attacks fuzz format
+.PHONY: setup demo up test faults chaos check audit bench tamper attacks fuzz format
 
 setup:
 	@$(PYTHON) bootstrap.py
@@ -23,8 +23,11 @@ PYTEST := $(RUN) -m pytest -q -n 3 --dist loadfile
 test: setup
 	@$(PYTEST) -m "not fault" $(ARGS)
 
-chaos: setup
+faults: setup
 	@$(PYTEST) -m fault $(ARGS)
+
+chaos: setup  # ARGS="--kills 100 --long --json", "--seed 7", "--faults disk-full --kills 0"
+	@$(RUN) -m chaos $(ARGS)
 
 check: setup
 	@.tools/uv/bin/uv lock --check --quiet --offline

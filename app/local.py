@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -25,6 +27,7 @@ from access.policy import ROLES
 from access.tokens import TokenRecord, new_token, record
 from app import heads
 from app.settings import Settings, existing_servers, inherited
+from domain.logs import next_name
 from policies import residency
 from providers import known as providers
 from registers import known as registers
@@ -46,8 +49,13 @@ _PROVIDERS = "providers.json"
 _REGISTERS = "registers.json"
 _RESIDENCY = "residency.json"
 _FOUNDERS = "founders.json"
+_CLOSED = "closed.json"
+CONTINUES = "continues"
+"""The folder of a region's that goes on with a closed log (app.closings)."""
 _OIDC = "oidc.json"
 _CHECKOUT = Path(__file__).parent.parent
+_STRAIGHT: Mapping[tuple[str, str], int] = MappingProxyType({})
+_THIS_RELEASE: Mapping[str, Path] = MappingProxyType({})
 
 
 class NoDevstack(Exception):
@@ -66,11 +74,30 @@ class Local(NamedTuple):
 
 
 @contextmanager
-def running(data: Path, regions: Sequence[str], port_base: int) -> Iterator[Local]:
-    """Start the regions, wait until they take commands, stop them at the end.
+def running(
+    data: Path,
+    regions: Sequence[str],
+    port_base: int,
+    *,
+    via: Mapping[tuple[str, str], int] = _STRAIGHT,
+    added: Callable[[str, str], Mapping[str, str]] | None = None,
+    checkouts: Mapping[str, Path] = _THIS_RELEASE,
+    idle: Collection[str] = (),
+    wait: bool = True,
+) -> Iterator[Local]:
+    """Start the regions, `wait` until they take commands, stop them at the end. `via`, `added`: of the stack. Of those that are `idle`
+    only the servers run, and nothing is written there; the others may have to wait for them, and are not waited for.
 
-    Raises NoDevstack, ProvidersUnreadable, RegistersUnreadable and devstack's errors.
+    `checkouts`: of another release of ours, by the region that runs it, in this environment.
+
+    Raises NoDevstack, LogClosed, ProvidersUnreadable, RegistersUnreadable and devstack's errors.
     """
+    closed = closed_logs(data)
+    for region in regions:
+        if region in closed:
+            raise LogClosed(
+                f"the log {region} was closed, and goes on as {next_name(region)}: name that one among the regions"
+            )
     try:
         from devstack.region import Given
         from devstack.stack import Stack
@@ -86,17 +113,22 @@ def running(data: Path, regions: Sequence[str], port_base: int) -> Iterator[Loca
         there = existing_servers(region)
         given[region] = Given(postgres=there.postgres, nats=there.nats, seeds=there.nats_seeds, redis=there.redis)
     founders = _founders(data, regions)
-    with Stack(data=data, regions=regions, port_base=port_base, given=given) as stack:
+    with Stack(data=data, regions=regions, port_base=port_base, given=given, via=via, added=added) as stack:
         stack.start_servers()
         write_private(stack.data / _FOUNDERS, msgspec.json.encode(founders).decode())
         tokens = _tokens(stack.data)
         joined = tuple(region for region in regions if region not in founders)
-        settings = {region: _settings(stack, region, regions, joined) for region in regions}
+        settings = {region: _settings(stack, region, regions, joined)._replace(closed=closed) for region in regions}
         heads.make_keys(list(settings.values()))
-        asyncio.run(_open(list(settings.values())))
+        asyncio.run(_open([each for each in settings.values() if each.region not in {*checkouts, *idle}]))
         for region in regions:
-            _start(stack, settings[region])
-        stack.wait_ready()
+            if region in idle:
+                continue
+            if region in checkouts:
+                _open_as(checkouts[region], settings[region])
+            _start(stack, settings[region], checkouts.get(region, _CHECKOUT))
+        if wait and not idle:
+            stack.wait_ready()
         yield Local(stack, settings, tokens)
 
 
@@ -114,7 +146,13 @@ async def _open(settings: Sequence[Settings]) -> None:
     await asyncio.gather(*(open_region(region) for region in settings))
 
 
-def _start(stack: Stack, settings: Settings) -> None:
+def _open_as(checkout: Path, settings: Settings) -> None:
+    """Open a region as another release does. Raises CalledProcessError."""
+    command = [sys.executable, "-m", "app", "migrate"]
+    subprocess.run(command, cwd=checkout, env={**inherited(), **settings.environment()}, check=True)  # noqa: S603
+
+
+def _start(stack: Stack, settings: Settings, checkout: Path) -> None:
     url = f"{settings.url}/readyz"
     for roles, acts_as in PROCESSES.items():
         own = settings._replace(
@@ -125,13 +163,14 @@ def _start(stack: Stack, settings: Settings) -> None:
             providers=settings.providers if {"api", "reactor"} & set(roles) else None,
             registers=settings.registers if {"api", "reactor"} & set(roles) else None,
             oidc=settings.oidc if {"api", "reactor"} & set(roles) else None,
+            continues=None,
         )
         stack.start_process(
             region=settings.region,
             role="+".join(roles),
             argv=[sys.executable, "-m", "app", "serve", *roles],
             env={**inherited(), **own.environment()},
-            cwd=_CHECKOUT,
+            cwd=checkout,
             ready=(lambda: _answers(url)) if "api" in roles else None,
         )
 
@@ -178,6 +217,7 @@ def _settings(stack: Stack, region: str, regions: Sequence[str], joined: tuple[s
         residency=_if_there(stack.data / _RESIDENCY),
         joined=joined,
         oidc=_if_there(stack.data / _OIDC),
+        continues=_if_there(stack.data / region / CONTINUES),
     )
 
 
@@ -228,6 +268,27 @@ def free_port_base(regions: int) -> int:
         if all(is_free(base + 100 * i + port) for i in range(regions) for port in range(5)):
             return base
     raise NoDevstack("no ports are free for the regions")
+
+
+def closed_logs(data: Path) -> tuple[str, ...]:
+    """The logs of the data folder that were closed."""
+    file = data / _CLOSED
+    return tuple(msgspec.json.decode(file.read_bytes(), type=list[str])) if file.exists() else ()
+
+
+def close_log(data: Path, name: str) -> None:
+    """From now on the log is a copy in every region, and the next one of its region has its place among those that share the
+    partitions.
+    """
+    file = data / _FOUNDERS
+    founders = msgspec.json.decode(file.read_bytes(), type=list[str]) if file.exists() else []
+    there = [next_name(name) if each == name else each for each in founders]
+    write_private(file, msgspec.json.encode(there).decode())
+    write_private(data / _CLOSED, msgspec.json.encode(list(dict.fromkeys([*closed_logs(data), name]))).decode())
+
+
+class LogClosed(Exception):
+    """A region is to be run under the name of a log that was closed."""
 
 
 class NothingRuns(Exception):

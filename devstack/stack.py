@@ -9,13 +9,15 @@ Invariants:
     - after `stop`, which leaving the `with` block calls, nothing that we started is left.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -34,6 +36,7 @@ _STOP_LIMIT_S = 8.0
 _LEFTOVERS_S = 8.0  # a PostgreSQL whose supervisor was killed needs up to 5 s to be gone
 _log = logging.getLogger("devstack")
 _NONE_GIVEN: Mapping[str, Given] = MappingProxyType({})
+_STRAIGHT: Mapping[tuple[str, str], int] = MappingProxyType({})
 
 
 class Stack:
@@ -42,6 +45,9 @@ class Stack:
     so an asyncio program calls those that wait by `asyncio.to_thread`.
 
     `given` names servers that run elsewhere, by region. A region whose NATS is given is linked with no other by us.
+    `via` is a port by (from, to) through which the region `from` reaches the leaf port of `to`; where both are one region,
+    through which its processes reach their NATS. Whoever listens there passes everything on, or does not: to cut links.
+    `added` says by (region, role) what a program's environment has beside what it needs, such as a library to preload.
     `identity` is how to run PostgreSQL, which refuses root; None finds out what this machine allows.
     """
 
@@ -52,6 +58,8 @@ class Stack:
         regions: Sequence[str],
         port_base: int = 8100,
         given: Mapping[str, Given] = _NONE_GIVEN,
+        via: Mapping[tuple[str, str], int] = _STRAIGHT,
+        added: Callable[[str, str], Mapping[str, str]] | None = None,
         identity: Identity | None = None,
     ) -> None:
         if not regions or len(set(regions)) != len(regions):
@@ -60,10 +68,18 @@ class Stack:
             raise ValueError(f"servers are given for {sorted(unknown)}, which are not among the regions")
         self.data = data.resolve()
         self.regions = tuple(
-            Region(name=name, index=i, data=self.data, port_base=port_base, given=given.get(name, Given()))
+            Region(
+                name=name,
+                index=i,
+                data=self.data,
+                port_base=port_base,
+                given=given.get(name, Given()),
+                via={there: port for (here, there), port in via.items() if here == name},
+            )
             for i, name in enumerate(regions)
         )
         self.supervisor = Supervisor()
+        self._added = added
         self._identity = identity
         self._folder: DataFolder | None = None
         self._endpoints: dict[str, Endpoints] = {}
@@ -95,7 +111,7 @@ class Stack:
         programs = self._server_programs()
         self._endpoints = {region.name: region.endpoints() for region in self.regions}
         for program in programs:
-            self.supervisor.add(program)
+            self.supervisor.add(self._with_added(program))
         self._scribe.start()
         self.wait_ready(timeout_s=timeout_s)
 
@@ -116,8 +132,11 @@ class Stack:
         """
         if role in SERVER_ROLES:
             raise ValueError(f"{role} is a server's role")
+        program = Program(
+            region=region, role=role, argv=argv, env=env, cwd=cwd, ready=ready, log=self.log(region, role)
+        )
         self.supervisor.add(
-            Program(region=region, role=role, argv=argv, env=env, cwd=cwd, ready=ready, log=self.log(region, role)),
+            self._with_added(program),
             after=[keeper for keeper in self._servers() if keeper.program.region == region],
         )
 
@@ -175,6 +194,18 @@ class Stack:
         self._wait(lambda: keeper.pid != pid, f"{role} of region {region} to end", timeout_s=10.0)
         return pid
 
+    @contextlib.contextmanager
+    def down(self, region: str, role: str, *, sent: signal.Signals = signal.SIGKILL) -> Iterator[None]:
+        """Within, a program is ended and not started again, so that something may be done to its files."""
+        keeper = self.supervisor[region, role]
+        keeper.hold()
+        try:
+            keeper.send(sent)
+            self._wait(lambda: keeper.pid is None, f"{role} of region {region} to end", timeout_s=30.0)
+            yield
+        finally:
+            keeper.release()
+
     def wait_restarted(self, region: str, role: str, *, timeout_s: float = 20.0) -> int:
         """After `kill`: wait until the program is ready again. Returns the new pid."""
         keeper = self.supervisor[region, role]
@@ -184,6 +215,14 @@ class Stack:
             raise ProcessLookupError(f"{role} of region {region} ended again")
         self._write_state()
         return pid
+
+    def _with_added(self, program: Program) -> Program:
+        added = self._added(program.region, program.role) if self._added else {}
+        if not added:
+            return program
+        if program.env is None:
+            raise ValueError(f"{program.role} of {program.region} has our own environment, to which nothing is added")
+        return replace(program, env={**program.env, **added})
 
     def _wait(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         with self.supervisor.changed:

@@ -66,6 +66,7 @@ class Keeper:
         self._changed = changed  # guards all of the above, and is notified of every change
         self._child: subprocess.Popen[bytes] | None = None
         self._has_been_ready = False
+        self._held = False
         self._stopping = threading.Event()
         name = f"{program.region}/{program.role}"
         self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
@@ -81,6 +82,16 @@ class Keeper:
     def retire(self) -> None:
         """Do not start it again. It goes on running until it is signalled."""
         self._stopping.set()
+
+    def hold(self) -> None:
+        """Do not start it again until it is released. It goes on running until it is signalled."""
+        with self._changed:
+            self._held = True
+
+    def release(self) -> None:
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
 
     def send(self, sent: signal.Signals) -> int | None:
         """Signal the program. Returns its pid, or None if it is not running."""
@@ -110,7 +121,7 @@ class Keeper:
 
     def _run_once(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping.is_set() or all(other.ready for other in self._after))
+            self._changed.wait_for(self._may_start)
         if self.program.prepare and not self._stopping.is_set():
             self.program.prepare()
         child = self._spawn()
@@ -122,11 +133,14 @@ class Keeper:
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
             self._reap(child)
 
+    def _may_start(self) -> bool:
+        return self._stopping.is_set() or (not self._held and all(other.ready for other in self._after))
+
     def _spawn(self) -> subprocess.Popen[bytes] | None:
         program = self.program
         argv = launch.command(program.argv, identity=program.identity, death_signal=program.death_signal)
         with self._changed, program.log.open("ab") as log:
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self._held:
                 return None
             self._child = subprocess.Popen(
                 argv,

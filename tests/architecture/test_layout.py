@@ -20,8 +20,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-NOT_IN_THE_WHEEL = {"verifier", "devstack", "tests", "attacks", "bench", "tamper", "loadtests"}
-NOT_LINTED_FOR_LAYERS = {"tests", "attacks", "bench", "tamper", "loadtests"}
+NOT_IN_THE_WHEEL = {"verifier", "devstack", "tests", "attacks", "bench", "chaos", "tamper", "loadtests"}
+NOT_LINTED_FOR_LAYERS = {"tests", "attacks", "bench", "chaos", "tamper", "loadtests"}
 
 MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70

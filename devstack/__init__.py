@@ -8,7 +8,8 @@ Whole regions on one machine: PostgreSQL, NATS and Valkey from wheels, and the p
         stack.run_until_stopped()
 
 Code map: `stack` is what callers use; `region` says where things are; `postgres`, `nats` and `valkey` say how each
-server is run; `supervisor` keeps programs alive; `launch` is the last thing that runs before a program.
+server is run; `realms`, `seeds` and `certificates` say who may say what over NATS, and by what they are known; `supervisor`
+keeps programs alive; `launch` is the last thing that runs before a program.
 
 Invariants:
     - it knows servers and processes, not the product: it imports nothing else of ours;

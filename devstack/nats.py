@@ -1,10 +1,10 @@
 """
 The NATS servers of all regions, joined by leaf nodes: one account ("realm") R_<X> for everything that region X originates.
 
-Realm R_EU is a star around EU. Every other region solicits a leaf link into EU, bound to R_EU, and so sees there: the
-log (stream LOG_EU in the JetStream domain EU, subject log.EU), acknowledgements ack.EU.<who>, requests rpc.EU.>, hints
-hint.EU.>, what EU asks of one region, ask.EU.<whom>.>, with its answers, answer.EU.<who>.>, and its own commands for EU's
-players, cmd.EU.<who>.*, with what became of them, reply.EU.<who>.>.
+Realm R_EU is a star around EU. Every other region solicits a leaf link into EU, which arrives in a gate of its own (`realms`),
+and so sees there: the log (stream LOG_EU in the JetStream domain EU, subject log.EU), acknowledgements ack.EU.<who>, requests
+rpc.EU.>, hints hint.EU.>, what EU asks of one region, ask.EU.<whom>.>, with its answers, answer.EU.<who>.>, and its own
+commands for EU's players, cmd.EU.<who>.*, with what became of them, reply.EU.<who>.>.
 
 Seeds, in <data>/<region>/nats/, mode 0600:
     own.seed          the service user of the region's own realm: may do everything in it
@@ -15,14 +15,12 @@ Seeds, in <data>/<region>/nats/, mode 0600:
                       since a server could answer another one's challenge with a signature that it lets a third make
 
 Invariants:
-    - what a link may do is enforced by the *origin's* server: it needs no trust in the region at the other end;
-    - only EU's own service user publishes log.EU, changes LOG_EU, or is anyone but US in ack.EU.US, answer.EU.US.> and cmd.EU.US.*;
-    - what US and EU say to each other of a command, cmd.EU.US.* and reply.EU.US.>, no third region hears;
+    - a link is TLS 1.3 from its first byte, and both ends show a certificate (`certificates`); then the link's seed says who comes;
+    - who may say what is said in `realms`;
     - a message is on the disk before JetStream acknowledges it.
 """
 
 import json
-import secrets
 import shutil
 import signal
 import socket
@@ -30,6 +28,7 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from devstack import certificates, realms, seeds
 from devstack.errors import MissingServer
 from devstack.files import private_folder, write_private
 from devstack.region import Region
@@ -41,7 +40,7 @@ _MEMORY_SOFT_LIMIT = "96MiB"  # Go's collector works harder from here on; it is 
 
 def program(region: Region, others: Sequence[Region]) -> Program:
     """How to run the region's NATS. `others` are the regions to link with, whose NATS we run, too."""
-    config = _seeds(region) / "nats.conf"
+    config = seeds.folder(region) / "nats.conf"
     write_private(config, _config(region, others))
     return Program(
         region=region.name,
@@ -76,32 +75,8 @@ def _ready(region: Region) -> Callable[[], bool]:
     return check
 
 
-def _seeds(region: Region) -> Path:
-    return private_folder(region.folder / "nats")
-
-
-def _seed(region: Region, user: str) -> str:
-    """The seed of one of the region's users, made up at the first call."""
-    import nkeys
-
-    path = _seeds(region) / f"{user}.seed"
-    if not path.exists():
-        write_private(path, nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER).decode())
-    return path.read_text()
-
-
-def _public_key(region: Region, user: str) -> str:
-    import nkeys
-
-    key: bytes = nkeys.from_seed(bytearray(_seed(region, user).encode())).public_key
-    return key.decode()
-
-
 def _config(region: Region, others: Sequence[Region]) -> str:
     """nats-server reads JSON values inside its own syntax, so everything that varies is written by json.dumps."""
-    accounts: dict[str, object] = {"SYS": {"users": []}, f"R_{region.token}": _own_realm(region, others)}
-    for other in others:
-        accounts[f"R_{other.token}"] = _local_side(region, other)
     store = private_folder(region.folder / "nats" / "jetstream")
     return f"""\
 server_name: {json.dumps(f"nats-{region.name}")}
@@ -117,78 +92,38 @@ jetstream {{
   max_file_store: 8GB
 }}
 system_account: SYS
-accounts: {json.dumps(accounts, indent=2)}
+accounts: {json.dumps(realms.accounts(region, others), indent=2)}
+{_leaf_nodes(region, others) if others else ""}"""
+
+
+def _leaf_nodes(region: Region, others: Sequence[Region]) -> str:
+    tls = _tls(region, certificates.trust_all(region, others)) | {"verify": True}
+    return f"""\
 leafnodes {{
   listen: "127.0.0.1:{region.ports.leaf}"
   reconnect: "250ms"
+  tls: {json.dumps(tls, indent=2)}
   remotes: {json.dumps([_link(region, other) for other in others], indent=2)}
 }}
 """
 
 
-def _own_realm(region: Region, others: Sequence[Region]) -> dict[str, object]:
-    links = [
-        {"nkey": _public_key(other, f"link-{region.name}"), "permissions": _link_permissions(region, other)}
-        for other in others
-    ]
-    mine = region.token
-    commands = _user(
-        region, "commands-own", publish=[f"reply.{mine}.>"], subscribe=[f"cmd.{mine}.{each.token}.*" for each in others]
-    )
-    users = [{"nkey": _public_key(region, "own")}, *([commands] if others else []), *links]
-    return {"jetstream": "enabled", "users": users}
-
-
-def _user(region: Region, name: str, *, publish: list[str], subscribe: list[str]) -> dict[str, object]:
-    permissions = {"publish": {"allow": publish}, "subscribe": {"allow": subscribe}}
-    return {"nkey": _public_key(region, name), "permissions": permissions}
-
-
-def _local_side(region: Region, other: Region) -> dict[str, object]:
-    """Denying the log here as well only spares an honest mistake the time-out: the other's server refuses it anyway."""
-    user = {"nkey": _public_key(region, f"in-{other.name}"), "permissions": {"publish": {"deny": ["log.>"]}}}
-    o, r = other.token, region.token
-    commands = _user(region, f"commands-in-{other.name}", publish=[f"cmd.{o}.{r}.*"], subscribe=[f"reply.{o}.{r}.>"])
-    return {"jetstream": "enabled", "users": [user, commands]}
-
-
-def _link_permissions(origin: Region, remote: Region) -> dict[str, object]:
-    """What the remote region may send into the origin's realm (publish) and hear from it (subscribe)."""
-    o, r = origin.token, remote.token
-    api, log = f"$JS.{o}.API", f"LOG_{o}"
-    read_the_log = [
-        f"{api}.INFO",
-        f"{api}.STREAM.INFO.{log}",
-        f"{api}.DIRECT.GET.{log}.>",
-        f"{api}.CONSUMER.CREATE.{log}",
-        f"{api}.CONSUMER.CREATE.{log}.>",
-        f"{api}.CONSUMER.INFO.{log}.>",
-        f"{api}.CONSUMER.DELETE.{log}.>",
-        f"{api}.CONSUMER.MSG.NEXT.{log}.>",
-        f"$JS.FC.{log}.>",
-        f"$JS.ACK.{log}.>",
-        "$JSC.R.>",
-    ]
+def _tls(region: Region, trusted: Path) -> dict[str, object]:
+    shown = certificates.link(region)
     return {
-        "publish": {"allow": [f"cmd.{o}.{r}.*", f"ack.{o}.{r}", f"answer.{o}.{r}.>", f"rpc.{o}.>", *read_the_log]},
-        "subscribe": {
-            "allow": [
-                "_INBOX.>",
-                f"deliver.{r}.>",
-                f"hint.{o}.>",
-                f"ask.{o}.{r}.>",
-                f"reply.{o}.{r}.>",
-                "$JSC.R.>",
-                "$JS.M.>",
-            ]
-        },
+        "cert_file": str(shown.certificate),
+        "key_file": str(shown.key),
+        "ca_file": str(trusted),
+        "min_version": "1.3",
+        "handshake_first": True,  # or else the server would tell what it is, in the clear, to whoever comes
     }
 
 
 def _link(region: Region, other: Region) -> dict[str, object]:
     return {
-        "url": f"nats-leaf://127.0.0.1:{other.ports.leaf}",
+        "url": f"tls://127.0.0.1:{region.via.get(other.name, other.ports.leaf)}",
         "account": f"R_{other.token}",
-        "nkey": _seed(region, f"link-{other.name}"),  # the seed itself: a file's name is not accepted here
+        "nkey": seeds.seed(region, f"link-{other.name}"),  # the seed itself: a file's name is not accepted here
         "ignore_discovered_servers": True,
+        "tls": _tls(region, certificates.trust(region, other)),
     }

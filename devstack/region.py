@@ -10,7 +10,8 @@ A server that somebody else runs (`Given`) is used by its address and neither st
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from devstack.files import secret
@@ -64,6 +65,8 @@ class Region:
     data: Path
     port_base: int
     given: Given = Given()
+    via: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Through which port it reaches another region's leaf port, and its processes their own NATS, where not straight."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -121,7 +124,7 @@ class Region:
             api=f"http://127.0.0.1:{ports.api}",
             api_port=ports.api,
             postgres=given.postgres or self.dsn(),
-            nats=given.nats or f"nats://127.0.0.1:{ports.nats}",
+            nats=given.nats or f"nats://127.0.0.1:{self.via.get(self.name, ports.nats)}",
             seeds=given.seeds or self.folder / "nats",
             redis=given.redis or f"redis://:{secret(self.valkey_password_file)}@127.0.0.1:{ports.valkey}/0",
         )

@@ -13,6 +13,8 @@ import pytest
 from devstack import Given, Stack
 from tests.stack import running_stack
 
+pytest.register_assert_rewrite("tests.devstack.attacks", "tests.devstack.world")
+
 REGIONS = ("eu", "us", "ca.2")
 ELSEWHERE = Given(postgres="postgresql://elsewhere/countroom", redis="redis://elsewhere")
 

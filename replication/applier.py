@@ -4,8 +4,10 @@ The applier: keeps a verified copy of one other region's log, so that no region 
 A frame is checked by the verifier's code (`chain`), then by the ledger's door (append_copy), and committed together with
 the cursor; only then is it acknowledged to the origin. What the copy has is compared and skipped; what it misses is fetched by
 range from the origin, or, while the origin does not answer, from another region that holds the log, as far as witnessed heads
-vouch for it (`holders`). What fits neither is evidence: it is kept, the log halts at its last good entry until an operator
-clears it, and other logs, which have appliers of their own, go on.
+vouch for it (`holders`). A frame that is wrong in itself proves nothing: it may have been damaged on its way. The origin is
+asked again, its database first, then its stream, and only what it stands by is evidence; what is right in itself and fits
+neither is evidence at once. Evidence is kept, the log halts at its last good entry until an operator clears it, and other logs,
+which have appliers of their own, go on.
 
 Invariants:
     - the copy commits before its acknowledgement, always; acknowledgements are cumulative and repeated every second;
@@ -209,7 +211,9 @@ class Applier:
         try:
             for message in messages:
                 at = Cursor(created, message.sequence)
-                frame = checked(message.data, at)
+                frame = await self._whole(message, at)
+                if frame is None:
+                    continue
                 if frame.first > self._copy.next:
                     await self._fetch_until(frame.first - 1)
                 if frame.first > self._copy.next:
@@ -219,6 +223,38 @@ class Applier:
                     await self._commit()
         finally:
             await self._commit()
+
+    async def _whole(self, message: Message, at: Cursor) -> Frame | None:
+        """The frame in a message; None if it was damaged, and the origin's database had what should have stood there.
+
+        Raises Refuted if the origin stands by what is no part of a log.
+        """
+        try:
+            return checked(message.data, at)
+        except Refuted as refuted:
+            damaged = refuted
+        reason = str(damaged)
+        self._logger.warning("a frame is damaged, and is asked for again", sequence=at.sequence, reason=reason)
+        before = self._copy.next
+        await self._fetch_until(NUMBER_MAX)
+        if self._copy.next > max(before, damaged.why.position or 0):
+            await store.move_cursor(self._copy.connection, self._copy.log, at)
+            return None
+        again = await self._read_again(at.sequence)
+        if again == message.data:
+            raise damaged
+        if again is None:
+            return None
+        try:
+            return checked(again, at)
+        except Refuted as refuted:
+            raise Interrupted(f"message {at.sequence} of the stream came damaged twice, and differently") from refuted
+
+    async def _read_again(self, sequence: int) -> bytes | None:
+        """A message of the stream; None if it is not there any more."""
+        async with Puller(self._link, f"again-{self._config.region.replace('.', '_')}", sequence) as puller:
+            first = (await puller.take())[0]
+        return first.data if first.sequence == sequence else None
 
     async def _fetch_until(self, last: int) -> None:
         """Fetch what is missing up to `last`, or as far as the origin's log goes."""

@@ -9,12 +9,13 @@ Invariants:
     - a head is signed by a tree that only ever grew (`eventstore.signer`), and only if the log here has that root;
     - a witness's answer counts only if its signature verifies under the key that the policy names;
     - a head is published with whatever signatures have come: verifiers, not we, decide whether they are enough;
+    - the newest published head is repeated: whoever hears none knows that they do not know how far the log goes (ADR 46);
     - a log that is not the one that was signed is neither signed nor cleared to be written.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -25,13 +26,14 @@ from eventstore.note import with_signatures
 from eventstore.signer import Signer
 from replication import store
 from replication.asking import Peer, peer
-from replication.comparing import Signed, agree, compare
+from replication.comparing import Compared, Comparison, Signed, agree, newest_in
 from replication.config import Config
 from replication.errors import Forked, Interrupted
 from replication.fetching import Refuted
 from replication.link import Link, link
 from replication.store import Announcements, Connection, Log
 from replication.tasks import together, until_stopped
+from replication.wire import decode_number
 from replication.witness import BEHIND, DISPROVED, STATUS
 from verifier.note import NoteError, verify_note
 from verifier.policy import Policy, Witness
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 INTERVAL_S = 1.0
+REPEAT_S = 2.0
 _GATHERING_S = 0.9  # a witness whose copy lags is asked again within this
 _AGAIN_S = 0.1
 _AGAIN_MAX_S = 30.0  # between two offers of a head that stays the newest
@@ -66,6 +69,8 @@ async def run_checkpointer(config: Config, heads: Heads, stop: asyncio.Event) ->
     """Compare, then sign and collect, until `stop`. Survives the loss of its servers, and says so in the log."""
     logger = structlog.get_logger("replication.checkpointer").bind(log=config.region)
 
+    comparison = Comparison()
+
     async def session() -> None:
         async with contextlib.AsyncExitStack() as stack:
             own = await stack.enter_async_context(link(config, config.region, f"checkpointer-{config.region}", logger))
@@ -83,7 +88,7 @@ async def run_checkpointer(config: Config, heads: Heads, stop: asyncio.Event) ->
                 client = await stack.enter_async_context(AsyncClient(timeout=_HTTP_TIMEOUT_S))
                 witnesses += [_over_http(each, url, client) for each, url in addressed]
             checkpointer = _Checkpointer(own, connection, log, heads.signer, witnesses, logger)
-            await together(own.until_closed(), announcements.run(), checkpointer.run(peers, wake))
+            await together(own.until_closed(), announcements.run(), checkpointer.run(comparison, peers, wake))
 
     await until_stopped(stop, session, logger)
 
@@ -107,10 +112,10 @@ class _Cosigner:
 def _over_nats(witness: Witness, asked: Peer) -> _Cosigner:
     async def ask(request: bytes) -> _Reply:
         answer = await asked.ask("add-checkpoint", request)
-        status = answer.headers.get(STATUS, "")
-        if not status.isdecimal():
+        status = decode_number(answer.headers.get(STATUS, ""))
+        if status is None:
             raise Interrupted(f"{witness.name} answers without a status")
-        return _Reply(int(status), answer.data)
+        return _Reply(status, answer.data)
 
     return _Cosigner(witness, ask)
 
@@ -140,6 +145,17 @@ def _addressed(config: Config, policy: Policy, peers: Sequence[Peer]) -> list[tu
     return [(each, each.url) for each in policy.witnesses if each.url is not None and each.key.name not in regions]
 
 
+def _in_words(compared: Compared, without: Mapping[str, str]) -> str:
+    """Why a log may be written."""
+    words = [f"compared with {', '.join(compared.regions) or 'no other region: there is none'}"]
+    if compared.fetched:
+        words.append(f"{compared.fetched} entries fetched back")
+    for region in compared.silent:
+        by = f", by {without[region]}" if region in without else ": the log has not gone back"
+        words.append(f"{region} was not waited for{by}")
+    return "; ".join(words)
+
+
 class _Checkpointer:
     def __init__(
         self,
@@ -160,30 +176,35 @@ class _Checkpointer:
         self._proving = asyncio.Lock()
         self._proofs: dict[tuple[int, int], list[bytes]] = {}
         self._alarmed: set[str] = set()
+        self._published = b""
 
-    async def run(self, peers: Sequence[Peer], wake: asyncio.Event) -> None:
+    async def run(self, comparison: Comparison, peers: Sequence[Peer], wake: asyncio.Event) -> None:
         if reason := await store.halted(self._connection, "checkpointer", self._log):
             self._logger.error("halted until an operator clears it (replication.clear_halt)", reason=reason)
             await store.until_cleared(self._connection, "checkpointer", self._log)
         try:
-            await self._compare(peers)
+            await self._compare(comparison, peers)
             await store.report_running(self._connection, "checkpointer", self._log)
             await self._sign_for_ever(wake)
         except Refuted as refuted:
             await self._halt(refuted)
+        except Interrupted as waiting:
+            if not await store.may_write(self._connection, self._log):
+                await store.report_waiting(self._connection, "checkpointer", self._log, str(waiting))
+            raise
 
     async def _halt(self, refuted: Refuted) -> None:
         why = refuted.why
         await store.halt(self._connection, "checkpointer", self._log, why, None, refuted.data)
         self._logger.error("halted: this is not the log that we signed", position=why.position, reason=str(why))
 
-    async def _compare(self, peers: Sequence[Peer]) -> None:
+    async def _compare(self, comparison: Comparison, peers: Sequence[Peer]) -> None:
         """Raises Refuted, Interrupted."""
-        if not await store.may_write(self._connection, self._log):
-            compared = await compare(self._connection, self._log, self._signed, peers)
-            why = f"compared with {', '.join(compared.regions) or 'no other region: there is none'}"
-            if compared.fetched:
-                why += f"; {compared.fetched} entries fetched back"
+        connection, log = self._connection, self._log
+        if not await store.may_write(connection, log):
+            without = await store.excused(connection, log)
+            stream = await newest_in(self._link, connection, log)
+            why = _in_words(await comparison.compare(connection, log, self._signed, stream, peers, without), without)
             await store.clear_to_write(self._connection, self._log, why)
             self._logger.info("the log may be written", why=why)
         await agree(self._connection, self._log, self._signed)
@@ -194,7 +215,7 @@ class _Checkpointer:
 
     async def _sign_for_ever(self, wake: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
-        again_at, pause = 0.0, INTERVAL_S
+        again_at, pause, repeat_at = 0.0, INTERVAL_S, 0.0
         while True:
             began = loop.time()
             wake.clear()
@@ -206,6 +227,9 @@ class _Checkpointer:
                 await self._publish(size, await asyncio.to_thread(self._signer.sign))
                 pause = min(2 * pause, _AGAIN_MAX_S)
                 again_at = loop.time() + pause
+            if loop.time() >= repeat_at:
+                await self._repeat()
+                repeat_at = loop.time() + REPEAT_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), INTERVAL_S)
             await asyncio.sleep(began + INTERVAL_S - loop.time())
@@ -231,6 +255,14 @@ class _Checkpointer:
             note = with_signatures(note, [line])
         await self._keep(size, self._signer.root, note, published=True)
         await self._link.publish(self._link.realm.newest_head, note)
+        self._published = note
+
+    async def _repeat(self) -> None:
+        """Publish the newest head again; after a start, when no witness is waited for, sign it once more."""
+        if self._published:
+            await self._link.publish(self._link.realm.newest_head, self._published)
+        elif self._signer.size:
+            await self._publish(self._signer.size, await asyncio.to_thread(self._signer.sign))
 
     async def _keep(self, size: int, root: bytes, note: bytes, *, published: bool) -> None:
         await keep_head(self._connection, self._log.id, size, root, note, published=published)
@@ -258,8 +290,9 @@ class _Checkpointer:
             if reply.status == _OK:
                 witness.size = size
                 return self._verified(witness, note, reply.body)
-            if reply.status == _CONFLICT and reply.body.strip().isdigit() and int(reply.body) != witness.size:
-                witness.size = int(reply.body)
+            known = decode_number(reply.body.decode(errors="replace").strip()) if reply.status == _CONFLICT else None
+            if known is not None and known != witness.size:
+                witness.size = known
                 if witness.size <= size:
                     continue
                 await self._alarm(witness, f"has cosigned a head of size {witness.size}, beyond ours of {size}", note)

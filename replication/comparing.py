@@ -5,14 +5,15 @@ every copy, and fetch back what it has lost, so that a restored backup never for
 Invariants:
     - what is fetched back follows, by hash, from what is there, and leads to what was signed;
     - a log that differs from what was signed, or from a copy, is not written to: that is evidence;
-    - nothing is decided by silence: without an answer from any other region the log stays as it is, read-only.
+    - nothing is decided by silence: the log stays as it is, read-only, until another region answers, and every one of them unless
+      the log has, by the own signer and the own stream, not gone back.
 
 What lies beyond the newest signed head (a second's worth) is believed to the region that kept it, as far as others do not
 contradict.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +25,7 @@ from replication.chain import Head, joined
 from replication.errors import Forked, Interrupted, Mismatch
 from replication.fetching import Refuted, checked
 from replication.frame import Frame
+from replication.link import Link, last_message, stream_info
 from replication.store import Connection, Log
 from replication.wire import ERROR_CODE, ERROR_TEXT, Ack, decode_ack, encode_position, encode_range
 
@@ -37,36 +39,140 @@ class Signed(NamedTuple):
     root: bytes
 
 
+class Newest(NamedTuple):
+    """The entry with which the newest frame of our own stream ends."""
+
+    position: int
+    leaf: bytes
+
+
 class Compared(NamedTuple):
-    """Who answered, and how many entries were fetched back."""
+    """Who answered, how many entries were fetched back, and whom nobody waited for."""
 
     regions: list[str]
     fetched: int
+    silent: list[str]
 
 
-async def compare(connection: Connection, log: Log, signed: Signed, peers: Sequence[Peer]) -> Compared:
+class _Copy(NamedTuple):
+    """How far a peer's copy goes, as it says."""
+
+    peer: Peer
+    position: int
+    leaf: str
+
+
+class Comparison:
+    """Of one log, over as many sessions as it takes: what was missing once is remembered until the log may be written."""
+
+    def __init__(self) -> None:
+        self._lacked = False
+
+    async def compare(
+        self,
+        connection: Connection,
+        log: Log,
+        signed: Signed,
+        stream: Newest | None,
+        peers: Sequence[Peer],
+        without: Collection[str] = (),
+    ) -> Compared:
+        """
+        Compare the log with what was signed, with our own stream and with the copies, and fetch back what any of these has beyond it.
+
+        `without`: regions that an operator does not wait for. Raises Refuted when the log differs, or signed entries are nowhere to
+        be found; Interrupted, with whom or what it waits for.
+        """
+        found = await asyncio.gather(*(head_of(peer) for peer in peers))
+        answered = [(peer, ack) for peer, ack in zip(peers, found, strict=True) if ack is not None]
+        copies = [_Copy(peer, ack.position, ack.leaf) for peer, ack in answered]
+        silent = [peer.region for peer, ack in zip(peers, found, strict=True) if ack is None]
+        if peers and not copies:
+            raise Interrupted("no other region answers, so nobody knows whether entries are missing here")
+        before = await store.head(connection, log)
+        doubt = await self._doubt(connection, log, signed, stream, copies)
+        if doubt and (awaited := [each for each in silent if each not in without]):
+            does = "does" if len(awaited) == 1 else "do"
+            raise Interrupted(
+                f"{' and '.join(awaited)} {does} not answer, and may hold entries that nobody else has, for {doubt}"
+            )
+        await _fetch_back(connection, log, signed, stream, copies)
+        await agree(connection, log, signed)
+        for copy in copies:
+            await _demand(connection, log, copy.position, bytes.fromhex(copy.leaf), f"the copy of {copy.peer.region}")
+        self._lacked = False
+        fetched = (await store.head(connection, log)).position - before.position
+        return Compared([copy.peer.region for copy in copies], fetched, silent)
+
+    async def _doubt(
+        self, connection: Connection, log: Log, signed: Signed, stream: Newest | None, copies: Sequence[_Copy]
+    ) -> str | None:
+        """Why entries may be missing here that only who does not answer has; None if it is shown that the log has not gone back.
+
+        What another region has copied came from our stream, or was in it a moment later: a log that has all of its stream, and all
+        that was signed, is the one that was there before PostgreSQL stopped.
+        """
+        here = (await store.head(connection, log)).position
+        longest = max((copy.position for copy in copies), default=0)
+        if self._lacked or here < max(signed.size, longest, stream.position if stream else 0):
+            self._lacked = True
+            return "the log here has gone back"
+        if stream is None:
+            return "our own stream is empty or damaged, and does not show how far the log went" if signed.size else None
+        held = await store.leaves(connection, log, range(stream.position, stream.position + 1))
+        return None if held == [stream.leaf] else f"our own stream has another entry at position {stream.position}"
+
+
+async def newest_in(own: Link, connection: Connection, log: Log) -> Newest | None:
+    """With what our own stream ends; None if it is empty, or its newest message is damaged or was passed over by an operator.
+
+    Raises Interrupted, or a NatsError, while JetStream does not say.
     """
-    Compare the log with what was signed and with the copies that answer, and fetch back what any of them has beyond it.
+    last = await last_message(own)
+    if last is None:
+        return None
+    sequence, data = last
+    if sequence <= await store.passed_over(connection, "relay", log, (await stream_info(own)).created):
+        return None
+    try:
+        frame = checked(data, None)
+    except Refuted:  # the relay halts at it, with evidence
+        return None
+    return Newest(frame.last, frame.leaves[-1])
 
-    Raises Refuted when it differs, or signed entries are nowhere to be found; Interrupted when there are other regions and
-    none of them answers.
-    """
-    found = await asyncio.gather(*(_head_of(peer) for peer in peers))
-    answered = [(peer, ack) for peer, ack in zip(peers, found, strict=True) if ack is not None]
-    if peers and not answered:
-        raise Interrupted("no other region answers, so nobody knows whether entries are missing here: read-only")
+
+async def _fetch_back(
+    connection: Connection, log: Log, signed: Signed, stream: Newest | None, copies: Sequence[_Copy]
+) -> None:
+    """Raises Refuted, Interrupted."""
     before = (await store.head(connection, log)).position
-    for peer, ack in answered:
-        common = await _head_of(peer, before) if ack.position > before else ack
-        if common is not None:
-            await _demand(connection, log, common.position, bytes.fromhex(common.leaf), f"the copy of {peer.region}")
-    for peer, ack in sorted(answered, key=lambda each: -each[1].position):
-        await _fetch(connection, log, signed, peer, ack.position)
-    await agree(connection, log, signed)
-    for peer, ack in answered:
-        await _demand(connection, log, ack.position, bytes.fromhex(ack.leaf), f"the copy of {peer.region}")
-    fetched = (await store.head(connection, log)).position - before
-    return Compared([peer.region for peer, _ in answered], fetched)
+    longest = max((copy.position for copy in copies), default=0)
+    if stream and stream.position > max(before, longest):
+        raise Interrupted(
+            f"our own stream has entries up to {stream.position}, and no copy that answers has come beyond {longest} yet"
+        )
+    if signed.size > max(before, longest):
+        text = f"a head of size {signed.size} was signed, the log ends at {before}, and the longest copy that answers at {longest}"
+        raise Refuted(Forked(text, signed.size), None, signed.root)
+    for peer, position, leaf in copies:
+        whose = f"the copy of {peer.region}"
+        common = await _leaf(peer, before) if position > before else leaf
+        await _demand(connection, log, min(before, position), bytes.fromhex(common), whose)
+        if stream and before < stream.position <= position:
+            there = await _leaf(peer, stream.position)
+            if there != stream.leaf.hex():
+                text = f"position {stream.position} has the leaf {there} in {whose}, but {stream.leaf.hex()} in our own stream"
+                raise Refuted(Forked(text, stream.position), None, stream.leaf)
+    for peer, position, _ in sorted(copies, key=lambda copy: -copy.position):
+        await _fetch(connection, log, signed, peer, position)
+
+
+async def _leaf(peer: Peer, position: int) -> str:
+    """Raises Interrupted."""
+    ack = await head_of(peer, position)
+    if ack is None or ack.position != position:
+        raise Interrupted(f"{peer.region} does not say what its copy holds at position {position}")
+    return ack.leaf
 
 
 async def agree(connection: Connection, log: Log, signed: Signed) -> None:
@@ -85,7 +191,7 @@ async def agree(connection: Connection, log: Log, signed: Signed) -> None:
     raise Refuted(Forked(text, signed.size), None, signed.root)
 
 
-async def _head_of(peer: Peer, position: int | None = None) -> Ack | None:
+async def head_of(peer: Peer, position: int | None = None) -> Ack | None:
     """How far the peer's copy goes, or which leaf it has at a position; None if it does not say."""
     try:
         ack = decode_ack((await peer.ask("head", b"" if position is None else encode_position(position))).data)
@@ -109,25 +215,28 @@ async def _fetch(connection: Connection, log: Log, signed: Signed, peer: Peer, l
     Entries up to `last` that are missing here, as the peer has copied them. Raises Refuted, Interrupted.
 
     If signed ones are among them, all of these are looked at before the first is taken: what is once in the log stays there.
+    Nothing is taken from a copy that ends before: nothing vouches for it.
     """
     head = await store.head(connection, log)
+    if last < signed.size:
+        return
     promised: dict[int, bytes] = {}
-    if head.position < signed.size <= last:
+    if head.position < signed.size:
         tree = await LogTree(connection, log.id).prefix(head.position)
-        async for frame in _missing(head, peer, signed.size):
+        async for frame in missing(head, peer, signed.size):
             tree.extend(frame.leaves)
             promised[frame.last] = frame.leaves[-1]
         if tree.root() != signed.root:
             text = f"the copy of {peer.region} does not lead to the head of size {signed.size} that we have signed"
             raise Refuted(Forked(text, signed.size), None, signed.root)
     for end in (signed.size, last):
-        async for frame in _missing(await store.head(connection, log), peer, end):
+        async for frame in missing(await store.head(connection, log), peer, end):
             if frame.last <= signed.size and promised.get(frame.last) != frame.leaves[-1]:
                 raise Interrupted(f"{peer.region} answers the same question differently")
             await store.restore(connection, log, frame)
 
 
-async def _missing(head: Head, peer: Peer, last: int) -> AsyncIterator[Frame]:
+async def missing(head: Head, peer: Peer, last: int) -> AsyncIterator[Frame]:
     """Frames that follow `head` one after another, up to position `last`; a signed head ends a command. Raises as `_fetch`."""
     while head.position < last:
         due = head.position + 1

@@ -3,7 +3,9 @@ Fetching a long stretch of a log by ranges: what is asked for next is under way 
 
 Invariants:
     - frames come one directly after another, each well-formed and right in itself;
-    - no more than AHEAD answers wait in memory.
+    - an answer that is not is asked for again: only one that is wrong twice in the same way is what the other side says;
+    - no more than AHEAD answers wait in memory;
+    - whoever stops taking, for whatever reason, is not held up by what waits.
 """
 
 import asyncio
@@ -12,10 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 from replication.chain import Cursor, verify
-from replication.errors import Broken, Mismatch
+from replication.errors import Broken, Interrupted, Mismatch
 from replication.frame import Frame, parse
+from replication.tasks import cancelled
 
 AHEAD = 4
+_ATTEMPTS = 4
 
 
 class Range(NamedTuple):
@@ -65,22 +69,44 @@ async def pieces(fetch: Fetch, first: int, last: int) -> AsyncIterator[AsyncIter
     try:
         yield _taken(arrived, fetching)
     finally:
-        fetching.cancel()
-        await asyncio.wait([fetching])
+        await cancelled(fetching)
 
 
 async def _fetch(fetch: Fetch, first: int, last: int, arrived: asyncio.Queue[Piece | None]) -> None:
     due = first
     try:
-        while due <= last and (found := await fetch(due, last)) is not None:
-            frame = checked(found.data, None)
-            if frame.first != due or frame.last > last:
-                why = Mismatch(f"asked for {due} to {last}, was given {frame.first} to {frame.last}", due)
-                raise Refuted(why, None, found.data)
-            due = frame.last + 1
-            await arrived.put(Piece(frame, found.data, found.end))
-    finally:
+        while due <= last and (piece := await _again_if_damaged(fetch, due, last)) is not None:
+            due = piece.frame.last + 1
+            await arrived.put(piece)
+    except Exception:
         await arrived.put(None)
+        raise
+    await arrived.put(None)  # not after a cancellation: nobody takes any more, and a full queue would stay full
+
+
+async def _again_if_damaged(fetch: Fetch, due: int, last: int) -> Piece | None:
+    """Raises Refuted for an answer that is wrong twice in the same way, Interrupted if it is always wrong in another."""
+    before = None
+    for _ in range(_ATTEMPTS):
+        found = await fetch(due, last)
+        if found is None:
+            return None
+        try:
+            return _piece(found, due, last)
+        except Refuted as refuted:
+            if str(refuted) == before:
+                raise
+            before = str(refuted)
+    raise Interrupted(f"{_ATTEMPTS} answers from position {due} on were damaged, each in its own way: {before}")
+
+
+def _piece(found: Range, due: int, last: int) -> Piece:
+    """Raises Refuted."""
+    frame = checked(found.data, None)
+    if frame.first != due or frame.last > last:
+        why = Mismatch(f"asked for {due} to {last}, was given {frame.first} to {frame.last}", due)
+        raise Refuted(why, None, found.data)
+    return Piece(frame, found.data, found.end)
 
 
 async def _taken(arrived: asyncio.Queue[Piece | None], fetching: asyncio.Task[None]) -> AsyncIterator[Piece]:

@@ -31,7 +31,7 @@ from replication.config import Config
 from replication.errors import Interrupted, ReplicationError
 from replication.link import Link, link
 from replication.tasks import again_and_again
-from replication.wire import NO_RESPONDERS, SERVER_STATUS, Realm, region_of
+from replication.wire import NO_RESPONDERS, SERVER_STATUS, Realm, decode_number, region_of
 
 USER = "commands"
 """Which of our users in a realm sends and answers here (Config.seed)."""
@@ -167,12 +167,13 @@ class Way:
             raise Unreachable(f"our own NATS server does not take it: {error}") from error
 
     def _note(self, told: str) -> None:
-        name, _, us = told.partition("=")
-        if not us.isdigit():
+        name, _, said = told.partition("=")
+        us = decode_number(said)
+        if us is None:
             return
         now = time.monotonic()
         self._clocks.pop(name, None)
-        self._clocks[name] = _Clock(int(us), now)
+        self._clocks[name] = _Clock(us, now)
         known = list(self._clocks.items())[-_KNOWN_MAX:]
         self._clocks = {each: clock for each, clock in known if now <= clock.heard + _FORGET_S}
 
@@ -281,4 +282,4 @@ class Desk:
 def _moments(said: str) -> dict[str, int]:
     """What Begin-By says, by process; what is no moment is none."""
     pairs = (each.partition("=") for each in said.split(","))
-    return {name: int(us) for name, _, us in pairs if us.isdigit()}
+    return {name: us for name, _, text in pairs if (us := decode_number(text)) is not None}

@@ -4,11 +4,12 @@ that vouch for them.
 
 A copy is not its origin: whoever holds it could make up what follows. So entries are taken from it only up to a head that the log's
 own key has signed and a quorum of the policy's witnesses has cosigned: first the leaves, 32 bytes for each entry, which together
-with what is held already must have the head's root; then the entries, whose leaves must be these.
+with what is held already must have the head's root, or that of a tree with which the head's is proven to begin; then the entries,
+whose leaves must be these.
 
 Invariants:
     - nothing is committed that a witnessed head does not vouch for;
-    - what is vouched for is asked in stretches of about STRETCH entries, so memory is bounded (between two heads there are seldom more).
+    - nobody but us decides how much of it waits in memory: the leaves of STRETCH entries at most, however far the head is.
 """
 
 import contextlib
@@ -24,7 +25,6 @@ from replication import ranges, store
 from replication.config import Config
 from replication.errors import Forked, FrameError, Interrupted
 from replication.fetching import Piece, Range, Refuted
-from replication.frame import NUMBER_MAX
 from replication.link import Link, link
 from replication.ranges import Reply
 from replication.store import Connection, Log
@@ -32,12 +32,15 @@ from replication.wire import (
     ERROR_CODE,
     ERROR_TEXT,
     RANGE_EMPTY,
+    STRETCH_END,
+    decode_number,
     decode_position,
     decode_range,
     encode_position,
     encode_range,
     region_of,
 )
+from verifier.merkle import ProofError, verify_consistency
 from verifier.note import NoteError
 from verifier.policy import Policy
 
@@ -73,6 +76,8 @@ async def serve(own: Link, connection: Connection, config: Config, logger: Filte
                 return b"".join(leaves), {}
             case "head":
                 return await _head(connection, log, request.data)
+            case "proof":
+                return await _proof(connection, log, request.data)
         raise FrameError(f"nobody answers for {verb}")
 
     await ranges.answer_each(own, own.realm.copies, answer, logger)
@@ -80,16 +85,28 @@ async def serve(own: Link, connection: Connection, config: Config, logger: Filte
 
 async def _head(connection: Connection, log: Log, request: bytes) -> Reply:
     after = decode_position(request)
-    if after is None or after > NUMBER_MAX:
+    if after is None:
         raise FrameError("a head is asked for beyond a position")
-    note = await store.witnessed_head(connection, log, after, STRETCH)
-    if note is None:
+    found = await store.witnessed_head(connection, log, after, STRETCH)
+    if found is None:
         return b"", {ERROR_CODE: RANGE_EMPTY, ERROR_TEXT: f"no head beyond {after} was published"}
-    return note, {}
+    note, size = found
+    if size <= after + STRETCH:
+        return note, {}
+    return note, {STRETCH_END: str(await store.end_of_command(connection, log, after + STRETCH))}
+
+
+async def _proof(connection: Connection, log: Log, request: bytes) -> Reply:
+    """That the tree of the second size begins with that of the first."""
+    first, second = decode_range(request)
+    try:
+        return b"".join(await LogTree(connection, log.id).consistency_proof(first, second)), {}
+    except LookupError as error:
+        raise FrameError(f"the copy ends before {second}") from error
 
 
 class Vouched(NamedTuple):
-    """The leaves of the positions from `first` to `size`, and the note that vouches for them."""
+    """The leaves of the positions from `first` to `size`, and the note that vouches for them, and perhaps for what follows."""
 
     first: int
     size: int
@@ -122,7 +139,7 @@ class Holder:
         """
         The next stretch after the `held` entries of our copy that a witnessed head vouches for; None if there is none.
 
-        Raises Refuted when the leaves there do not lead from our copy to the head, Interrupted.
+        Raises Refuted when the leaves there do not lead from our copy to the head; Interrupted, also for more than STRETCH entries.
         """
         found = await ranges.ask(self._link, self._subject("head"), encode_position(held))
         if found is None:
@@ -130,13 +147,27 @@ class Holder:
         size, root = self._checked(found.data)
         if size <= held:
             return None
-        leaves = await self._leaves(held + 1, size)
+        said = (found.headers or {}).get(STRETCH_END, str(size))
+        end = decode_number(said) or 0
+        if not held < end <= min(size, held + STRETCH):
+            raise Interrupted(f"a stretch up to {said} cannot be asked for after {held}, towards a head of size {size}")
+        leaves = await self._leaves(held + 1, end)
         tree = await LogTree(connection, self._log.id).prefix(held)
         tree.extend(leaves)
-        if tree.root() != root:
-            text = f"the leaves from {held + 1} on do not lead to the root of the witnessed head of size {size}"
-            raise Refuted(Forked(text, held + 1), None, found.data)
-        return Vouched(held + 1, size, leaves, found.data)
+        try:
+            verify_consistency(end, size, tree.root(), root, await self._proof(end, size))
+        except ProofError as error:
+            text = (
+                f"the leaves from {held + 1} on do not lead to the root of the witnessed head of size {size}: {error}"
+            )
+            raise Refuted(Forked(text, held + 1), None, found.data) from error
+        return Vouched(held + 1, end, leaves, found.data)
+
+    async def _proof(self, end: int, size: int) -> list[bytes]:
+        if end == size:
+            return []
+        found = await ranges.ask(self._link, self._subject("proof"), encode_range(end, size))
+        return [] if found is None else _hashes(found.data)
 
     async def _leaves(self, first: int, last: int) -> list[bytes]:
         leaves: list[bytes] = []
@@ -145,7 +176,7 @@ class Holder:
             data = b"" if found is None else found.data
             if not data or len(data) % HASH_BYTES or len(data) // HASH_BYTES > last - due + 1:
                 raise Interrupted(f"{len(data)} bytes are no leaves of the positions {due} to {last}")
-            leaves += [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+            leaves += _hashes(data)
         return leaves
 
     def _checked(self, note: bytes) -> tuple[int, bytes]:
@@ -160,6 +191,10 @@ class Holder:
 
     def _subject(self, verb: str) -> str:
         return self._link.realm.copy(self._log.name, verb)
+
+
+def _hashes(data: bytes) -> list[bytes]:
+    return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
 
 
 @contextlib.asynccontextmanager

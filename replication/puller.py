@@ -40,7 +40,7 @@ class Puller:
     def __init__(self, link: Link, name: str, start: int) -> None:
         self._link = link
         self._start = start
-        self._consumer = f"{name}-{secrets.token_hex(4)}"
+        self._consumer = f"{name}-{secrets.token_hex(16)}"  # nobody else can name it, and delete it
         self._api = f"{link.realm.stream}.{self._consumer}"
         self._inbox = link.client.new_inbox()
         self._subscription: Subscription | None = None

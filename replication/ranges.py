@@ -18,7 +18,16 @@ from replication.frame import encode
 from replication.link import Link
 from replication.store import Connection, Log
 from replication.tail import one_frame
-from replication.wire import ERROR_CODE, ERROR_TEXT, LOG_END, RANGE_EMPTY, RANGE_REFUSED, decode_range, encode_range
+from replication.wire import (
+    ERROR_CODE,
+    ERROR_TEXT,
+    LOG_END,
+    RANGE_EMPTY,
+    RANGE_REFUSED,
+    decode_number,
+    decode_range,
+    encode_range,
+)
 
 _QUEUE_MAX = 64  # who finds no room gets no answer, and asks again
 _TIMEOUT_S = 5.0
@@ -95,5 +104,4 @@ async def ask(link: Link, subject: str, request: bytes) -> Msg | None:
 
 def _end(answered: Msg) -> int:
     """What the answer says of the log's end; 0 if nothing."""
-    said = (answered.headers or {}).get(LOG_END, "")
-    return int(said) if said.isdecimal() else 0
+    return decode_number((answered.headers or {}).get(LOG_END, "")) or 0

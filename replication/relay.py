@@ -146,14 +146,15 @@ class _Relay:
         """After which position, and which message of the stream, to go on. Raises _Refuted."""
         stream = await ensure_stream(self._link, self._config.stream_bytes_max)
         last = await last_message(self._link)
-        held, sequence = 0, stream.state.last_seq
+        held = 0
         if last is not None:
             sequence, data = last
             if sequence > await store.passed_over(self._connection, "relay", self._log, stream.created):
                 held = await self._compared(Cursor(stream.created, sequence), data)
         end = (await store.head(self._connection, self._log)).position
         earliest = await store.end_of_command(self._connection, self._log, end - BEHIND_MAX)
-        return max(held, earliest), sequence
+        # Not after that message: a stream that has lost its newest ones to a damaged disk counts them still.
+        return max(held, earliest), stream.state.last_seq
 
     async def _compared(self, at: Cursor, data: bytes) -> int:
         """The position at which a message of the stream ends, if it agrees with the log. Raises _Refuted."""

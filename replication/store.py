@@ -55,6 +55,10 @@ _WITNESSED = """
       WHERE c.log = %b AND c.published_at IS NOT NULL AND c.size > %b::bigint ORDER BY c.size LIMIT 1)
     LIMIT 1"""
 _REPORT_CATCH_UP = "SELECT replication.report_catch_up(%b::smallint, %b::text, %b::bigint, %b::bigint, %b::bigint, %b::double precision, %b::bigint)"
+_HEAR = "SELECT replication.hear(%b::smallint, %b::bigint, %b)"
+_EXCUSED = """
+    SELECT x.peer, x.by FROM replication.excused AS x
+     WHERE x.log = %b::smallint AND x.postmaster = pg_postmaster_start_time() ORDER BY x.peer"""
 _PASSED = "SELECT max(sequence) FROM replication.evidence WHERE log = %b AND role = %b AND created = %b AND cleared_at IS NOT NULL"
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -166,10 +170,15 @@ async def clear_to_write(connection: Connection, log: Log, why: str) -> None:
     await connection.execute("SELECT ledger.clear_to_write(%b::smallint, %b::text)", (log.id, why))
 
 
-async def witnessed_head(connection: Connection, log: Log, after: int, stretch: int) -> bytes | None:
-    """The note of a published head beyond `after`: the largest within `stretch` entries, else the smallest; None if there is none."""
+async def witnessed_head(connection: Connection, log: Log, after: int, stretch: int) -> tuple[bytes, int] | None:
+    """Note and size of a published head beyond `after`: the largest within `stretch` entries, else the smallest; None if there is none."""
     row = await _one(connection, _WITNESSED, log.id, after, after, stretch, log.id, after)
-    return None if row is None else bytes(row[0])
+    return None if row is None else (bytes(row[0]), row[1])
+
+
+async def hear(connection: Connection, log: Log, size: int, note: bytes) -> None:
+    """Keep that a head of this size was heard of, which the log has signed."""
+    await connection.execute(_HEAR, (log.id, size, note), prepare=True)
 
 
 async def cursor(connection: Connection, log: Log) -> Cursor | None:
@@ -186,6 +195,16 @@ async def acknowledge(
 ) -> bool:
     """Whether the leaf is ours; if so, `keep` it as the peer's watermark and `tell` those who wait for it."""
     return await _one(connection, _ACKNOWLEDGE, log.id, peer, position, leaf, keep, tell) == (True,)
+
+
+async def report_waiting(connection: Connection, role: str, log: Log, reason: str) -> None:
+    report = "SELECT replication.report(%b::smallint, %b::text, 'waiting', NULL, %b::text)"
+    await connection.execute(report, (log.id, role, reason))
+
+
+async def excused(connection: Connection, log: Log) -> dict[str, str]:
+    """The regions that are not waited for before the own log is written, since PostgreSQL started, and who says so."""
+    return dict(await _all(connection, _EXCUSED, log.id))
 
 
 async def report_running(connection: Connection, role: str, log: Log) -> None:

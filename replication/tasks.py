@@ -19,22 +19,27 @@ MAY_PASS = (Interrupted, psycopg.Error, nats.errors.Error, OSError)  # OSError i
 
 
 async def together(*works: Coroutine[Any, Any, None]) -> None:
-    """Run all of them until the first ends, then cancel the others. Raises what that one raised.
-
-    A cancellation may be lost on its way: Python 3.11's `wait_for`, on which NATS connects, drops one that meets the
-    end of what it waits for. So whoever has not heard is told again.
-    """
+    """Run all of them until the first ends, then cancel the others. Raises what that one raised."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        running = set(tasks)
-        while running:
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
+        await cancelled(*tasks)
     for task in done:
         task.result()
+
+
+async def cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel what still runs of them, and wait until all have ended.
+
+    A cancellation may be lost on its way: Python 3.11's `wait_for`, on which NATS connects and asks, drops one that meets the
+    end of what it waits for. So whoever has not heard is told again.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
 
 
 async def again_and_again(session: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:

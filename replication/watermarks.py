@@ -4,6 +4,7 @@ How far every other region has copied our log: what a promise of geo durability 
 Invariants:
     - a watermark is what the peer's newest acknowledgement says, and only if its leaf is ours at that position;
     - one that differs stops nobody (a peer could lie): it raises an alarm and is kept with the watermark;
+    - one that is none, or cannot be kept, is dropped: no peer's acknowledgement keeps another's from being heard;
     - whoever waits is told of every higher one that we get round to; the table is written ten times a second at most, and
       its commits are not flushed, since every acknowledgement is repeated.
 """
@@ -14,6 +15,7 @@ import time
 from dataclasses import dataclass
 
 import msgspec
+import psycopg
 from nats.aio.msg import Msg
 from structlog.typing import FilteringBoundLogger
 
@@ -63,7 +65,7 @@ class Watermarks:
         name = region_of(message.subject.rpartition(".")[2])
         try:
             ack = decode_ack(message.data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._logger.warning("an acknowledgement that is none", peer=name, reason=str(error))
             return
         peer = self._peers.setdefault(name, _Peer(ack))
@@ -81,16 +83,25 @@ class Watermarks:
         keep = unkept and time.monotonic() - peer.kept_at >= KEEP_INTERVAL_S
         if not (tell or keep):
             return unkept
-        try:
-            leaf = bytes.fromhex(ack.leaf)
-        except ValueError:
-            leaf = b""
-        if await store.acknowledge(self._connection, self._log, name, ack.position, leaf, keep=keep, tell=tell):
+        agrees = await self._agrees(name, ack, keep=keep, tell=tell)
+        if agrees:
             peer.told = ack.position
         else:
-            if ack != peer.alarmed:
+            if agrees is False and ack != peer.alarmed:
                 self._logger.error("a copy differs from our log", peer=name, position=ack.position, leaf=ack.leaf)
             peer.alarmed, peer.told, keep = ack, max(peer.told, ack.position), True
         if keep:
             peer.kept, peer.kept_at = ack, time.monotonic()
         return not keep
+
+    async def _agrees(self, name: str, ack: Ack, *, keep: bool, tell: bool) -> bool | None:
+        """Whether the leaf is ours; None if PostgreSQL cannot take what came, which is no reason not to hear the others."""
+        try:
+            leaf = bytes.fromhex(ack.leaf)
+        except ValueError:
+            leaf = b""
+        try:
+            return await store.acknowledge(self._connection, self._log, name, ack.position, leaf, keep=keep, tell=tell)
+        except psycopg.DataError:
+            self._logger.exception("an acknowledgement cannot be kept", peer=name)
+            return None

@@ -8,7 +8,9 @@ In the realm of the origin EU, and nowhere else:
                     `first`, or by the headers Nats-Service-Error-Code and Nats-Service-Error; Log-End says how far the
                     log goes
     rpc.EU.copy.US.…  what EU holds of US's log (`holders`), for whoever cannot reach US: range (as above), leaves (a range,
-                    answered by 32 bytes for each entry), head (a position, answered by a witnessed head beyond it)
+                    answered by 32 bytes for each entry), head (a position, answered by a witnessed head beyond it; if that is
+                    far, Stretch-End says up to where leaves are to be asked for), proof (two sizes, answered by the hashes
+                    that show the tree of the second to begin with that of the first)
     ack.EU.US       JSON {"position", "leaf"}: the copy in US is committed up to there. Cumulative, and repeated
     ask.EU.US.…     what EU asks of US alone (`asking`), answered on a subject below answer.EU.US, where only US may publish:
         head            answered like ack.EU.US, or like that of an earlier position (8 bytes, big endian) if one is named
@@ -23,21 +25,24 @@ In the realm of the origin EU, and nowhere else:
 """
 
 import struct
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from replication.errors import FrameError
+from replication.frame import NUMBER_MAX
 
 RANGE_EMPTY = "404"  # the log ends before `first`
 RANGE_REFUSED = "400"
 ERROR_CODE = "Nats-Service-Error-Code"
 ERROR_TEXT = "Nats-Service-Error"
 LOG_END = "Log-End"
+STRETCH_END = "Stretch-End"
 SERVER_STATUS, NO_RESPONDERS = "Status", "503"  # said by the NATS server itself, where nobody listens
 
 _RANGE = struct.Struct(">QQ")
 _POSITION_BYTES = 8
+_DIGITS_MAX = len(str(NUMBER_MAX))
 
 
 def token(region: str) -> str:
@@ -103,10 +108,10 @@ class Realm(NamedTuple):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """Up to `position`, whose leaf (lower-case hex) is `leaf`, the sender's copy is committed."""
+    """Up to `position`, whose leaf (lower-case hex) is `leaf`, the sender's copy is committed. 0: it is empty."""
 
-    position: int
-    leaf: str
+    position: Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
+    leaf: Annotated[str, msgspec.Meta(max_length=64)]
 
 
 encode_ack = msgspec.json.Encoder().encode
@@ -119,7 +124,8 @@ def encode_position(position: int) -> bytes:
 
 def decode_position(data: bytes) -> int | None:
     """None if none is named, or what is there is no position."""
-    return int.from_bytes(data, "big") if len(data) == _POSITION_BYTES else None
+    position = int.from_bytes(data, "big")
+    return position if len(data) == _POSITION_BYTES and position <= NUMBER_MAX else None
 
 
 def encode_range(first: int, last: int) -> bytes:
@@ -127,10 +133,18 @@ def encode_range(first: int, last: int) -> bytes:
 
 
 def decode_range(data: bytes) -> tuple[int, int]:
-    """Raises FrameError."""
+    """From one position to another, neither beyond what a log can have. Raises FrameError."""
     if len(data) != _RANGE.size:
         raise FrameError(f"a range is asked for in {_RANGE.size} bytes, not {len(data)}")
     first, last = _RANGE.unpack(data)
-    if not 0 < first <= last:
+    if not 0 < first <= min(last, NUMBER_MAX):
         raise FrameError(f"there is no range {first} to {last}")
-    return first, last
+    return first, min(last, NUMBER_MAX)
+
+
+def decode_number(text: str) -> int | None:
+    """What stands in decimal digits, in a header, and PostgreSQL can hold; None if nothing does. (Python reads 4300 digits.)"""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX):
+        return None
+    number = int(text)
+    return number if number <= NUMBER_MAX else None

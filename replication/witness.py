@@ -2,7 +2,8 @@
 The witness: this region's signature under another region's tree heads, given only for what its own verified copy holds.
 
 It answers the origin over NATS with the C2SP tlog-witness protocol, whose status codes it keeps, and gives back to an origin
-that has lost entries what the copy has of them. Beside that it keeps the origin's published heads for its own readers.
+that has lost entries what the copy has of them. Beside that it keeps the origin's published heads for its own readers, and
+which head it has heard of at all, by which the copy's lag is told (ADR 46).
 
 Invariants:
     - a head is cosigned only if the copy here has that root at that size: 503 while the copy is behind;
@@ -49,6 +50,7 @@ STATUS = "Witness-Status"
 BEHIND = 503
 DISPROVED = 422
 _LOOK_INTERVAL_S = 0.5
+_HEAR_AGAIN_S = 1.0
 
 
 class Keys(NamedTuple):
@@ -78,6 +80,14 @@ async def run_witness(config: Config, origin: str, keys: Keys, stop: asyncio.Eve
     await until_stopped(stop, session, logger)
 
 
+class _Head(NamedTuple):
+    """A head that the log has signed, with its whole note."""
+
+    size: int
+    root: bytes
+    note: bytes
+
+
 class _Alarm(NamedTuple):
     """Why two views of the log cannot both be true, and the notes that show it."""
 
@@ -97,6 +107,7 @@ class RegionWitness:
         self._one_at_a_time = asyncio.Lock()
         self._alarms: list[_Alarm] = []
         self._alarmed: set[str] = set()
+        self._heard_size, self._heard_at_s = 0, 0.0
         record = protocol.FileStore(keys.folder)
 
         def disagree(evidence: protocol.Evidence) -> None:
@@ -141,6 +152,7 @@ class RegionWitness:
         if isinstance(judged, protocol.Answer):
             return judged
         size, root = judged.checkpoint.size, judged.checkpoint.root
+        await self._hear(size, judged.note)
         if size > (here := await self._tree.extend()):
             return protocol.Answer(BEHIND, f"the copy ends at {here}\n".encode())
         if root != await self._tree.root(size):
@@ -152,8 +164,10 @@ class RegionWitness:
         return answer
 
     async def keep_published(self, realm: Link) -> None:
-        """Keep the newest head that the origin publishes as soon as the copy has got there, for ever."""
+        """Keep the newest head that the origin publishes as soon as the copy has got there, for ever. The origin repeats it."""
         newest: list[bytes] = []
+        waiting: _Head | None = None
+        kept: _Head | None = None
         wake = asyncio.Event()
 
         async def receive(message: Msg) -> None:
@@ -164,21 +178,37 @@ class RegionWitness:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), _LOOK_INTERVAL_S if newest else None)
+                    await asyncio.wait_for(wake.wait(), _LOOK_INTERVAL_S if waiting else None)
                 wake.clear()
-                if newest and await self._publish(newest[0]):
-                    newest.clear()
+                if newest and (head := await self._heard(newest.pop())) and head != kept:
+                    waiting = head
+                if waiting and await self._publish(waiting):
+                    kept, waiting = waiting, None
         finally:
             if not realm.client.is_closed:
                 await subscription.unsubscribe()
 
-    async def _publish(self, note: bytes) -> bool:
-        """Whether nothing more is to be done about a published head."""
+    async def _heard(self, note: bytes) -> _Head | None:
+        """Keep how large a published head is, although the copy may not have come so far. None if it is no head."""
         try:
             size, root = _checkpoint_of(self._log, note, self._keys)
         except NoteError as error:
             self._logger.warning("a head that is none was published", reason=str(error))
-            return True
+            return None
+        async with self._one_at_a_time:
+            await self._hear(size, note)
+        return _Head(size, root, note)
+
+    async def _hear(self, size: int, note: bytes) -> None:
+        """Once a second of the same: an origin offers a head again and again while the copy is behind."""
+        now = time.monotonic()
+        if size != self._heard_size or now >= self._heard_at_s + _HEAR_AGAIN_S:
+            await store.hear(self._connection, self._log, size, note)
+            self._heard_size, self._heard_at_s = size, now
+
+    async def _publish(self, head: _Head) -> bool:
+        """Whether nothing more is to be done about a published head."""
+        size, root, note = head
         async with self._one_at_a_time:
             if size > await self._tree.extend():
                 return False

@@ -307,6 +307,10 @@ class World:
                 await task
         self._running = [each for each in self._running if each[0] is not stop]
 
+    async def halt_all(self) -> None:
+        for stop, _ in list(self._running):
+            await self.halt(stop)
+
     async def close(self) -> None:
         for stop, _ in self._running:
             stop.set()
@@ -385,5 +389,6 @@ async def frames_in_stream(region: Region) -> list[bytes]:
             answer = json.loads(
                 (await client.request(f"{realm.api}.STREAM.MSG.GET.{realm.stream}", request, timeout=30)).data
             )
-            found.append(base64.b64decode(answer["message"].get("data", "")))
+            if "message" in answer:  # the oldest are discarded meanwhile
+                found.append(base64.b64decode(answer["message"].get("data", "")))
     return found

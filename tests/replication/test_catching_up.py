@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog import get_logger
+from structlog.testing import capture_logs
 
 from replication import holders, ranges, store
 from replication.fetching import Piece, Range, Refuted
-from replication.holders import Vouched
+from replication.holders import Holder, Vouched
 from replication.link import Link, ensure_stream, link
+from replication.ranges import Reply
+from replication.wire import STRETCH_END
 from tests.replication.regions import (
     Region,
     World,
@@ -25,7 +29,7 @@ from tests.replication.regions import (
     frames_in_stream,
     fresh_database,
 )
-from tests.replication.test_heads import copied, evidence, guard, heads, may_write, published
+from tests.replication.test_heads import cleared_by, copied, evidence, guard, heads, may_write, published, waits_for
 from verifier.merkle import root as root_of
 
 
@@ -151,6 +155,76 @@ async def test_a_new_region_gets_the_log_of_a_lost_one_from_another_copy_as_far_
     assert evidence(world["ap"]) == []
 
 
+@pytest.fixture
+async def far(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
+    """us holds a log of eu with a single head, much farther away than leaves are kept for in memory; eu is gone. Its size."""
+    monkeypatch.setattr(holders, "STRETCH", 100)
+    copied(world, "us")
+    last = world["eu"].append([1, 2, 3] * 100)
+    await eventually(lambda: world["us"].position("eu") == last, world=world)
+    world.checkpointer("eu", "us")
+    await eventually(lambda: published(world["us"]) == last, world=world)
+    assert [size for size, *_ in heads(world["us"])] == [last]
+    await world.halt_all()
+    world.relay("us")
+    return last
+
+
+async def test_a_head_far_away_is_reached_in_stretches_that_are_each_proven_to_lead_to_it(
+    world: World, far: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Vouched] = []
+    vouched = Holder.vouched
+
+    async def noted(self: Holder, connection: store.Connection, held: int) -> Vouched | None:
+        found = await vouched(self, connection, held)
+        given.extend([found] if found else [])
+        return found
+
+    monkeypatch.setattr(Holder, "vouched", noted)
+    async with unreachable(world, "eu"):
+        copying = world.applier("ap", "eu", "us")
+        await eventually(lambda: world["ap"].position("eu") == far, world=world)
+        await world.halt(copying)
+    assert world["ap"].entries("eu") == world["us"].entries("eu")
+    assert max(len(each.leaves) for each in given) <= 100
+    assert [each.size for each in given][-1] == far
+    assert len(given) >= far // 100
+    assert evidence(world["ap"]) == []
+
+
+FALSE: dict[str, tuple[str, Callable[[Reply], Reply], str]] = {
+    "all_at_once": ("_head", lambda reply: (reply[0], {}), "cannot be asked for"),
+    "beyond_the_stretch": ("_head", lambda reply: (reply[0], {STRETCH_END: "101"}), "cannot be asked for"),
+    "nowhere": ("_head", lambda reply: (reply[0], {STRETCH_END: "9" * 5000}), "cannot be asked for"),
+    "backwards": ("_head", lambda reply: (reply[0], {STRETCH_END: "0"}), "cannot be asked for"),
+    "no_proof": ("_proof", lambda _: (b"", {}), "do not lead to the root"),
+    "another_proof": ("_proof", lambda reply: (reply[0][:-32] + b"\0" * 32, {}), "do not lead to the root"),
+    "a_torn_proof": ("_proof", lambda reply: (reply[0][:-1], {}), "do not lead to the root"),
+}
+
+
+@pytest.mark.parametrize("what", FALSE)
+async def test_a_holder_does_not_choose_how_much_is_kept_in_memory_nor_what_a_proof_is(
+    world: World, far: int, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, change, why = FALSE[what]
+    true = getattr(holders, name)
+
+    async def false(*arguments: Any) -> Reply:
+        return change(await true(*arguments))
+
+    monkeypatch.setattr(holders, name, false)
+    async with unreachable(world, "eu"):
+        with capture_logs() as logs:
+            copying = world.applier("ap", "eu", "us")
+            reasons = lambda: [each["reason"] for each in logs if each.get("holder") == "us"]  # noqa: E731
+            await eventually(lambda: any(why in reason for reason in reasons()), world=world)
+            await world.halt(copying)
+    assert world["ap"].position("eu") == 0 < far
+    assert evidence(world["ap"]) == []
+
+
 async def test_what_another_region_made_up_is_not_taken_and_halts_nothing(world: World) -> None:
     copied(world, "us")
     world.checkpointer("eu", "us")
@@ -201,7 +275,7 @@ def asked(region: Region) -> bool:
 # A restored backup
 
 
-async def test_a_restored_backup_is_repaired_from_the_second_copy_when_the_first_does_not_answer(world: World) -> None:
+async def test_a_restored_backup_is_repaired_without_a_lost_region_when_an_operator_says_so(world: World) -> None:
     copied(world, "ap")
     checkpointing = world.checkpointer("eu", "us", "ap")
     last = world["eu"].append([1, 2, 1] * 50)
@@ -214,7 +288,15 @@ async def test_a_restored_backup_is_repaired_from_the_second_copy_when_the_first
     guard(restored)
     world["eu"] = restored
     world.checkpointer("eu", "us", "ap")
+    await eventually(lambda: "us does not answer" in waits_for(restored), world=world)
+    assert restored.position("eu") == 6
+    restored.sql("SELECT replication.excuse(id, 'us', 'Ann, incident 12') FROM ledger.log WHERE own")
     await eventually(lambda: may_write(restored), world=world)
+    lost = unsigned - 6
+    assert (
+        cleared_by(restored)
+        == f"compared with ap; {lost} entries fetched back; us was not waited for, by Ann, incident 12"
+    )
     assert restored.entries("eu") == before
     assert evidence(restored) == evidence(world["ap"]) == []
 

@@ -17,9 +17,10 @@ from structlog import get_logger
 from eventstore.note import SigningKey, checkpoint_text, signed
 from eventstore.signer import Signer
 from eventstore.tree import Tree
-from replication.asking import peer
+from replication.asking import Answer, peer, serve
 from replication.link import link
-from tests.replication.regions import Region, World, eventually
+from replication.witness import STATUS
+from tests.replication.regions import Region, World, eventually, forget_stream, newest_in_stream
 from verifier.merkle import root as root_of
 from verifier.note import NoteError
 from verifier.policy import Accepted, parse_policy
@@ -249,6 +250,171 @@ async def test_a_backup_that_went_its_own_way_is_not_written_to_and_says_why(wor
     assert role == "checkpointer"
     assert "goes on otherwise" in reason or "has the leaf" in reason
     assert published(world["us"]) == last
+
+
+async def test_a_restored_backup_waits_for_every_region_that_may_hold_more(world: World) -> None:
+    """What us had acknowledged was told to be safe; ap, which answers, does not hold it."""
+    relaying = world.relay("eu")
+    world.applier("us", "eu")
+    world.witness("ap", "eu")
+    copying, answering = world.applier("ap", "eu"), world.witness("us", "eu")
+    checkpointing = world.checkpointer("eu", "us", "ap")
+    last = world["eu"].append([1, 2, 1] * 5)
+    await eventually(lambda: published(world["us"]) == last and world["ap"].position("eu") == last, world=world)
+    await world.halt(checkpointing)
+    await world.halt(copying)
+    unsigned = world["eu"].append([3])
+    await eventually(lambda: world["eu"].watermark("us") == unsigned, world=world)
+    await world.halt(relaying)
+    await world.halt(answering)
+    before = world["eu"].entries("eu")
+    world["eu"] = restored = await world.restored_with(world["eu"], 6)
+    world.checkpointer("eu", "us", "ap")
+    await eventually(lambda: "us does not answer" in waits_for(restored), world=world)
+    await asyncio.sleep(0.5)
+    assert (may_write(restored), restored.position("eu")) == (False, 6)
+    world.witness("us", "eu")
+    await eventually(lambda: may_write(restored), world=world)
+    assert restored.entries("eu") == before
+    assert cleared_by(restored) == f"compared with us, ap; {unsigned - 6} entries fetched back"
+    assert waits_for(restored) == ""
+    world.relay("eu")
+    world.applier("ap", "eu")
+    last = restored.append([1])
+    for region in ("us", "ap"):
+        await eventually(lambda region=region: world[region].position("eu") == last, world=world)
+        assert world[region].entries("eu") == restored.entries("eu")
+    assert evidence(restored) == evidence(world["us"]) == evidence(world["ap"]) == []
+
+
+async def test_a_log_that_has_not_gone_back_does_not_wait_for_a_region_that_is_silent(world: World) -> None:
+    copied(world, "us")
+    checkpointing = world.checkpointer("eu", "us", "ap")
+    last = world["eu"].append([1, 2, 1])
+    await eventually(lambda: published(world["us"]) == last, world=world)
+    await world.halt(checkpointing)
+    last = world["eu"].append([1])
+    await eventually(lambda: newest_in_stream(world["eu"]) == last == world["us"].position("eu"), world=world)
+    guard(world["eu"])
+    assert not may_write(world["eu"])
+    world.checkpointer("eu", "us", "ap")
+    await eventually(lambda: may_write(world["eu"]), world=world)
+    assert cleared_by(world["eu"]) == "compared with us; ap was not waited for: the log has not gone back"
+
+
+async def test_a_log_whose_stream_is_lost_waits_for_every_region(world: World) -> None:
+    """Nothing but the copies tells how far it went after its newest signed head."""
+    relaying = copied(world, "us")
+    checkpointing = world.checkpointer("eu", "us", "ap")
+    last = world["eu"].append([1, 2, 1])
+    await eventually(lambda: published(world["us"]) == last, world=world)
+    await world.halt(checkpointing)
+    await world.halt(relaying)
+    await forget_stream(world["eu"].config)
+    guard(world["eu"])
+    world.checkpointer("eu", "us", "ap")
+    await eventually(lambda: "ap does not answer" in waits_for(world["eu"]), world=world)
+    assert "our own stream is empty" in waits_for(world["eu"])
+    assert not may_write(world["eu"])
+    world.witness("ap", "eu")
+    await eventually(lambda: may_write(world["eu"]), world=world)
+    assert cleared_by(world["eu"]) == "compared with us, ap"
+
+
+async def test_a_restored_backup_waits_until_a_copy_has_what_our_own_stream_shows(world: World) -> None:
+    """All regions answer, and none holds the newest entries yet, which they will take from the stream."""
+    relaying = world.relay("eu")
+    world.witness("us", "eu")
+    copying = world.applier("us", "eu")
+    checkpointing = world.checkpointer("eu", "us")
+    last = world["eu"].append([1, 2, 1] * 5)
+    await eventually(lambda: published(world["us"]) == last, world=world)
+    await world.halt(checkpointing)
+    await world.halt(copying)
+    newest = world["eu"].append([3])
+    await eventually(lambda: newest_in_stream(world["eu"]) == newest, world=world)
+    await world.halt(relaying)
+    before = world["eu"].entries("eu")
+    world["eu"] = restored = await world.restored_with(world["eu"], 6)
+    world.checkpointer("eu", "us")
+    world.relay("eu")
+    await eventually(lambda: f"our own stream has entries up to {newest}" in waits_for(restored), world=world)
+    assert (may_write(restored), restored.position("eu")) == (False, 6)
+    world.applier("us", "eu")
+    await eventually(lambda: may_write(restored), world=world)
+    assert restored.entries("eu") == before
+    assert evidence(restored) == evidence(world["us"]) == []
+
+
+async def test_a_copy_that_ends_before_the_signed_head_is_not_called_a_liar(world: World) -> None:
+    relaying = copied(world, "us")
+    checkpointing = world.checkpointer("eu", "us")
+    copy = world["eu"].append([1, 2, 1] * 5)
+    await eventually(lambda: published(world["us"]) == copy, world=world)
+    await world.halt(relaying)
+    last = world["eu"].append([3])
+    await eventually(lambda: published(world["eu"]) == last, world=world)
+    await world.halt(checkpointing)
+    world["eu"] = restored = await world.restored_with(world["eu"], 6)
+    world.checkpointer("eu", "us")
+    await eventually(lambda: evidence(restored), world=world)
+    said = f"a head of size {last} was signed, the log ends at 6, and the longest copy that answers at {copy}"
+    assert evidence(restored) == [("checkpointer", said)]
+    assert (may_write(restored), restored.position("eu")) == (False, 6)
+
+
+async def test_a_region_that_names_an_impossible_position_does_not_end_the_comparison(world: World) -> None:
+    guard(world["eu"])
+    async with link(world["us"].config, "eu", "liar", get_logger()) as realm:
+        said = [f'{{"position":{2**64},"leaf":""}}'.encode(), b'{"position":1,"leaf":"no"}', b"\xff"]
+        asked: list[bytes] = []
+
+        async def lie(request: bytes) -> Answer:
+            asked.append(request)
+            return Answer(said[len(asked) % len(said)], {})
+
+        lying = asyncio.create_task(serve(realm, "us", {"head": lie}))
+        world.checkpointer("eu", "us")
+        await eventually(lambda: len(asked) > len(said), world=world)
+        await eventually(lambda: "no other region answers" in waits_for(world["eu"]), world=world)
+        lying.cancel()
+        await asyncio.wait([lying])
+    copied(world, "us")
+    await eventually(lambda: may_write(world["eu"]), world=world)
+
+
+async def test_a_witness_that_answers_with_endless_digits_does_not_end_the_signing(world: World) -> None:
+    async with link(world["us"].config, "eu", "liar", get_logger()) as realm:
+        said = [
+            Answer(b"9" * 5000, {STATUS: "409"}),
+            Answer(b"", {STATUS: "9" * 5000}),
+            Answer(b"\xb2", {STATUS: "409"}),
+        ]
+        asked: list[bytes] = []
+
+        async def lie(request: bytes) -> Answer:
+            asked.append(request)
+            return said[len(asked) % len(said)]
+
+        lying = asyncio.create_task(serve(realm, "us", {"add-checkpoint": lie}))
+        world.checkpointer("eu", "us")
+        while len(asked) < len(said):
+            last = world["eu"].append([1])
+            await eventually(lambda last=last: published(world["eu"]) == last, world=world)
+        lying.cancel()
+        await asyncio.wait([lying])
+    world.check()
+
+
+def waits_for(region: Region) -> str:
+    """Why the log is not written yet, as its checkpointer says."""
+    state = region.state("eu", "checkpointer")
+    return state[2] if state and state[0] == "waiting" else ""
+
+
+def cleared_by(region: Region) -> str:
+    [(by,)] = region.sql("SELECT by FROM ledger.clearance")
+    return str(by)
 
 
 def guard(region: Region) -> None:

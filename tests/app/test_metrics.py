@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,13 +22,13 @@ from tests.stack import Servers
 
 async def test_what_was_counted_is_told_while_the_servers_are_away() -> None:
     unset: Any = None
-    metrics = Metrics()
+    metrics, settings = Metrics(), SimpleNamespace(nats_seeds=Path("seeds"))
     metrics.commands({("/v1/players", "ok"): 3})
     async with (
         postgres.pool("postgresql://127.0.0.1:1/nowhere", "countroom_reader", size=1) as pool,
         Redis.from_url("redis://127.0.0.1:1") as redis,
     ):
-        (route,) = router(metrics, ReadSide(pool, redis, *[unset] * 8), unset).routes
+        (route,) = router(metrics, ReadSide(pool, redis, *[unset] * 8), settings).routes  # type: ignore[arg-type]
         text = (await route.endpoint()).body.decode()  # type: ignore[attr-defined]
     assert 'countroom_commands_total{endpoint="/v1/players",outcome="ok"} 3.0' in text
     assert 'countroom_server_up{server="postgres"} 0.0' in text

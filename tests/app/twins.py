@@ -228,7 +228,7 @@ async def twin(
     asked: Any = SimpleNamespace(endpoints=replace(where.servers.endpoints, redis=redis))
     async with region(ledger, asked, REGION_KEY, gap=False) as made:
         counted, app = Metrics(), FastAPI()
-        settings = SimpleNamespace(region="eu", regions=("eu",), residency=None)
+        settings = SimpleNamespace(region="eu", regions=("eu",), residency=None, nats_seeds=Path("seeds"))
         routers = (
             commanding.router(made.services, made.read.start, made.schemas, counted.commands),
             querying.router(made.read, made.schemas),

@@ -260,11 +260,11 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def free_port_base(regions: int) -> int:
-    """The first port base from 8100 on at which no port of the regions is taken."""
+def free_port_base(regions: int, *, first: int = 8100) -> int:
+    """The first port base from `first` on at which no port of the regions is taken."""
     from devstack.stack import is_free
 
-    for base in range(8100, 60_000, 100 * regions):
+    for base in range(first, 60_000, 100 * regions):
         if all(is_free(base + 100 * i + port) for i in range(regions) for port in range(5)):
             return base
     raise NoDevstack("no ports are free for the regions")

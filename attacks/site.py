@@ -11,6 +11,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import random
 import re
 import secrets
 import time
@@ -293,7 +294,7 @@ def running(folder: Path) -> Iterator[Site]:
     """A region of its own in the folder, with providers of games, payments and identities. Raises local.NoDevstack."""
     with Issuer() as issuer:
         extra = _prepare(folder, issuer)
-        with local.running(folder, ["eu"], local.free_port_base(1)) as here:
+        with local.running(folder, ["eu"], local.free_port_base(1, first=random.randrange(10_000, 30_000))) as here:
             dsn = acting_as(here.settings["eu"].postgres, "countroom_reader")
             with psycopg.connect(dsn, autocommit=True) as entries:
                 yield Site(here, extra, issuer, entries)

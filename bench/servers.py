@@ -6,6 +6,7 @@ Invariant: every server of one run is slowed down alike, or none is. `slow=True`
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 import tempfile
@@ -74,7 +75,7 @@ def running(*, slow: bool = False, settings: Mapping[str, str] = _AS_THEY_ARE) -
     ):
         folder, shim = Path(made), Path(beside)
         env = {"LD_PRELOAD": str(_compiled(shim))} if slow else {}
-        region = Region(name="eu", index=0, data=folder, port_base=local.free_port_base(1))
+        region = Region(name="eu", index=0, data=folder, port_base=some_port_base())
         for each in (region.folder, region.folder / "postgres", region.logs):
             private_folder(each)
         program = devstack_postgres.program(region, launch.server_identity())
@@ -87,6 +88,11 @@ def running(*, slow: bool = False, settings: Mapping[str, str] = _AS_THEY_ARE) -
             yield Servers(region.dsn("postgres"), folder, region.ports.nats, env, supervisor)
         finally:
             supervisor.stop([supervisor.keepers()], limit_s=_STOP_S)
+
+
+def some_port_base() -> int:
+    """Anywhere, since whoever else looks for free ports at this moment finds the same."""
+    return local.free_port_base(1, first=random.randrange(10_000, 30_000))
 
 
 @contextmanager

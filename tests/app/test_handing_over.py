@@ -16,6 +16,8 @@ from app.handing_over import NotKnown, NotReady
 BUSY = (503, {"code": "unavailable", "detail": "no answer from the log"})
 NOT_OURS = (409, {"code": "not_owned", "detail": "70 belongs to us"})
 RELEASED = (200, {"position": "eu/9/00", "partitions": [[70, 70, 2]]})
+UNKNOWN = (202, {"command": "6c51", "state": "unknown"})
+UNCONFIRMED = (202, {"command": "6c51", "state": "unconfirmed", "position": "eu/9/00", "answer": RELEASED[1]})
 SILENCE = (0, {})
 
 
@@ -59,13 +61,13 @@ def api(request: pytest.FixtureRequest) -> Iterator[Api]:
     made.server.server_close()
 
 
-@pytest.mark.parametrize("api", [[BUSY, SILENCE, RELEASED]], indirect=True)
+@pytest.mark.parametrize("api", [[BUSY, SILENCE, RELEASED], [BUSY, UNKNOWN, UNCONFIRMED]], indirect=True)
 def test_it_is_asked_again_with_the_same_key(api: Api) -> None:
     assert api.hand_over() == RELEASED[1]
     assert api.keys == ["k"] * 3
 
 
-@pytest.mark.parametrize("api", [[BUSY], [SILENCE]], indirect=True)
+@pytest.mark.parametrize("api", [[BUSY], [SILENCE], [UNKNOWN]], indirect=True)
 def test_what_stays_unknown_is_said_to_be_with_the_key_that_finds_out(api: Api) -> None:
     with pytest.raises(NotKnown, match="--key 'k'"):
         api.hand_over()

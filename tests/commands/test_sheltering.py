@@ -13,19 +13,22 @@ import pytest
 
 import commands.owners
 from access.policy import principal
+from app import sheltering
 from app.batches import _Batch
 from app.batching import Batched
 from app.commanding import _Command
 from app.forwarding import Forwarding, Hop, Message, unknown
 from app.lane import Answered
 from app.planning import ROUTES, Asked, Services
+from app.problems import OwnerUnreachable
 from commands import identity
 from commands.batch import Batch, BatchItem
 from domain import players
 from domain.errors import PlayerBlocked
 from domain.kernel import PlayerId
+from domain.protection import PlayerExcluded
 from replication.forwarding import Unknown
-from tests.commands.house import EVERYTHING, SECRET, House
+from tests.commands.house import EVERYTHING, SECRET, House, deposit_of
 from tests.commands.test_owners import hand_over
 from tests.commands.test_safeguards import Us, player_of_both
 
@@ -132,3 +135,14 @@ async def released_to_us(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> Non
     await hand_over(asking.house, {partition: 1}, to="us")
     asking.us.receive()
     await asyncio.sleep(0.25)  # for so long the last answer holds
+
+
+async def test_a_bet_that_may_stand_is_not_said_to_be_refused(asking: Asking) -> None:
+    """Alone or in a batch: it may be a repeat, of which the copy here does not know yet."""
+    assert (await asking.exclude(Unknown("silence"))).status == 200
+    services = asking.services(AssertionError("nobody else is asked"))
+    plan = asking.house.plan(f"/v1/players/{asking.player}/deposits", deposit_of(100))
+    with pytest.raises(OwnerUnreachable):
+        await sheltering.require_open(services, "/v1/games/{provider}/bet", plan)
+    with pytest.raises(PlayerExcluded):
+        await sheltering.require_open(services, "/v1/players/{player_id}/deposits", plan)

@@ -26,7 +26,7 @@ import msgspec
 PATIENCE_S = 60.0
 _BACK_OFF_FIRST_S, _BACK_OFF_MAX_S = 0.1, 2.0
 _ANSWER_S = 60.0
-_OK, _TOO_MANY, _REFUSED, _FAILED = 200, 429, 400, 500
+_OK, _ACCEPTED, _TOO_MANY, _REFUSED, _FAILED = 200, 202, 429, 400, 500
 
 
 class ImportStopped(Exception):
@@ -91,8 +91,17 @@ class Result(msgspec.Struct):
     def refused(self) -> bool:
         return self.status >= _REFUSED
 
+    @property
+    def unknown(self) -> bool:
+        """Whether nobody knows yet if it was recorded."""
+        return self.status == _ACCEPTED and _decode_state(self.body).state == "unknown"
+
     def problem(self) -> Problem:
         return _problem(self.body)
+
+
+class _State(msgspec.Struct):
+    state: str = ""
 
 
 class _Answer(msgspec.Struct):
@@ -107,6 +116,7 @@ class _Unanswered(NamedTuple):
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_state = msgspec.json.Decoder(_State).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 
 
@@ -167,7 +177,7 @@ class Sender:
             results = []
         if len(results) != count:
             raise RequestRefused(f"{self._url} does not answer as the API of a region does")
-        passing = next((each for each in results if _passes(each.status)), None)
+        passing = next((each for each in results if _passes(each.status) or each.unknown), None)
         return results if passing is None else _Unanswered(f"an item: {passing.problem().title}")
 
 

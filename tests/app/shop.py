@@ -38,7 +38,7 @@ class Shop:
         results: list[dict[str, Any]] = []
         for item in items:
             named = item["path"].partition("$")[2].partition("/")[0]
-            if named and results[int(named)]["status"] >= 400:
+            if named and results[int(named)]["status"] not in (200, 201):
                 results.append({"status": 424, "body": {"title": "depends", "code": "dependency_failed"}})
             elif item["key"] in self.refused:
                 refusal = self.refused[item["key"]]

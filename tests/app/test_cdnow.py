@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -267,9 +268,13 @@ async def test_a_fault_of_the_service_passes(file: Path, shop: Shop) -> None:
     assert (await send(file, shop)).new == 7
 
 
-async def test_items_that_were_not_taken_are_sent_again(file: Path, shop: Shop) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [{"status": 503, "title": "busy", "code": "unavailable"}, {"status": 202, "command": "6c51", "state": "unknown"}],
+)
+async def test_items_that_were_not_taken_are_sent_again(file: Path, shop: Shop, said: dict[str, Any]) -> None:
     key = f"{hashlib.sha256(SAMPLE).hexdigest()}:player:00021"
-    shop.refused[key] = {"status": 503, "title": "busy", "code": "unavailable"}
+    shop.refused[key] = said
 
     def relent(_request: object, shop: Shop) -> bool:
         shop.refused.clear()

@@ -112,12 +112,19 @@ class _Batch:
         return plan(self._services, principal, route, arguments, item.key, path, raw, trace, item.if_match, said)
 
     async def _ask(self, paths: Mapping[int, str]) -> None:
+        services, batched, items = self._services, self._batched, self._wanted.items
         first = {
             place: each
             for place, each in _asking_first(self._wanted, paths).items()
-            if not await owner_elsewhere(
-                self._services, match(paths[place])[0], each[1], self._batched.hop
-            )  # who asks there
+            if not await owner_elsewhere(  # who asks there
+                services,
+                match(paths[place])[0],
+                each[1],
+                batched.hop,
+                actor=batched.principal.actor,
+                key=items[place].key,
+                raw=each[2],
+            )
         }
         asking = self._services.asking
         self._asked.update(await registering.before_each(asking, self._batched.principal, first))

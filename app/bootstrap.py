@@ -176,7 +176,7 @@ async def write_side(
                 directory,
                 sessions,
                 streams,
-                residency.load(settings.residency, settings.regions),
+                residency.load(settings.residency, settings.regions, settings.shares),
             )
         finally:
             following.cancel()

@@ -204,7 +204,10 @@ class _Command:
         principal, target, body = asked.principal, asked.target, asked.body
         self._start.require()
         arguments = shape(target.partition("?")[0])[1]
-        if owner := await owner_elsewhere(services, route, arguments, asked.hop):
+        key = asked.headers.get("idempotency-key", "")
+        if owner := await owner_elsewhere(
+            services, route, arguments, asked.hop, actor=principal.actor, key=key, raw=body
+        ):
             return await self._forward(asked, owner, arguments)
         if self._asks_others:
             await services.authentication.renew()

@@ -29,8 +29,9 @@ from commands.decider import Decider
 from commands.denials import Denials
 from commands.edge import READ_TOGETHER, Edge, Endpoint, read_body
 from commands.plan import Context, Plan, Seen, WrongRegion
+from commands.players import RegisterPlayer
 from commands.rights import require_named
-from domain.errors import NotFound
+from domain.errors import NotFound, Rejected
 from domain.kernel import Stream
 from domain.protection import Answer
 from eventstore.vault import Vault
@@ -175,12 +176,28 @@ def match(path: str) -> tuple[Route, tuple[str, ...]]:
     raise NotFound("no command has this path", path=path[:200])
 
 
-async def owner_elsewhere(services: Services, route: Route, arguments: Sequence[str], hop: Hop) -> str:
-    """The other region that owns what a command's path names; "" if it is for this one, or the command itself will say."""
-    if services.forwarding is None or not route.kind or not route.travels:
+async def owner_elsewhere(
+    services: Services, route: Route, arguments: Sequence[str], hop: Hop, *, actor: str, key: str, raw: bytes
+) -> str:
+    """The other region that owns what a command's path names, or the player whom it makes; "" if it is for this one, or the command
+    itself will say.
+    """
+    if services.forwarding is None or not route.travels:
         return ""
-    partition = partition_in(route.kind, arguments[0])
+    if route.endpoint.path == _REGISTRATION:
+        partition = _of_new_player(services, route, identity.command_id(actor, key), raw) if key else None
+    else:
+        partition = partition_in(route.kind, arguments[0])
     return "" if partition is None else await owner_of(services, partition, hop)
+
+
+def _of_new_player(services: Services, route: Route, command: bytes, raw: bytes) -> int | None:
+    """The partition of whom a registration makes; None if it will be refused for what it says."""
+    try:
+        told: RegisterPlayer = read_body(route.decoder, raw or b"{}")
+    except Rejected:
+        return None
+    return identity.partition_for(command, services.residency.group(told.jurisdiction or told.country))
 
 
 async def owner_of(services: Services, partition: int, hop: Hop) -> str:

@@ -124,8 +124,13 @@ class Settings(NamedTuple):
         return range(256 * share // count, 256 * (share + 1) // count)
 
     @property
+    def shares(self) -> dict[str, range]:
+        """The same of each region."""
+        return {region: self.partitions_of(region) for region in self.regions}
+
+    @property
     def group(self) -> range:
-        """The partitions for players who register here. One that another region owns sends the command there."""
+        """The partitions for what is this region's own, and no player's: operators, tokens, what is sealed."""
         return self.partitions_of(self.region) or range(256)
 
     def environment(self) -> dict[str, str]:

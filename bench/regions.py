@@ -14,7 +14,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from bench import servers, verify
 from bench.payments import Client
 from devstack.region import Endpoints
 from devstack.stack import Stack
+from domain.kernel import partition_of
 from eventstore import schema
 from replication import schema as replication_schema
 from replication.applier import run_applier
@@ -74,7 +75,7 @@ def run(*, requests: int = 1_000, entries: int = 200_000, rounds: int = 5) -> di
 
 async def _latencies(here: Local, requests: int) -> dict[str, float]:
     client = Client(here.url("eu"), here.tokens["operator"])
-    players = await _players(client)
+    players = await _players(client, here.settings["eu"].partitions_of("eu"))
     for durability in ("region", "geo") * (_WARM_UP // 2):
         await _deposit(client, players, durability)
     taken: dict[str, list[float]] = {"region": [], "geo": [], "link": []}
@@ -93,16 +94,18 @@ async def _latencies(here: Local, requests: int) -> dict[str, float]:
     }
 
 
-async def _players(client: Client) -> list[str]:
-    """Such as EU owns: those that it registers itself."""
-    made = []
-    for _ in range(_PLAYERS):
+async def _players(client: Client, share: Container[int]) -> list[str]:
+    """Such as EU owns: some of those who register there."""
+    made: list[str] = []
+    while len(made) < _PLAYERS:
         status, answer = await client.ask(
             "POST", "/v1/players", _encode({"country": "AT", "currency": "EUR"}), f"{random.getrandbits(96):x}"
         )
         if status != 201:
             raise RuntimeError(f"a registration was answered {status}: {answer[:300]!r}")
-        made.append(msgspec.json.decode(answer)["player"])
+        player = msgspec.json.decode(answer)["player"]
+        if partition_of(player) in share:
+            made.append(player)
     return made
 
 

@@ -18,10 +18,6 @@ import msgspec
 from chaos.place import Place, caller
 from chaos.record import Line, Recorder, now_ns
 
-STAY = frozenset({"register"})
-"""What is said again only where it was said first. A region makes new players in its own share of the partitions, so that a registration
-which is said in another region, before that one's copy holds the first, makes a second player (ADR 45).
-"""
 ANSWER_S = 15.0
 """Longer than the 11 seconds after which a region says that another has not answered it."""
 _IN_VAIN = 3
@@ -98,12 +94,8 @@ class Caller:
             if loop.time() > deadline or in_vain == _IN_VAIN:
                 return None
             await asyncio.sleep(max(told.wait_s, chance.uniform(*_PAUSE_S)))
-            region = self.another(ask, region, chance)
+            region = chance.choice(self.regions)
             attempt += 1
-
-    def another(self, ask: Ask, region: str, chance: random.Random) -> str:
-        """Where to say it again: anywhere, but what stays."""
-        return region if ask.kind in STAY else chance.choice(self.regions)
 
     async def again(self, client: str, op: str, ask: Ask, region: str, attempt: int) -> Told:
         """Say once more what was answered, to hear the first answer."""

@@ -35,6 +35,10 @@ _OWN_PLAYERS = 5
 _SHARED_PLAYERS = 4
 _AGAIN = 0.06
 """How often what was answered is said once more: what is recorded has its first answer, a refusal its own or another."""
+_TWICE = 0.5
+"""How often a registration is said in two regions at once: whichever comes first, there is one player."""
+_BESIDE, _LATER = 500, 1_000
+"""Numbers of tries beside and after those that follow one another."""
 _READERS = ("auditor", "analyst", "support", "risk", "compliance")
 _WRITERS = ("operator", "supervisor")
 
@@ -101,7 +105,9 @@ class Client:
     async def _register(self) -> None:
         if len(self._players) >= _OWN_PLAYERS:
             self._players.pop(0)
-        told = await self._command("register", "", "/v1/players", {"country": "AT", "currency": "EUR"})
+        told = await self._command(
+            "register", "", "/v1/players", {"country": "AT", "currency": "EUR"}, twice=self._chance.random() < _TWICE
+        )
         if told and told.done:
             self._players.append(str(told.inner["player"]))
 
@@ -186,16 +192,24 @@ class Client:
     # How it does it
 
     async def _command(
-        self, kind: str, player: str, path: str, body: Any, *, role: str = "", region: str = ""
+        self, kind: str, player: str, path: str, body: Any, *, role: str = "", region: str = "", twice: bool = False
     ) -> Told | None:
+        """`twice`: it is said in another region at the same moment."""
         op, key = self._named()
         ask = Ask(kind, _suffix(player), role or self._role, key, path, body)
         region = region or self._region()
+        others = [each for each in self._caller.regions if each != region]
+        beside = (
+            [asyncio.create_task(self._caller.again(self.name, op, ask, self._chance.choice(others), _BESIDE))]
+            if twice and others
+            else []
+        )
         told = await self._caller.command(self.name, op, ask, region, self._chance)
+        await asyncio.gather(*beside)
         self._learn(ask, told)
         if told and (told.position or not told.done) and self._chance.random() < _AGAIN:
             await self._pace.turn()
-            await self._caller.again(self.name, op, ask, self._caller.another(ask, region, self._chance), 1_000)
+            await self._caller.again(self.name, op, ask, self._chance.choice(self._caller.regions), _LATER)
         return told
 
     def _learn(self, ask: Ask, told: Told | None) -> None:

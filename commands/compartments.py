@@ -184,7 +184,7 @@ def read(compartment: str, player_id: str, what: str, edge: Edge, key: OwnKey) -
 
 def _inside(name: str, secret: Secret, edge: Edge, key: OwnKey, action: Action, kind: str) -> Plan:
     context, player_stream = edge.context, players.stream(secret.player)
-    actor, suffix = context.principal.actor, edge.new_player()
+    actor, suffix = context.principal.actor, edge.new_own()
     if player_stream.partition not in edge.group:
         raise WrongRegion(partition=player_stream.partition)
 

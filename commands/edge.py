@@ -91,7 +91,8 @@ class Edge(msgspec.Struct, frozen=True):
     `administrators()`: operators who are active and administer without an end, as far as is known; missing some is safe.
     `kyc_providers`: who may be asked how well a player is known.
     `asked`: what registers of the excluded have said for this command; `unasked`: why one that is not among them has not.
-    `residency`: which regions may hold whose keys.
+    `group`: the partitions for what is this region's own.
+    `residency`: which regions may hold whose keys, and which partitions new players are given.
     `secret`: the house's own, the same in all regions.
     """
 
@@ -109,9 +110,13 @@ class Edge(msgspec.Struct, frozen=True):
     secret: bytes = b""
     administrators: Callable[[], Mapping[OperatorId, operators.Operator]] = dict
 
-    def new_player(self) -> str:
-        """The suffix of a new player, or of what is no player's, in a partition of this residency."""
-        return suffix(uuid7(self.context.now, os.urandom(10), partition_for(self.context.command_id, self.group)))
+    def new_player(self, jurisdiction: str) -> str:
+        """The suffix of a new player. Its partition follows from the command and the jurisdiction, in all regions alike."""
+        return self.new_child(partition_for(self.context.command_id, self.residency.group(jurisdiction)))
+
+    def new_own(self) -> str:
+        """The suffix of what is no player's, but this region's own: an operator, a token, something sealed."""
+        return self.new_child(partition_for(self.context.command_id, self.group))
 
     def new_child(self, partition: int) -> str:
         """The suffix of something that belongs to a player of `partition`."""

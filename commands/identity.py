@@ -81,5 +81,5 @@ def _take(said: Any, path: Sequence[str]) -> bool:
 
 
 def partition_for(command: bytes, group: Sequence[int]) -> int:
-    """The partition of the player that `command` registers: a retry meets the same owner."""
+    """The partition of what `command` makes: one of `group`, always the same, so that a retry meets the same owner."""
     return group[int.from_bytes(sha256(command).digest()[:8], "big") % len(group)]

@@ -168,7 +168,7 @@ def given(values: Sequence[str] | None) -> tuple[str, ...] | None:
 def invite(command: InviteOperator, edge: Edge) -> Plan:
     """Invite somebody to work here; they hold no role yet, and join once another person has confirmed it. Raises Forbidden."""
     by = edge.context.principal.behind
-    return _inviting(command, edge.context, edge.vault, edge.new_player(), (Action.OPERATOR_INVITE,), by=by)
+    return _inviting(command, edge.context, edge.vault, edge.new_own(), (Action.OPERATOR_INVITE,), by=by)
 
 
 def _inviting(

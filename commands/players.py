@@ -144,8 +144,8 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
     Raises AlreadyRegistered, UnknownCurrency, JurisdictionElsewhere, JurisdictionNeeded, KeysElsewhere, BirthDateNeeded, Underage, Forbidden;
     PlayerExcluded (until), if the register of their jurisdiction, which has been asked before, says so.
     """
-    context = edge.context
-    suffix = edge.new_player()
+    context, jurisdiction = edge.context, command.jurisdiction or command.country
+    suffix = edge.new_player(jurisdiction)
     key = edge.new_key()
     registered = players.Registered(
         brand=command.brand,
@@ -165,7 +165,6 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
     def decide(
         at: datetime, player: players.Player, alike: dict[str, list[str]] | None = None
     ) -> list[players.PlayerEvent]:
-        jurisdiction = command.jurisdiction or command.country
         eligibility.require_residency(edge.residency, jurisdiction, edge.log)
         awaiting: tuple[str, ...] = ()
         if not happened:
@@ -190,7 +189,7 @@ def register(command: RegisterPlayer, edge: Edge) -> Plan:
         about={"brand": command.brand, "country": command.country},
     )
     id_ = PlayerId(f"player_{suffix}")
-    return plan if happened else registering(plan, id_, command.jurisdiction or command.country, edge)
+    return plan if happened else registering(plan, id_, jurisdiction, edge)
 
 
 def _registered(facts: Sequence[Fact]) -> PlayerRegistered:

@@ -62,7 +62,7 @@ def issue(command: IssueToken, edge: Edge) -> Plan:
 
     Raises RoleUnknown, RolesNotTheirs, HolderIsAnother, InThePast, NotFound, OperatorNotActive, Forbidden.
     """
-    secret, reads, suffix = Secret("crt_"), _reads(command.holder), edge.new_player()
+    secret, reads, suffix = Secret("crt_"), _reads(command.holder), edge.new_own()
     if reads:
         suffix = edge.new_child(reads["holder"].partition)
     issued = tokens.Issued(

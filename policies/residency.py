@@ -1,39 +1,81 @@
 """
-Residency: which regions may hold the keys of a player's personal data, by the player's jurisdiction. The house says so in a file.
+Residency: which regions may hold the keys of a player's personal data, by the player's jurisdiction, and which partitions new
+players are given therefore. The house says so in a file.
 
 A region that may not holds the log all the same, verifies it and counts its money; what is personal there stays ciphertext.
 
-Invariant: what holds for a country holds in its parts (ISO 3166-2), unless the file names the part.
+Invariants:
+    - what holds for a country holds in its parts (ISO 3166-2), unless the file names the part;
+    - which partitions a jurisdiction's new players are given is the same in all regions, whoever owns them now: a registration
+      that is said again meets the same owner.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
 from policies.rules import country_of
 
 OTHERWISE: Final = "*"
+PARTITIONS: Final = range(256)
+
+_Partition = Annotated[int, msgspec.Meta(ge=PARTITIONS.start, lt=PARTITIONS.stop)]
 
 
 class ResidencyUnreadable(Exception):
     """The file says nothing that can be followed, and why."""
 
 
+class Placed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Regions that may hold keys, where new players are not to be given the partitions that these own from the beginning.
+
+    `partitions`: ranges [first, last].
+    """
+
+    regions: tuple[str, ...]
+    partitions: tuple[tuple[_Partition, _Partition], ...]
+
+
 class Residency(NamedTuple):
-    """By jurisdiction, the regions that may hold keys; `*`: of all others. Of whom nothing is said, any region may."""
+    """By jurisdiction, the regions that may hold keys; `*`: of all others. Of whom nothing is said, any region may.
+
+    `partitions`: those that are stated for new players of a jurisdiction. `shares`: by log, those that it owns from the beginning.
+    """
 
     regions: Mapping[str, tuple[str, ...]] = {}
+    partitions: Mapping[str, Sequence[int]] = {}
+    shares: Mapping[str, Sequence[int]] = {}
 
     def of(self, jurisdiction: str) -> tuple[str, ...] | None:
         """Those that may; None: all."""
+        name = self._named(jurisdiction)
+        return None if name is None else self.regions[name]
+
+    def group(self, jurisdiction: str) -> Sequence[int]:
+        """The partitions of new players: those that are stated, or that the regions which may hold the keys own from the beginning.
+
+        All, where any region may, and where those that may have all joined later.
+        """
+        name = self._named(jurisdiction)
+        if name is None:
+            return PARTITIONS
+        if name in self.partitions:
+            return self.partitions[name]
+        return (
+            sorted(p for log, share in self.shares.items() if self.allows(jurisdiction, log) for p in share)
+            or PARTITIONS
+        )
+
+    def _named(self, jurisdiction: str) -> str | None:
+        """Under which name the file speaks of it."""
         for name in (jurisdiction, country_of(jurisdiction), OTHERWISE):
             if name in self.regions:
-                return self.regions[name]
+                return name
         return None
 
     def allows(self, jurisdiction: str, log: str) -> bool:
@@ -44,7 +86,8 @@ class Residency(NamedTuple):
     @property
     def digest(self) -> str:
         """SHA-256 as of any policy, for `service.started`."""
-        told = {name: sorted(regions) for name, regions in self.regions.items()}
+        told: dict[str, object] = {name: sorted(regions) for name, regions in self.regions.items()}
+        told |= {name: [told[name], list(partitions)] for name, partitions in self.partitions.items()}
         return hashlib.sha256(msgspec.json.encode(told, order="sorted")).hexdigest()
 
 
@@ -52,20 +95,32 @@ EVERYWHERE: Final = Residency()
 """The house's default: every region of the deployment."""
 
 
-def load(file: Path | None, deployed: Collection[str]) -> Residency:
-    """What the file says: {"DE": ["eu"], "*": ["eu", "us"]}. Raises ResidencyUnreadable."""
+def load(
+    file: Path | None, deployed: Collection[str], shares: Mapping[str, Sequence[int]] = EVERYWHERE.shares
+) -> Residency:
+    """What the file says: {"DE": ["eu"], "AU": {"regions": ["ap"], "partitions": [[64, 127]]}, "*": ["eu", "us"]}.
+
+    `deployed`: the logs that there are; `shares`: the partitions that each owns from the beginning. Raises ResidencyUnreadable.
+    """
     if file is None:
-        return EVERYWHERE
+        return EVERYWHERE._replace(shares=shares)
     try:
-        told = msgspec.json.decode(file.read_bytes(), type=dict[str, tuple[str, ...]])
+        said = msgspec.json.decode(file.read_bytes(), type=dict[str, tuple[str, ...] | Placed])
     except (OSError, msgspec.MsgspecError) as error:
         raise ResidencyUnreadable(f"{file}: {error}") from error
     known = {region.partition(".")[0] for region in deployed}
-    for jurisdiction, regions in told.items():
+    stated: dict[str, Sequence[int]] = {}
+    told: dict[str, tuple[str, ...]] = {}
+    for jurisdiction, each in said.items():
+        told[jurisdiction] = regions = each.regions if isinstance(each, Placed) else each
+        if isinstance(each, Placed):
+            stated[jurisdiction] = sorted({p for first, last in each.partitions for p in range(first, last + 1)})
+            if not stated[jurisdiction]:
+                raise ResidencyUnreadable(f"{file}: no partition is left for new players of {jurisdiction}")
         if not regions:
             raise ResidencyUnreadable(
                 f"{file}: no region may hold the keys of {jurisdiction}, so nobody could register"
             )
         if unknown := set(regions) - known:
             raise ResidencyUnreadable(f"{file}: {jurisdiction}: no region is called {', '.join(sorted(unknown))}")
-    return Residency(told)
+    return Residency(told, stated, shares)

@@ -31,6 +31,7 @@ from eventstore.record import Codec, Recorded
 from eventstore.vault import RegionKey, Vault
 from eventstore.writer import Writer
 from tests.asking import Answer, send
+from tests.commands.house import placed
 from tests.ledger import OWNED, Ledger
 from tests.stack import Servers
 
@@ -109,7 +110,7 @@ async def region(ledger: Ledger, servers: Servers, region_key: RegionKey, *, gap
                     reads,
                     waiting_on(readers, redis, "eu"),
                 ),
-                Services(decider, vault, authentication, list(OWNED), b"fingerprints"),
+                Services(decider, vault, authentication, list(OWNED), b"fingerprints", residency=placed(OWNED)),
                 Schemas(),
             )
         finally:

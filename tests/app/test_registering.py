@@ -6,26 +6,48 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import httpx2
+import msgspec
 import pytest
 from prometheus_client import generate_latest
 from psycopg import OperationalError
 
 from app import commanding
+from app.batching import BatchAnswer, BatchResult
+from app.forwarding import Forwarding, Hop, Items, Message
+from app.lane import Answered
 from app.metrics import Metrics
+from app.openapi import Schemas
+from app.planning import Services
+from app.starting import Start
 from commands.asking import Asking
 from domain.kernel import PlayerId
 from domain.protection import RegisterAsked
 from eventstore.postgres import PostgresStreams
 from eventstore.vault import RegionKey
 from policies.protection import Moment
+from policies.residency import Residency
 from registers.breaker import FAILURES_MAX, Breaker
 from registers.http import HttpRegister
 from tests.app.reading import CODEC, Client, region, serving
-from tests.ledger import Ledger
+from tests.ledger import US, Ledger, chained, opening
 from tests.registers.register import Register, open_register
 from tests.stack import Servers
 
 ADA = {"country": "ES", "currency": "EUR", "birth_date": "1980-01-01", "name": "Ada Lovelace"}
+
+
+class Elsewhere(Forwarding):
+    """Another region registers whoever it is sent."""
+
+    asked: list[str]
+
+    async def ask(self, owner: str, message: Message, _hop: Hop) -> Answered:
+        self.asked = [*getattr(self, "asked", ()), owner]
+        made = msgspec.Raw(b'{"player": "player_1", "status": "active"}')
+        if isinstance(message, Items):
+            answers = [BatchResult(201, made, "us/1/00") for _ in message.items]
+            return Answered(200, [], msgspec.json.encode(BatchAnswer(answers)))
+        return Answered(201, [], bytes(made))
 
 
 class House(NamedTuple):
@@ -33,6 +55,9 @@ class House(NamedTuple):
     ledger: Ledger
     register: Register
     metrics: Metrics
+    services: Services
+    start: Start
+    schemas: Schemas
 
     async def post(self, path: str, body: object, key: str = "once") -> Any:
         return await self.client.post(path, body, "operator", Idempotency_Key=key)
@@ -59,7 +84,7 @@ async def house(ledger: Ledger, servers: Servers) -> AsyncIterator[House]:
             services = made.services._replace(asking=asking)
             commands = commanding.router(services, made.read.start, made.schemas, lambda _: None)
             async with serving(made.schemas, [commands]) as asks:
-                yield House(asks, ledger, register, metrics)
+                yield House(asks, ledger, register, metrics, services, made.read.start, made.schemas)
 
 
 async def test_a_dry_run_asks_no_register(house: House) -> None:
@@ -70,6 +95,26 @@ async def test_a_dry_run_asks_no_register(house: House) -> None:
     assert (len(house.ledger.entries()), len(house.register.asked)) == (count, asked)
     assert await house.batch(*items) == [201, 201]
     assert len(house.register.asked) == asked + 2
+
+
+async def test_about_whom_another_region_registers_that_region_asks(house: House) -> None:
+    """Which region it is follows from the key, and is known before anybody is asked."""
+    house.ledger.append_copy(chained(US, opening(US, (128, 255)).bodies))
+    there = Elsewhere(["us"], us="eu")
+    residency = Residency({"*": ("us",)}, shares={"eu": range(128), "us": range(128, 256)})
+    services = house.services._replace(forwarding=there, residency=residency)
+    async with serving(
+        house.schemas, [commanding.router(services, house.start, house.schemas, lambda _: None)]
+    ) as asks:
+        eu = house._replace(client=asks)
+        assert (await eu.post("/v1/players", ADA)).status == 201
+        assert await eu.batch(("/v1/players", ADA), ("/v1/players", {**ADA, "name": "Bob Hope"})) == [201, 201]
+        assert (await eu.post("/v1/players", {"country": "ES"})).problem()[0] == 422, (
+            "what is wrong with it is said here"
+        )
+    assert there.asked == ["us", "us"]
+    assert house.register.asked == []
+    assert house.asked() == []
 
 
 async def test_an_item_that_names_an_earlier_ones_player_asks_as_soon_as_that_one_has_run(house: House) -> None:

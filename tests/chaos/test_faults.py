@@ -26,6 +26,7 @@ from chaos.schedule import SERVERS, LeftOut, NotCarriedOut, Step
 from chaos.shim import Shim
 from chaos.site import Site, running_site
 from tests.asking import Answer, send
+from tests.registering import key_within
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]
 
@@ -52,7 +53,7 @@ def carry_out(site: Site, fault: str, region: str = "eu", role: str = "", hold_s
 def register(site: Site, region: str = "eu") -> Answer:
     headers = {
         "Authorization": f"Bearer {site.local.tokens['operator']}",
-        "Idempotency-Key": f"test {time.monotonic_ns()}",
+        "Idempotency-Key": key_within(site.local.settings[region].partitions_of(region)),
     }
     return send(
         "POST",

@@ -37,7 +37,7 @@ from eventstore.record import Codec, Entry
 from eventstore.vault import CannotOpen, DataKey, Owed, RegionKey, Vault
 from eventstore.writer import Writer
 from policies.protection import Silence
-from policies.residency import EVERYWHERE, Residency
+from policies.residency import EVERYWHERE, OTHERWISE, Residency
 from tests.ledger import EU, OWNED, Clock
 
 SECRET = b"fingerprint key"
@@ -234,8 +234,8 @@ class House:
         command = read_body(msgspec.json.Decoder(endpoint.body), raw)
         self.known[actor] = context.principal
         asked = (path, raw.decode() or "{}", self.known.get, self.kyc_providers)
-        more: dict[str, Any] = {"asked": self.asked, "unasked": self.unasked, "secret": SECRET, "residency": residency}
-        more["administrators"] = self.administrators
+        more: dict[str, Any] = {"asked": self.asked, "unasked": self.unasked, "secret": SECRET}
+        more |= {"residency": placed(self.partitions, residency), "administrators": self.administrators}
         edge = Edge(context, self.vault, list(self.partitions), self.name, *asked, **more)  # type: ignore[arg-type]
         plan = require_named(endpoint.path, endpoint.handler(*arguments, command, edge))
         if seen is None:
@@ -251,6 +251,12 @@ class House:
     async def deposit(self, player: str, amount: int) -> str:
         """A requested deposit's id."""
         return made(await self.process.post(f"/v1/players/{player}/deposits", deposit_of(amount)))
+
+
+def placed(partitions: Sequence[int], residency: Residency = EVERYWHERE) -> Residency:
+    """The same, with all new players in these partitions: of a region that stands alone."""
+    regions = residency.regions or {OTHERWISE: ("eu", "us")}
+    return Residency(regions, dict.fromkeys(regions, partitions))
 
 
 class Bound(House):

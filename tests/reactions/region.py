@@ -34,7 +34,7 @@ from projections.source import LogSource
 from providers.port import Accepted, Answer, Payout, Provider
 from reactions.payouts import Payouts
 from reactions.timers import FIRES, Fire, Timers
-from tests.commands.house import CODEC, SECRET, House, MemoryVault, Process, in_the_clear, made
+from tests.commands.house import CODEC, SECRET, House, MemoryVault, Process, in_the_clear, made, placed
 from tests.ledger import EU, OWNED, US, Ledger
 
 HERE = Path(due.__file__).parent
@@ -96,7 +96,8 @@ class Region(House):
             pass
 
     def edge(self, context: Context) -> Edge:
-        return Edge(context, self.vault, list(self.partitions), self.name, known=self.known.get)  # type: ignore[arg-type]
+        group, residency = list(self.partitions), placed(self.partitions)
+        return Edge(context, self.vault, group, self.name, known=self.known.get, residency=residency)  # type: ignore[arg-type]
 
     def timers(self, process: Process | None = None, fires: Mapping[str, Fire] = FIRES) -> Timers:
         run = (process or self.process).decider.run

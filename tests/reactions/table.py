@@ -23,7 +23,7 @@ from app.planning import Services
 from app.starting import Start
 from providers import games, signing
 from providers.known import Known
-from tests.commands.house import SECRET, deposit_of
+from tests.commands.house import SECRET, deposit_of, placed
 from tests.ledger import OWNED
 from tests.reactions.region import Region
 
@@ -109,6 +109,7 @@ async def laid(region: Region) -> AsyncIterator[Table]:
     """The table of a region."""
     tokens = Tokens([record(token, actor, [role]) for actor, (role, token) in TOKENS.items()])
     services = Services(region.process.decider, region.vault, Authentication(tokens), list(OWNED), SECRET)  # type: ignore[arg-type]
+    services = services._replace(residency=placed(OWNED))
     start, app, schemas = Start(), FastAPI(), Schemas()
     await start.record(region.process.decider, region.pool)
     counted: Counter[tuple[str, str]] = Counter()

@@ -34,7 +34,7 @@ from domain.errors import Invalid, KeyReused, NotFound, Rejected, TransactionClo
 from domain.kernel import Money, PlayerId, TransactionId
 from domain.transactions import AmountDiffers, NotDisputed, NotSettled, ProviderRefused, Status
 from providers import signing
-from tests.commands.house import CODEC, SECRET, House, Process, made
+from tests.commands.house import CODEC, SECRET, House, Process, made, placed
 from tests.ledger import OWNED
 from tests.providers.psp import SECRET as SHARED
 from tests.providers.psp import Psp
@@ -394,6 +394,7 @@ class Door:
 @asynccontextmanager
 async def open_door(region: Region) -> AsyncIterator[Door]:
     services = Services(region.process.decider, region.vault, Authentication(Tokens([])), list(OWNED), SECRET)  # type: ignore[arg-type]
+    services = services._replace(residency=placed(OWNED))
     start, app = Start(), FastAPI()
     await start.record(region.process.decider, region.pool)
     known = {"acme": Psp().known, "other": Psp().known}

@@ -16,17 +16,20 @@ import pytest
 from app import local
 from app.local import Local
 from eventstore.postgres import acting_as
+from policies.residency import PARTITIONS
 from tests.asking import Answer, send
+from tests.registering import key_within
 from tests.stack import free_port_base
 from tests.system.collector import Collector
 
 
 class Client:
-    """A caller of one region's API."""
+    """A caller of one region's API. `share`: the partitions that are the region's own from the beginning, or any if none are."""
 
-    def __init__(self, url: str, tokens: dict[str, str]) -> None:
+    def __init__(self, url: str, tokens: dict[str, str], share: Sequence[int] = PARTITIONS) -> None:
         self.url = url
         self.tokens = tokens
+        self.share = share
         self.keys = 0
 
     def get(self, path: str, *, role: str = "operator", headers: dict[str, str] | None = None) -> Answer:
@@ -47,12 +50,17 @@ class Client:
         headers["Authorization"] = f"Bearer {self.tokens[role]}"
         if key == "":
             self.keys += 1
-            key = f"test-{self.keys}-{time.monotonic_ns()}"
+            key = f"test-{self.keys}-{time.monotonic_ns()}" if path != "/v1/players" else self.key_of_ours(role)
         if key is not None:
             headers["Idempotency-Key"] = key
         return send("POST", self.url + path, raw if raw is not None else json.dumps(body).encode(), headers)
 
+    def key_of_ours(self, role: str = "operator") -> str:
+        """Under which a new player is this region's own, where residency says nothing of them."""
+        return key_within(self.share, f"{role}:dev")
+
     def register(self, **more: Any) -> str:
+        """A new player of this region's own."""
         answer = self.post("/v1/players", {"country": "AT", "currency": "EUR", **more})
         assert answer.status == 201, answer
         return answer.json["player"]
@@ -96,7 +104,10 @@ class Deployment:
 
     def __init__(self, running: Local) -> None:
         self.local = running
-        self.clients = {region: Client(running.url(region), running.tokens) for region in running.settings}
+        self.clients = {
+            region: Client(running.url(region), running.tokens, settings.group)
+            for region, settings in running.settings.items()
+        }
 
     def heads(self, region: str) -> dict[str, int]:
         """Positions, straight from the database."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -144,7 +144,8 @@ def test_a_batch_goes_to_where_each_item_belongs_in_the_order_given(two: Two) ->
         ("/v1/transactions/$4/settle", {"intervention": WHY}),
         ("/v1/transactions/$3/settle", {"intervention": WHY}),
     ]
-    body = {"items": [{"key": f"batch {n}", "path": path, "body": said} for n, (path, said) in enumerate(items)]}
+    keys = [two.us.key_of_ours("supervisor"), *(f"batch {n}" for n in range(1, len(items)))]
+    body = {"items": [{"key": key, "path": path, "body": said} for key, (path, said) in zip(keys, items, strict=True)]}
     rehearsed = two.us.post("/v1/batch", {**body, "dry_run": True}, key=None, role="supervisor").json["items"]
     assert [each["status"] for each in rehearsed] == [201, 200, 201, 424, 201, 424, 424, 424], rehearsed
     first = two.us.post("/v1/batch", body, key=None, role="supervisor").json["items"]
@@ -194,7 +195,54 @@ def test_a_game_is_played_through_the_other_region(two: Two) -> None:
     assert (balance.json["balance"]["cash"], balance.json["position"]) == (99_00, None)
 
 
+# Registrations
+
+PERSON = {"country": "AT", "currency": "EUR"}
+
+
+def registered(answers: Sequence[Answer]) -> set[tuple[int, str]]:
+    return {(each.status, each.json["player"]) for each in answers}
+
+
+def test_one_registration_said_in_two_regions_at_once_makes_one_player(two: Two) -> None:
+    keys = [key for each in (two.eu, two.us) for key in (each.key_of_ours(), each.key_of_ours(), each.key_of_ours())]
+    logs = set()
+    with ThreadPoolExecutor(4) as pool:
+        for key in keys:
+            together = [pool.submit(each.post, "/v1/players", PERSON, key=key) for each in (two.eu, two.us) * 2]
+            answers = [each.result() for each in together]
+            assert len(registered(answers)) == 1, answers
+            assert sum("idempotency-replayed" not in headers(each) for each in answers) == 1, answers
+            [position] = {headers(each)["ledger-position"] for each in answers}
+            logs.add(position.partition("/")[0])
+    assert logs == {"eu", "us"}
+
+
+def test_a_batch_and_a_single_call_of_one_registration_make_one_player(two: Two) -> None:
+    for key in (two.eu.key_of_ours(), two.us.key_of_ours()):
+        items = {"items": [{"key": key, "path": "/v1/players", "body": PERSON}]}
+        one, other = (two.eu.post("/v1/batch", items, key=None), two.us.post("/v1/players", PERSON, key=key))
+        assert one.json["items"][0]["body"]["player"] == other.json["player"]
+
+
 # When EU is not well
+
+
+@pytest.mark.fault
+def test_whoever_registers_while_a_region_is_frozen_is_its_player_or_nobody(two: Two) -> None:
+    theirs, ours = two.eu.key_of_ours(), two.us.key_of_ours()
+    with frozen(two):
+        time.sleep(2.5)  # so long that the time is asked first, which a frozen region does not tell
+        assert two.us.post("/v1/players", PERSON, key=theirs).problem() == (503, "owner_unreachable")
+        here = two.us.post("/v1/players", PERSON, key=ours)
+    assert here.status == 201
+    end = time.monotonic() + 60
+    while (there := two.us.post("/v1/players", PERSON, key=theirs)).status != 201:
+        assert time.monotonic() < end, there
+        time.sleep(0.2)
+    assert "idempotency-replayed" not in headers(there), "nothing had been recorded"
+    again = [two.eu.post("/v1/players", PERSON, key=key) for key in (theirs, ours)]
+    assert [each.raw for each in again] == [there.raw, here.raw]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ def test_a_batch_whose_answer_was_lost_after_its_commit_is_counted_once(deployme
     body = {"amount": {"amount": 100, "currency": "EUR"}, "provider": "card", "occurred": "2020-01-01"}
     register = {"country": "DE", "currency": "EUR", "occurred": "2020-01-01"}
     items = [
-        {"key": f"{player} register", "path": "/v1/players", "body": register},
+        {"key": eu.key_of_ours("importer"), "path": "/v1/players", "body": register},
         *({"key": f"{player} {n}", "path": "/v1/players/$0/deposits", "body": body} for n in range(300)),
     ]
     start, before = deployment.heads("eu")["eu"], deployment.types("eu")

@@ -52,7 +52,8 @@ def test_a_traced_deposit_is_one_trace_through_all_processes_of_two_regions(eu: 
 
 def test_a_traced_batch_is_one_append_in_the_trace(eu: Client, collector: Collector) -> None:
     trace = TRACE[::-1]
-    items = [{"key": f"t-{n}", "path": "/v1/players", "body": {"country": "AT", "currency": "EUR"}} for n in range(20)]
+    player = {"country": "AT", "currency": "EUR"}
+    items = [{"key": eu.key_of_ours(), "path": "/v1/players", "body": player} for _ in range(20)]
     eu.post("/v1/batch", {"items": items}, key=None, traceparent=f"00-{trace}-{CALLER}-01")
 
     spans = collector.eventually(trace, 2 + 20 * 2 * (1 + len(PROJECTIONS)))

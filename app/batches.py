@@ -130,13 +130,38 @@ class _Batch:
         self._asked.update(await registering.before_each(asking, self._batched.principal, first))
 
     async def _decide(self, wave: Mapping[int, Plan]) -> Sequence[Receipt | BatchResult | Exception]:
+        """What is known to be another region's is done there while the rest is done here."""
+        forwarding = self._services.forwarding
+        if forwarding is None:
+            return await self._work(list(wave.values()))
+        away = await self._away(wave)
+        here = {place: planned for place, planned in wave.items() if place not in away}
+        done = await asyncio.gather(self._here(forwarding, here), self._elsewhere(forwarding, away))
+        results = done[0] | done[1]
+        return [results[place] for place in wave]
+
+    async def _away(self, wave: Mapping[int, Plan]) -> dict[int, WrongRegion]:
+        """Those of a wave that another region was seen to own: not who sent them here, who has handed them over."""
+        away = {}
+        for place, planned in wave.items():
+            if planned.partition is not None and self._travels(place):
+                owner = await self._services.decider.owner(planned.partition)
+                if owner is not None and owner.log not in (self._services.decider.log, self._batched.hop.sender):
+                    away[place] = WrongRegion(partition=planned.partition, owner=owner.log)
+        return away
+
+    async def _work(self, plans: Sequence[Plan]) -> Sequence[Receipt | BatchResult | Exception]:
+        decider = self._services.decider
+        return await (decider.rehearse if self._wanted.dry_run else decider.run)(plans)
+
+    async def _here(
+        self, forwarding: Forwarding, wave: Mapping[int, Plan]
+    ) -> dict[int, Receipt | BatchResult | Exception]:
+        """What becomes of these here; of those that turn out to be another region's, there."""
         services, hop = self._services, self._batched.hop
-        work = services.decider.rehearse if self._wanted.dry_run else services.decider.run
-        results: dict[int, Receipt | BatchResult | Exception] = dict(
-            zip(wave, await work(list(wave.values())), strict=True)
-        )
-        if services.forwarding is None:
-            return list(results.values())
+        if not wave:
+            return {}
+        results = dict(zip(wave, await self._work(list(wave.values())), strict=True))
         results.update(await self._sheltered(results))
         wrong = {
             place: each for place, each in results.items() if isinstance(each, WrongRegion) and self._travels(place)
@@ -151,10 +176,10 @@ class _Batch:
         owned = {each for each, owner in zip(partitions, owners, strict=True) if not owner}
         ours = [place for place, partition in handed.items() if partition in owned]
         if ours:
-            results.update(zip(ours, await work([wave[place] for place in ours]), strict=True))
+            results.update(zip(ours, await self._work([wave[place] for place in ours]), strict=True))
         rest = {place: each for place, each in wrong.items() if place not in ours}
-        results.update(await self._elsewhere(services.forwarding, rest))
-        return [results[place] for place in wave]
+        results.update(await self._elsewhere(forwarding, rest))
+        return results
 
     def _travels(self, place: int) -> bool:
         """What is said by a provider of games has no route of its own."""
@@ -174,11 +199,9 @@ class _Batch:
         """What became of items of other regions' players. Those that protect are recorded here if that is all that can be done."""
         results: dict[int, Receipt | BatchResult | Exception] = {}
         first_hand = not self._batched.hop.hops
-        for place in wrong if first_hand else ():
-            try:
-                await sheltering.require_open(self._services, self.endpoints[place].path, self._described[place].plan)
-            except Rejected as refused:
-                results[place] = refused
+        if first_hand:
+            asked = {place: (self.endpoints[place].path, self._described[place].plan) for place in wrong}
+            results.update(await sheltering.refusals(self._services, asked))
         sent = {place: each for place, each in wrong.items() if place not in results}
         results.update(await elsewhere(forwarding, self._batched, sent, self._described))
         for place in sent if first_hand and not self._wanted.dry_run else ():

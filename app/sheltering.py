@@ -11,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -23,7 +24,8 @@ from app.planning import Services
 from app.problems import OwnerUnreachable
 from commands import authorising, safeguards
 from commands.plan import Plan, Receipt
-from domain.errors import NotFound
+from commands.safeguards import Here
+from domain.errors import NotFound, Rejected
 from domain.protection import Stop
 
 _ON_ITS_WAY = "what protects the player is on its way to the region that owns them"
@@ -38,14 +40,34 @@ _log = structlog.get_logger(__name__)
 
 async def require_open(services: Services, path: str, plan: Plan) -> None:
     """Ask before a command is sent to another region. `path`: of its endpoint. Raises what closes it, OwnerUnreachable."""
-    action, player_id = safeguards.OPENED.get(path), safeguards.player_of(plan)
-    if action is None or player_id is None:
-        return
+    if refused := await refusals(services, {0: (path, plan)}):
+        raise refused[0]
+
+
+async def refusals(services: Services, asked: Mapping[int, tuple[str, Plan]]) -> dict[int, Rejected]:
+    """The same of several, by place: those that are not to be sent, and why."""
+    players = {
+        place: player_id
+        for place, (path, plan) in asked.items()
+        if path in safeguards.OPENED and (player_id := safeguards.player_of(plan)) is not None
+    }
+    if not players:
+        return {}
     decider = services.decider
-    here = await safeguards.look_here(player_id, await decider.logs(), decider.look)
-    if here is None or not here.is_open():
-        return
-    at = datetime.now(UTC)
+    held = await safeguards.look_here(set(players.values()), await decider.logs(), decider.look)
+    refused: dict[int, Rejected] = {}
+    for place, player_id in players.items():
+        if (here := held.get(player_id)) is not None and here.is_open():
+            try:
+                _require_open(here, *asked[place])
+            except Rejected as error:
+                refused[place] = error
+    return refused
+
+
+def _require_open(here: Here, path: str, plan: Plan) -> None:
+    """Raises what closes it, OwnerUnreachable."""
+    action, at = safeguards.OPENED[path], datetime.now(UTC)
     plan.context.principal.require(*plan.require)
     authorising.require(plan, {"player": here.player}, at)
     refused = here.refusal(action, at)

@@ -14,6 +14,7 @@ from cyclopts import App, Parameter
 
 from app.cli import log_to_standard_error
 from chaos import catalog
+from chaos.load import RATE
 from chaos.runner import Run, exit_code, throw_away
 from chaos.schedule import schedule
 from chaos.site import REGIONS
@@ -35,6 +36,7 @@ def run(
         str | None, Parameter(help="The commit from which a region is upgraded; else the newest that differs.")
     ] = None,
     region_count: Annotated[int, Parameter(help="How many regions.")] = 2,
+    rate: Annotated[float, Parameter(help="Requests a second, all together.")] = RATE,
 ) -> int:
     """Let faults befall regions under load; 0: every law holds; 1: one is broken; 2: something could not be done or judged."""
     chosen = catalog.others() if faults is None else [each for each in faults.split(",") if each not in {"", "none"}]
@@ -52,7 +54,7 @@ def run(
     sys.stderr.write(f"seed {drawn}, {len(steps)} steps, {folder}\n")
     log_to_standard_error()
     with interruptible():
-        result = Run(folder, steps, seed=drawn, regions=regions, release=release).carry_out()
+        result = Run(folder, steps, seed=drawn, regions=regions, release=release, rate=rate).carry_out()
     code = exit_code(result)
     _tell(result, folder if code or keep else None)
     if as_json:

@@ -25,6 +25,7 @@ from typing import Any
 
 from chaos import catalog, releases
 from chaos.catching_up import NotCaughtUp, await_caught_up
+from chaos.load import RATE
 from chaos.schedule import CLOCK_AHEAD, CLOCK_BEHIND, KILLS, UPGRADE, LeftOut, Step
 from chaos.site import Site, running_site
 from devstack import DevstackError
@@ -45,13 +46,21 @@ class Run:
     """One run. `errors`: what keeps its result from being one."""
 
     def __init__(
-        self, folder: Path, steps: Sequence[Step], *, seed: int, regions: Sequence[str], release: str | None = None
+        self,
+        folder: Path,
+        steps: Sequence[Step],
+        *,
+        seed: int,
+        regions: Sequence[str],
+        release: str | None = None,
+        rate: float = RATE,
     ) -> None:
         self.folder = folder
         self.steps = steps
         self.seed = seed
         self.regions = regions
         self.release = release  # the older one, of which one region begins; None: the newest that differs
+        self.rate = rate  # requests a second
         self.done: Counter[str] = Counter()
         self.left_out: dict[str, str] = {}
         self.errors: list[str] = []
@@ -127,6 +136,7 @@ class Run:
     def _load(self, site: Site, place: Path, history: Path) -> Iterator[None]:
         """Within, the load runs. It is told to end on any way out, and must have ended well."""
         command = ["chaos.load", "--site", str(place), "--history", str(history), "--seed", str(self.seed)]
+        command += ["--rate", str(self.rate)]
         with (self.folder / "load.log").open("wb") as log:
             load = self.load = subprocess.Popen([sys.executable, "-m", *command], cwd=_CHECKOUT, stdout=log, stderr=log)
             try:

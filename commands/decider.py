@@ -104,8 +104,7 @@ class Decider:
 
     def decide(self, plan: Plan) -> Awaitable[Receipt]:
         """Raises Rejected, Unavailable. Plans that are asked for at the same moment are run together."""
-        partition = _partition(plan)
-        if partition is None or self._owners.holds(partition):
+        if plan.partition is None or self._owners.holds(plan.partition):
             return self._gathering.ask(plan)
         return self._once_adopted(plan)
 
@@ -470,18 +469,10 @@ class Decider:
             _log.warning("a snapshot is not kept", error=str(error).strip())
 
 
-def _partition(plan: Plan) -> int | None:
-    """A command has one, that of every stream which it writes; None if those are the region's own."""
-    for stream in plan.writes.values():
-        return stream.partition
-    raise ValueError("a plan writes a stream")
-
-
 def _partitions(plan: Plan) -> set[int]:
     """That of what is written; of what is read, where that is the region's own."""
-    partition = _partition(plan)
-    if partition is not None:
-        return {partition}
+    if plan.partition is not None:
+        return {plan.partition}
     return {stream.partition for stream in plan.reads.values() if stream.partition is not None}
 
 

@@ -129,6 +129,11 @@ class Plan(msgspec.Struct, frozen=True):
     authorise: Callable[[datetime, Mapping[str, Any]], None] | None = None
     timed: bool = False
 
+    @property
+    def partition(self) -> int | None:
+        """That of every stream which it writes; None if those are the region's own."""
+        return next((stream.partition for stream in self.writes.values()), None)
+
 
 class Receipt(msgspec.Struct, frozen=True):
     """The answer to a command; `position` (log/position/leaf prefix) is where its last event stands, if it has any."""

@@ -11,7 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -165,13 +165,15 @@ Look = Callable[[Mapping[str, AnyStream[Any]]], Awaitable[Mapping[str, Any]]]
 """commands.decider.Decider.look"""
 
 
-async def look_here(player_id: PlayerId, logs: Sequence[str], look: Look) -> Here | None:
-    """What is held here of a player; None where no region has recorded any safeguard, as nearly always."""
-    there = await look({log: safeguards.stream(log, player_id) for log in logs})
-    if all(each.version == 0 for each in there.values()):
-        return None
-    states = await look({aggregate.name: stream(player_id) for aggregate, stream in _OF_PLAYER.items()})
-    return Here({aggregate: states[aggregate.name] for aggregate in _OF_PLAYER}, there)
+async def look_here(players: Collection[PlayerId], logs: Sequence[str], look: Look) -> dict[PlayerId, Here]:
+    """What is held here of players: of those for whom any region has recorded a safeguard, which are few."""
+    found = await look({f"{each} {log}": safeguards.stream(log, each) for each in players for log in logs})
+    there = {each: {log: found[f"{each} {log}"] for log in logs} for each in players}
+    sheltered = [each for each, of in there.items() if any(state.version for state in of.values())]
+    if not sheltered:
+        return {}
+    states = await look({f"{a.name} {each}": stream(each) for each in sheltered for a, stream in _OF_PLAYER.items()})
+    return {each: Here({a: states[f"{a.name} {each}"] for a in _OF_PLAYER}, there[each]) for each in sheltered}
 
 
 def take_up(player_id: PlayerId, log: str, edge: Edge) -> Plan:

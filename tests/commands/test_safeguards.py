@@ -74,8 +74,8 @@ class Us:
         return await self.decider.decide(safeguards.record(plan, player, "us", logs, held))
 
     async def refusal(self, action: Stop, player: str) -> Any:
-        here = await safeguards.look_here(PlayerId(player), await self.decider.logs(), self.decider.look)
-        return here and here.refusal(action, self.house.now)
+        held = await safeguards.look_here([PlayerId(player)], await self.decider.logs(), self.decider.look)
+        return held[PlayerId(player)].refusal(action, self.house.now) if held else None
 
     def recorded(self) -> list[str]:
         return [CODEC.decode(entry).event.tag for entry in self.log.entries]
@@ -150,8 +150,7 @@ async def test_the_owner_takes_it_up_once_and_ends_log_ins(house: House, us: Us)
     with pytest.raises(PlayerExcluded):
         await house.deposit(player, 100)
     us.receive()
-    here = await safeguards.look_here(PlayerId(player), await us.decider.logs(), us.decider.look)
-    assert here is not None
+    [here] = (await safeguards.look_here([PlayerId(player)], await us.decider.logs(), us.decider.look)).values()
     assert not here.is_open()
     assert here.states[protection.PROTECTION].exclusions == (await states(house, player))[0].exclusions
 

@@ -138,7 +138,7 @@ def told_of(settings: Settings) -> dict[str, str]:
     """What `service.started` says of what only this installation was told: a SHA-256 of each, by name."""
     from app import registering
 
-    held = residency.load(settings.residency, settings.regions)
+    held = residency.load(settings.residency, settings.regions, settings.shares)
     oidc = identity_providers.digest(identity_providers.load(settings.oidc))
     return {**registering.digest(settings), "oidc": oidc, "residency": held.digest}
 

@@ -74,6 +74,11 @@ _WATERMARKS = """
     SELECT w.peer, w.position, w.at, w.alarm FROM replication.watermark AS w JOIN ledger.log AS l ON l.id = w.log
      WHERE l.own AND l.name = %s ORDER BY w.peer"""
 _CATCH_UP = "SELECT log, source, position, target, per_second, vouched FROM replication.caught_up ORDER BY log"
+_RESIDENCY = """
+    SELECT l.name, convert_from(e.body, 'UTF8')::json #>> '{data,policies,residency}'
+      FROM ledger.log AS l CROSS JOIN LATERAL (SELECT e.body FROM ledger.entry AS e WHERE e.stream = 'region-' || l.name || '-services'
+                                                ORDER BY e.version DESC LIMIT 1) AS e
+     WHERE l.name = ANY (%s) ORDER BY l.name"""
 _STOPPED = "SELECT projection, log, stopped_at, reason FROM read.status ORDER BY projection, log"
 
 
@@ -202,6 +207,8 @@ class Standing(msgspec.Struct, frozen=True):
     waits: str | None = None
     link_certificate_seconds: float | None = None
     """For how long it is valid; None where this is not known."""
+    residency: dict[str, str | None] = {}
+    """By log, by which residency its services last registered people, as far as is known here: a digest."""
 
     @property
     def own(self) -> Log | None:
@@ -271,6 +278,7 @@ async def _look(where: Place) -> Standing:
                 for log, each in (await counts(connection, may_hold(where.residency, where.region))).items()
             ],
             waits=None if may_write else waits,
+            residency=dict(await rows(_RESIDENCY, (list(where.regions),))),
         )
 
 
@@ -336,6 +344,9 @@ def _of_the_rest(found: Standing) -> Iterator[Wanted]:
         if keys.refused:
             what = f"{keys.refused:,} data keys that {keys.log} made were asked for and not given"
             yield Wanted(what, "new-region.md")
+    if len(set(found.residency.values())) > 1:
+        what = f"{' and '.join(found.residency)} were started with different files of residency, or founders"
+        yield Wanted(f"{what}: a registration that is said in both may become two players", "new-region.md")
     left = found.link_certificate_seconds
     if left is not None and left < CERTIFICATE_S:
         ends = f"expires in {duration(left)}" if left > 0 else f"expired {duration(-left)} ago"

@@ -1,5 +1,6 @@
 """
-The master file end to end: two fresh regions, REST batches, replicated, projected; speed per stage, and size.
+The master file end to end: REST batches to one of two fresh regions, which sends half on; replicated both ways, projected in both;
+speed per stage, and size.
 
 A stage's speed is that of its last entry: from the first request to the last answer (commands), to the last acknowledged
 copy (relay and copy), to the last figure in both dashboards (projections). All servers and processes of both regions share
@@ -42,14 +43,11 @@ def _import(here: Local, path: Path) -> dict[str, Any]:
     began = time.monotonic()
     imported = asyncio.run(cdnow.import_cdnow(path, here.url("eu"), here.tokens["importer"]))
     answered = time.monotonic()
-    head = watch.head("eu", "eu")
-    copied = watch.until(lambda: watch.head("us", "eu") >= head)
-    projected = watch.until(
-        lambda: all(
-            calling.get(here.url(region) + "/v1/dashboard", here.tokens["viewer"])["positions"].get("eu", 0) >= head
-            for region in here.settings
-        )
+    heads = {log: watch.head(log, log) for log in here.settings}
+    copied = watch.until(
+        lambda: all(watch.head(region, log) >= heads[log] for region in here.settings for log in heads)
     )
+    projected = watch.until(lambda: all(_shown(here, region, heads) for region in here.settings))
     watch.stop = True
     watch.join()
     purchases = imported.deposits + imported.skipped
@@ -59,12 +57,18 @@ def _import(here: Local, path: Path) -> dict[str, Any]:
 
     return {
         "purchases": purchases,
-        "entries": head,
+        "entries": sum(heads.values()),
         "seconds": round(projected - began, 2),
         "per_s": per_s(projected),
         "stages": {"commands": per_s(answered), "relay and copy": per_s(copied), "projections": per_s(projected)},
         "pss_mib": {"most": round(watch.most / 2**20)},
     }
+
+
+def _shown(here: Local, region: str, heads: dict[str, int]) -> bool:
+    """Whether the region's dashboard includes all logs up to these."""
+    positions = calling.get(here.url(region) + "/v1/dashboard", here.tokens["viewer"])["positions"]
+    return all(positions.get(log, 0) >= head for log, head in heads.items())
 
 
 class _Watch(threading.Thread):

@@ -85,10 +85,11 @@ class Residency(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """SHA-256 as of any policy, for `service.started`."""
+        """SHA-256 as of any policy, for `service.started`: regions that register people alike have the same."""
         told: dict[str, object] = {name: sorted(regions) for name, regions in self.regions.items()}
         told |= {name: [told[name], list(partitions)] for name, partitions in self.partitions.items()}
-        return hashlib.sha256(msgspec.json.encode(told, order="sorted")).hexdigest()
+        founders = {log.partition(".")[0]: list(share) for log, share in self.shares.items() if share}
+        return hashlib.sha256(msgspec.json.encode([told, founders], order="sorted")).hexdigest()
 
 
 EVERYWHERE: Final = Residency()

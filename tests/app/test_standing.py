@@ -22,14 +22,18 @@ from app.standing import (
     Keys,
     Log,
     Owned,
+    Place,
     Standing,
     Stop,
     duration,
+    standing,
     wanted,
 )
 from eventstore import schema
+from eventstore.log import Command
+from policies.residency import EVERYWHERE
 from queries.lags import Lag, State
-from tests.ledger import EU, US, Ledger
+from tests.ledger import EU, US, Ledger, body, chained, new_id, opening
 from tests.stack import Servers
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -59,6 +63,7 @@ NEEDS: list[tuple[dict[str, Any], str, str]] = [
     ({"copies": [replace(LEVEL, state=State.BEHIND, entries=70, seconds=61.0)]}, "70 entries and 61 s", "corrupted-copy.md"),
     ({"owned": [replace(OWNED, released_to="us", seconds=31.0)]}, "128 partitions of eu were released", "handover.md"),
     ({"stopped": [Stop("wallets", "us", 7, "of a later release")]}, "wallets has stopped", "rebuild-a-read-model.md"),
+    ({"residency": {"eu": "aa", "us": "bb"}}, "eu and us were started with different files of res", "new-region.md"),
     ({"keys": [Keys("us", 5, 3, 2, 1)]}, "1 data keys that us made", "new-region.md"),
     ({"link_certificate_seconds": 13.9 * 86_400}, "our links to other regions expires in 14 d", "tls.md"),
     ({"link_certificate_seconds": -7_200.0}, "our links to other regions expired 2 h ago", "tls.md"),
@@ -82,6 +87,7 @@ def test_what_needs_a_person_is_said_with_a_page_that_is_there(change: dict[str,
         {"logs": [replace(OWN, position=12, unsigned_seconds=0.8, unwitnessed_seconds=1.5)]},
         {"owned": [OWNED, replace(OWNED, released_to="us", seconds=2.0)]},
         {"keys": [Keys("us", 0, 9, 9, 0)]},
+        {"residency": {"eu": "aa", "us": "aa"}},
         {"link_certificate_seconds": 30 * 86_400.0},
     ],
 )
@@ -165,6 +171,31 @@ def test_it_exits_with_1_and_names_the_page_where_somebody_is_needed(
     assert "unknown since " in said
     assert "nothing was heard of us for 2" in said
     assert "see docs/how-to/split-link.md" in said
+
+
+def test_it_says_where_regions_register_people_by_other_rules(servers: Servers) -> None:
+    ledger = Ledger(servers.fresh_database("standing"))
+    schema.migrate(ledger.dsn, MIGRATIONS)
+    ledger.sql("SELECT ledger.register_log('eu', %s, true), ledger.register_log('us', %s, false)", EU, US)
+
+    def started(origin: str, number: int, digest: str) -> Command:
+        name, id_ = f"region-{origin.rpartition('/')[2]}-services", new_id()
+        data = {"service": "api", "program": "0.1.0", "code": "ab", "policies": {"residency": digest}}
+        return Command(id_, [body(name, number, id_, data=data, type="service.started", actor="system")])
+
+    def said() -> list[str]:
+        found = standing(Place("eu", ("eu", "us"), ledger.dsn, None, EVERYWHERE))
+        return [each.what for each in found.wanted if each.see == "new-region.md"]
+
+    ledger.append(opening(EU, (0, 127)))
+    us = [opening(US, (128, 255)), started(US, 1, "old")]
+    ledger.append_copy(chained(US, [raw for each in us for raw in each.bodies]))
+    assert ledger.append(started(EU, 1, "old")) == [0]
+    assert said() == []
+    assert ledger.append(started(EU, 2, "new")) == [0]
+    [differ] = said()
+    assert "a registration that is said in both may become two players" in differ
+    ledger.close()
 
 
 def test_it_says_which_region_the_log_waits_for_until_an_operator_does_not(

@@ -16,11 +16,13 @@ from app import checking
 from domain import players
 from domain.kernel import PlayerId
 from tests.asking import Answer
+from tests.registering import key_within
 from tests.system.conftest import Client, Deployment, running
 
 AMOUNT = 100
 MOVED = range(64)
 PATIENCE_S = 30.0
+PERSON = {"country": "AT", "currency": "EUR"}
 
 
 class Payers(threading.Thread):
@@ -77,10 +79,11 @@ def countroom(deployment: Deployment, folder: Path, *arguments: str) -> str:
 @pytest.mark.timeout(400)
 def test_partitions_move_while_players_pay(two: Deployment) -> None:
     eu = two.clients["eu"]
-    paying = [eu.register() for _ in range(12)]
+    keys = [key_within(places) for places in (MOVED, range(64, 128)) for _ in range(6)]
+    registered = {key: eu.post("/v1/players", PERSON, key=key) for key in keys}
+    paying = [answer.json["player"] for answer in registered.values()]
     moving = [each for each in paying if players.stream(PlayerId(each)).partition in MOVED]
-    assert moving
-    assert len(moving) < len(paying)
+    assert len(moving) == 6
     payers = Payers(two.clients, paying)
     payers.start()
     try:
@@ -99,6 +102,9 @@ def test_partitions_move_while_players_pay(two: Deployment) -> None:
     own = two.types("us")
     assert own["log.adopted"] == 1
     assert own["wallet.credited"] >= len(moving)
+    for key, answer in registered.items():
+        again = [client.post("/v1/players", PERSON, key=key) for client in two.clients.values()]
+        assert [each.raw for each in again] == [answer.raw] * 2, "whoever owns them now"
 
     back = countroom(two, folder, "--region", "us", "--to", "eu", "--player", moving[0])
     assert "1 partitions of us belong to eu now" in back

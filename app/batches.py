@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
 import msgspec
 import structlog
@@ -36,6 +35,9 @@ Count = Callable[[Mapping[tuple[str, str], int]], None]
 
 Relay = Callable[[Principal, str, bytes, str | None], tuple[Endpoint, Plan] | None]
 """(who asks, path, body, trace) → what an item of a batch is that no command of the house is; None: nothing. Raises Rejected."""
+
+_UNKNOWN = "nobody could find out which region owns the player; try again"
+_CHANGED = "another region has just become the owner, or this one; try again"
 
 _log = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -78,6 +80,7 @@ class _Batch:
         self._batched = batched
         self._described: dict[int, Wanted] = {}
         self._asked: dict[int, Sequence[Answer] | Unavailable] = {}
+        self._unasked: set[int] = set()  # of items about which their owner elsewhere asks
 
     async def run(self) -> list[Receipt | BatchResult | Exception]:
         wanted = self._wanted
@@ -112,22 +115,27 @@ class _Batch:
         return plan(self._services, principal, route, arguments, item.key, path, raw, trace, item.if_match, said)
 
     async def _ask(self, paths: Mapping[int, str]) -> None:
-        services, batched, items = self._services, self._batched, self._wanted.items
-        first = {
-            place: each
-            for place, each in _asking_first(self._wanted, paths).items()
-            if not await owner_elsewhere(  # who asks there
-                services,
-                match(paths[place])[0],
-                each[1],
-                batched.hop,
-                actor=batched.principal.actor,
-                key=items[place].key,
-                raw=each[2],
-            )
-        }
-        asking = self._services.asking
-        self._asked.update(await registering.before_each(asking, self._batched.principal, first))
+        asking, principal = self._services.asking, self._batched.principal
+        if asking is None:
+            return
+        first = _asking_first(self._wanted, paths)
+        for place, each in list(first.items()):
+            try:
+                elsewhere_ = await self._owner_elsewhere(paths[place], each, self._wanted.items[place].key)
+            except Exception:  # noqa: BLE001 — its own item's, and nobody else's
+                _log.warning("nobody knows who owns the player of an item of a batch", path=each[0], exc_info=True)
+                self._asked[place] = Unavailable(_UNKNOWN)
+                del first[place]
+            else:
+                if elsewhere_:
+                    self._unasked.add(place)
+                    del first[place]
+        self._asked.update(await registering.before_each(asking, principal, first))
+
+    async def _owner_elsewhere(self, path: str, first: tuple[str, Sequence[str], bytes], key: str) -> str:
+        route, (_, arguments, raw) = match(path)[0], first
+        actor, hop = self._batched.principal.actor, self._batched.hop
+        return await owner_elsewhere(self._services, route, arguments, hop, actor=actor, key=key, raw=raw)
 
     async def _decide(self, wave: Mapping[int, Plan]) -> Sequence[Receipt | BatchResult | Exception]:
         """What is known to be another region's is done there while the rest is done here."""
@@ -135,20 +143,42 @@ class _Batch:
         if forwarding is None:
             return await self._work(list(wave.values()))
         away = await self._away(wave)
-        here = {place: planned for place, planned in wave.items() if place not in away}
-        done = await asyncio.gather(self._here(forwarding, here), self._elsewhere(forwarding, away))
-        results = done[0] | done[1]
+        here = {place: each for place, each in wave.items() if place not in away and place not in self._unasked}
+        done = await asyncio.gather(self._here(forwarding, here), self._there(forwarding, away), return_exceptions=True)
+        results: dict[int, Receipt | BatchResult | Exception] = dict.fromkeys(wave, Unavailable(_CHANGED))
+        for places, found in zip((list(here), list(away)), done, strict=True):
+            if isinstance(found, Exception):
+                results.update(dict.fromkeys(places, found))
+            elif isinstance(found, BaseException):
+                raise found
+            else:
+                results.update(found)
         return [results[place] for place in wave]
 
     async def _away(self, wave: Mapping[int, Plan]) -> dict[int, WrongRegion]:
         """Those of a wave that another region was seen to own: not who sent them here, who has handed them over."""
+        decider, sender = self._services.decider, self._batched.hop.sender
         away = {}
         for place, planned in wave.items():
             if planned.partition is not None and self._travels(place):
-                owner = await self._services.decider.owner(planned.partition)
-                if owner is not None and owner.log not in (self._services.decider.log, self._batched.hop.sender):
+                try:
+                    owner = await decider.owner(planned.partition)
+                except Exception:  # noqa: BLE001 — whoever is to decide says why, each of its own item
+                    _log.warning("nobody knows who owns the players of a batch", exc_info=True)
+                    break
+                if owner is not None and owner.log not in (decider.log, sender):
                     away[place] = WrongRegion(partition=planned.partition, owner=owner.log)
         return away
+
+    async def _there(
+        self, forwarding: Forwarding, away: Mapping[int, WrongRegion]
+    ) -> dict[int, Receipt | BatchResult | Exception]:
+        """What becomes of these in the regions that own them. A registration that stands here already has its first answer."""
+        made = {place: plan for place in away if (plan := self._described[place].plan).owed is not None}
+        known = dict(zip(made, await self._services.decider.repeats(list(made.values())), strict=True)) if made else {}
+        results = {place: each for place, each in known.items() if each is not None}
+        rest = {place: each for place, each in away.items() if place not in results}
+        return {**results, **await self._elsewhere(forwarding, rest)}
 
     async def _work(self, plans: Sequence[Plan]) -> Sequence[Receipt | BatchResult | Exception]:
         decider = self._services.decider
@@ -158,7 +188,6 @@ class _Batch:
         self, forwarding: Forwarding, wave: Mapping[int, Plan]
     ) -> dict[int, Receipt | BatchResult | Exception]:
         """What becomes of these here; of those that turn out to be another region's, there."""
-        services, hop = self._services, self._batched.hop
         if not wave:
             return {}
         results = dict(zip(wave, await self._work(list(wave.values())), strict=True))
@@ -166,6 +195,19 @@ class _Batch:
         wrong = {
             place: each for place, each in results.items() if isinstance(each, WrongRegion) and self._travels(place)
         }
+        try:
+            results.update(await self._handed_over(forwarding, wave, wrong))
+        except Exception as error:  # noqa: BLE001 — the others stand in the log
+            _log.warning("items of a batch cannot be sent to who owns them", exc_info=True)
+            results.update(dict.fromkeys(wrong, error))
+        return results
+
+    async def _handed_over(
+        self, forwarding: Forwarding, wave: Mapping[int, Plan], wrong: Mapping[int, WrongRegion]
+    ) -> dict[int, Receipt | BatchResult | Exception]:
+        """What becomes of items that were not for this region a moment ago: here, if who sent them has released them to us."""
+        services, hop = self._services, self._batched.hop
+        results: dict[int, Receipt | BatchResult | Exception] = {}
         handed = {
             place: int(str(each.facts["partition"]))
             for place, each in wrong.items()
@@ -201,7 +243,11 @@ class _Batch:
         first_hand = not self._batched.hop.hops
         if first_hand:
             asked = {place: (self.endpoints[place].path, self._described[place].plan) for place in wrong}
-            results.update(await sheltering.refusals(self._services, asked))
+            try:
+                results.update(await sheltering.refusals(self._services, asked))
+            except Exception as error:  # noqa: BLE001 — nothing of them was sent
+                _log.warning("nobody knows what protects the players of a batch", exc_info=True)
+                return dict.fromkeys(wrong, error)
         sent = {place: each for place, each in wrong.items() if place not in results}
         results.update(await elsewhere(forwarding, self._batched, sent, self._described))
         for place in sent if first_hand and not self._wanted.dry_run else ():
@@ -212,6 +258,8 @@ class _Batch:
                 except (Rejected, Unavailable) as error:
                     if isinstance(results[place], problems.OwnerUnreachable):  # else the owner may have recorded it
                         results[place] = error
+                except Exception:  # noqa: BLE001 — what is known of it stays true
+                    _log.exception("what protects a player was not recorded here", path=path)
         return results
 
     async def _sheltered(self, results: Mapping[int, Receipt | BatchResult | Exception]) -> dict[int, Receipt]:
@@ -220,9 +268,15 @@ class _Batch:
         for place in [] if self._batched.hop.hops or self._wanted.dry_run else results:
             if isinstance(results[place], InTransit):
                 path, planned = self.endpoints[place].path, self._described[place].plan
-                with suppress(Rejected, Unavailable):
-                    if (receipt := await sheltering.recorded(self._services, path, planned)) is not None:
-                        recorded[place] = receipt
+                try:
+                    receipt = await sheltering.recorded(self._services, path, planned)
+                except (Rejected, Unavailable):
+                    continue
+                except Exception:  # noqa: BLE001 — the others stand in the log
+                    _log.exception("what protects a player was not recorded here", path=path)
+                    continue
+                if receipt is not None:
+                    recorded[place] = receipt
         return recorded
 
 

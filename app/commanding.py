@@ -208,7 +208,7 @@ class _Command:
         if owner := await owner_elsewhere(
             services, route, arguments, asked.hop, actor=principal.actor, key=key, raw=body
         ):
-            return await self._forward(asked, owner, arguments)
+            return await self._first_answer(asked, arguments) or await self._forward(asked, owner, arguments)
         if self._asks_others:
             await services.authentication.renew()
         said = await registering.before(services.asking, principal, self._endpoint.path, arguments, body)
@@ -222,6 +222,15 @@ class _Command:
                 raise
             return receipt
         return await self._forward(asked, found, arguments) if isinstance(found, str) else found
+
+    async def _first_answer(self, asked: Asked, arguments: Sequence[str]) -> Receipt | None:
+        """Of a registration that stands here already: who owns its player now may not know of it yet. Raises Rejected."""
+        if self._endpoint.path != registering.REGISTRATION:
+            return None
+        [known] = await self._services.decider.repeats([self._plan(asked, arguments)])
+        if isinstance(known, Exception):
+            raise known
+        return known
 
     def _plan(self, asked: Asked, arguments: Sequence[str], said: Sequence[Answer] = ()) -> Plan:
         principal, target, body, headers, _ = asked

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -74,11 +75,13 @@ _WATERMARKS = """
     SELECT w.peer, w.position, w.at, w.alarm FROM replication.watermark AS w JOIN ledger.log AS l ON l.id = w.log
      WHERE l.own AND l.name = %s ORDER BY w.peer"""
 _CATCH_UP = "SELECT log, source, position, target, per_second, vouched FROM replication.caught_up ORDER BY log"
-_RESIDENCY = """
-    SELECT l.name, convert_from(e.body, 'UTF8')::json #>> '{data,policies,residency}'
-      FROM ledger.log AS l CROSS JOIN LATERAL (SELECT e.body FROM ledger.entry AS e WHERE e.stream = 'region-' || l.name || '-services'
-                                                ORDER BY e.version DESC LIMIT 1) AS e
-     WHERE l.name = ANY (%s) ORDER BY l.name"""
+_STARTS = """
+    SELECT l.name, e.body
+      FROM ledger.log AS l CROSS JOIN LATERAL (SELECT e.body, e.version FROM ledger.entry AS e
+                                                WHERE e.stream = 'region-' || l.name || '-services'
+                                                ORDER BY e.version DESC LIMIT %s) AS e
+     WHERE l.name = ANY (%s) ORDER BY l.name, e.version DESC"""
+_STARTS_LOOKED_AT = 50
 _STOPPED = "SELECT projection, log, stopped_at, reason FROM read.status ORDER BY projection, log"
 
 
@@ -207,8 +210,8 @@ class Standing(msgspec.Struct, frozen=True):
     waits: str | None = None
     link_certificate_seconds: float | None = None
     """For how long it is valid; None where this is not known."""
-    residency: dict[str, str | None] = {}
-    """By log, by which residency its services last registered people, as far as is known here: a digest."""
+    residency: dict[str, str] = {}
+    """By log, with which residency its newest API process has started, as far as is known here: a digest."""
 
     @property
     def own(self) -> Log | None:
@@ -278,7 +281,7 @@ async def _look(where: Place) -> Standing:
                 for log, each in (await counts(connection, may_hold(where.residency, where.region))).items()
             ],
             waits=None if may_write else waits,
-            residency=dict(await rows(_RESIDENCY, (list(where.regions),))),
+            residency=_residency(await rows(_STARTS, (_STARTS_LOOKED_AT, list(where.regions)))),
         )
 
 
@@ -316,6 +319,28 @@ def _owned(rows: Iterable[tuple[int, int, str, str | None, float | None]]) -> It
         yield Owned(log, ranges, to, round(max(ages, default=0.0), 1) if to else None)
 
 
+class _Said(msgspec.Struct):
+    """What of a start is looked at."""
+
+    service: str
+    policies: dict[str, str]
+
+
+class _Start(msgspec.Struct):
+    data: _Said
+
+
+def _residency(starts: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """By log, of its newest start of an API process. What is damaged is none."""
+    found: dict[str, str] = {}
+    for log, body in starts:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            said = msgspec.json.decode(body, type=_Start).data
+            if said.service == "api":
+                found.setdefault(log, said.policies.get("residency", ""))
+    return found
+
+
 def wanted(found: Standing) -> Iterator[Wanted]:
     """What of all this needs a person, the worst first."""
     yield from map(_of_halt, found.halts)
@@ -345,8 +370,8 @@ def _of_the_rest(found: Standing) -> Iterator[Wanted]:
             what = f"{keys.refused:,} data keys that {keys.log} made were asked for and not given"
             yield Wanted(what, "new-region.md")
     if len(set(found.residency.values())) > 1:
-        what = f"{' and '.join(found.residency)} were started with different files of residency, or founders"
-        yield Wanted(f"{what}: a registration that is said in both may become two players", "new-region.md")
+        what = f"{' and '.join(found.residency)} were started with other files of residency, founders or releases"
+        yield Wanted(f"{what}: one registration that is said in both may become two players", "new-region.md")
     left = found.link_certificate_seconds
     if left is not None and left < CERTIFICATE_S:
         ends = f"expires in {duration(left)}" if left > 0 else f"expired {duration(-left)} ago"

@@ -98,7 +98,7 @@ class Caller:
             attempt += 1
 
     async def again(self, client: str, op: str, ask: Ask, region: str, attempt: int) -> Told:
-        """Say once more what was answered, to hear the first answer."""
+        """Say once what is being said elsewhere, or was answered, to hear the same."""
         return await self._try(client, op, ask, region, attempt)
 
     async def batch(self, client: str, asks: Sequence[tuple[str, Ask]], region: str, name: str) -> list[Told]:

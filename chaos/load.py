@@ -198,14 +198,15 @@ class Client:
         op, key = self._named()
         ask = Ask(kind, _suffix(player), role or self._role, key, path, body)
         region = region or self._region()
+        told: Told | None
         others = [each for each in self._caller.regions if each != region]
-        beside = (
-            [asyncio.create_task(self._caller.again(self.name, op, ask, self._chance.choice(others), _BESIDE))]
-            if twice and others
-            else []
-        )
-        told = await self._caller.command(self.name, op, ask, region, self._chance)
-        await asyncio.gather(*beside)
+        if twice and others:
+            await self._pace.turn()
+            beside = self._caller.again(self.name, op, ask, self._chance.choice(others), _BESIDE)
+            command = self._caller.command(self.name, op, ask, region, self._chance)
+            told = (await asyncio.gather(command, beside))[0]
+        else:
+            told = await self._caller.command(self.name, op, ask, region, self._chance)
         self._learn(ask, told)
         if told and (told.position or not told.done) and self._chance.random() < _AGAIN:
             await self._pace.turn()

@@ -134,6 +134,12 @@ class Decider:
             if not waiting or not await patience.lasts():
                 return [results[place] for place in range(len(plans))]
 
+    async def repeats(self, plans: Sequence[Plan]) -> list[Receipt | Exception | None]:
+        """The first answers of those that stand in a log that is held here, whoever owns what they are about; None of all others."""
+        results: Results[Receipt] = Results()
+        await self._answer_repeats(plans, range(len(plans)), results)
+        return [results.get(place) for place in range(len(plans))]
+
     async def owner(self, partition: int) -> Owner | None:
         """Who owns a partition, as of 0.2 s ago or later; None if nobody was seen to. Not `adopted` while it is on its way there."""
         return await self._owners.owner(partition)

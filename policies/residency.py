@@ -59,17 +59,14 @@ class Residency(NamedTuple):
     def group(self, jurisdiction: str) -> Sequence[int]:
         """The partitions of new players: those that are stated, or that the regions which may hold the keys own from the beginning.
 
-        All, where any region may, and where those that may have all joined later.
+        All, where any region may, or nothing is known of shares.
         """
         name = self._named(jurisdiction)
-        if name is None:
-            return PARTITIONS
-        if name in self.partitions:
+        if name is not None and name in self.partitions:
             return self.partitions[name]
-        return (
-            sorted(p for log, share in self.shares.items() if self.allows(jurisdiction, log) for p in share)
-            or PARTITIONS
-        )
+        if name is None or not self.shares:
+            return PARTITIONS
+        return sorted(p for log, share in self.shares.items() if self.allows(jurisdiction, log) for p in share)
 
     def _named(self, jurisdiction: str) -> str | None:
         """Under which name the file speaks of it."""
@@ -85,7 +82,7 @@ class Residency(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """SHA-256 as of any policy, for `service.started`: regions that register people alike have the same."""
+        """SHA-256 as of any policy, for `service.started`, of the file and the founders' shares: where it is the same, people are registered alike."""
         told: dict[str, object] = {name: sorted(regions) for name, regions in self.regions.items()}
         told |= {name: [told[name], list(partitions)] for name, partitions in self.partitions.items()}
         founders = {log.partition(".")[0]: list(share) for log, share in self.shares.items() if share}
@@ -109,19 +106,23 @@ def load(
         said = msgspec.json.decode(file.read_bytes(), type=dict[str, tuple[str, ...] | Placed])
     except (OSError, msgspec.MsgspecError) as error:
         raise ResidencyUnreadable(f"{file}: {error}") from error
+    regions = {name: each.regions if isinstance(each, Placed) else each for name, each in said.items()}
+    partitions = {name: _stated(each, f"{file}: {name}") for name, each in said.items() if isinstance(each, Placed)}
     known = {region.partition(".")[0] for region in deployed}
-    stated: dict[str, Sequence[int]] = {}
-    told: dict[str, tuple[str, ...]] = {}
-    for jurisdiction, each in said.items():
-        told[jurisdiction] = regions = each.regions if isinstance(each, Placed) else each
-        if isinstance(each, Placed):
-            stated[jurisdiction] = sorted({p for first, last in each.partitions for p in range(first, last + 1)})
-            if not stated[jurisdiction]:
-                raise ResidencyUnreadable(f"{file}: no partition is left for new players of {jurisdiction}")
-        if not regions:
-            raise ResidencyUnreadable(
-                f"{file}: no region may hold the keys of {jurisdiction}, so nobody could register"
-            )
-        if unknown := set(regions) - known:
-            raise ResidencyUnreadable(f"{file}: {jurisdiction}: no region is called {', '.join(sorted(unknown))}")
-    return Residency(told, stated, shares)
+    founders = {log.partition(".")[0] for log, share in shares.items() if share}
+    for name, allowed in regions.items():
+        if not allowed:
+            raise ResidencyUnreadable(f"{file}: no region may hold the keys of {name}, so nobody could register")
+        if unknown := set(allowed) - known:
+            raise ResidencyUnreadable(f"{file}: {name}: no region is called {', '.join(sorted(unknown))}")
+        if founders and not founders.intersection(allowed) and name not in partitions:
+            joined = f"{' and '.join(allowed)} joined later, and owned no partitions at the beginning"
+            raise ResidencyUnreadable(f"{file}: {name}: {joined}; state the partitions of new players")
+    return Residency(regions, partitions, shares)
+
+
+def _stated(placed: Placed, where: str) -> Sequence[int]:
+    """Raises ResidencyUnreadable."""
+    if not placed.partitions or any(first > last for first, last in placed.partitions):
+        raise ResidencyUnreadable(f"{where}: partitions are ranges [first, last], one at least")
+    return sorted({partition for first, last in placed.partitions for partition in range(first, last + 1)})

@@ -63,7 +63,7 @@ NEEDS: list[tuple[dict[str, Any], str, str]] = [
     ({"copies": [replace(LEVEL, state=State.BEHIND, entries=70, seconds=61.0)]}, "70 entries and 61 s", "corrupted-copy.md"),
     ({"owned": [replace(OWNED, released_to="us", seconds=31.0)]}, "128 partitions of eu were released", "handover.md"),
     ({"stopped": [Stop("wallets", "us", 7, "of a later release")]}, "wallets has stopped", "rebuild-a-read-model.md"),
-    ({"residency": {"eu": "aa", "us": "bb"}}, "eu and us were started with different files of res", "new-region.md"),
+    ({"residency": {"eu": "aa", "us": "bb"}}, "eu and us were started with other files of resid", "new-region.md"),
     ({"keys": [Keys("us", 5, 3, 2, 1)]}, "1 data keys that us made", "new-region.md"),
     ({"link_certificate_seconds": 13.9 * 86_400}, "our links to other regions expires in 14 d", "tls.md"),
     ({"link_certificate_seconds": -7_200.0}, "our links to other regions expired 2 h ago", "tls.md"),
@@ -178,9 +178,9 @@ def test_it_says_where_regions_register_people_by_other_rules(servers: Servers) 
     schema.migrate(ledger.dsn, MIGRATIONS)
     ledger.sql("SELECT ledger.register_log('eu', %s, true), ledger.register_log('us', %s, false)", EU, US)
 
-    def started(origin: str, number: int, digest: str) -> Command:
+    def started(origin: str, number: int, digest: str, service: str = "api") -> Command:
         name, id_ = f"region-{origin.rpartition('/')[2]}-services", new_id()
-        data = {"service": "api", "program": "0.1.0", "code": "ab", "policies": {"residency": digest}}
+        data = {"service": service, "program": "0.1.0", "code": "ab", "policies": {"residency": digest}}
         return Command(id_, [body(name, number, id_, data=data, type="service.started", actor="system")])
 
     def said() -> list[str]:
@@ -194,7 +194,15 @@ def test_it_says_where_regions_register_people_by_other_rules(servers: Servers) 
     assert said() == []
     assert ledger.append(started(EU, 2, "new")) == [0]
     [differ] = said()
-    assert "a registration that is said in both may become two players" in differ
+    assert "one registration that is said in both may become two players" in differ
+    assert ledger.append(started(EU, 3, "old", "reactor")) == [0]
+    assert said() == [differ], "a reactor registers nobody"
+    assert ledger.append(started(EU, 4, "old")) == [0]
+    assert said() == []
+    with ledger.admin.transaction():
+        ledger.sql("SET LOCAL session_replication_role = replica")  # no triggers: only a superuser can do that
+        ledger.sql("UPDATE ledger.entry SET body = '\\xff' WHERE log = 2 AND position = 2")
+    assert said() == [], "what is damaged is another page's"
     ledger.close()
 
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,14 +21,17 @@ from app.batching import Batched
 from app.commanding import _Command, _take
 from app.forwarding import Forwarding, Hop, Item, Items, Sent, Who
 from app.lane import Answered
-from app.planning import ROUTES, Services
+from app.planning import ROUTES, Asked, Services
+from app.problems import OwnerUnreachable
 from commands import identity
 from commands.batch import Batch, BatchItem
 from commands.plan import Plan, Receipt, WrongRegion
+from domain.kernel import suffix, uuid7
 from domain.ownership import Owner
 from eventstore.writer import Uncertain
 from tests.app.test_forwarding import DONE, MAX, Region, services, wanted
 from tests.commands.house import EVERYTHING, SECRET, House
+from tests.registering import key_within
 
 ANYBODY = Who("operator:mallory", sorted(ROLES), "nobody", None, None, 0.0, False, False)
 """Whatever another region says that somebody is."""
@@ -183,3 +187,103 @@ async def test_an_append_of_which_nobody_knows_is_202_with_the_commands_url(
     id_ = identity.command_id("operator:mallory", "k").hex()
     assert (answered.status, msgspec.json.decode(answered.body)) == (202, {"command": id_, "state": "unknown"})
     assert (b"location", f"/v1/commands/{id_}".encode()) in answered.headers
+
+
+# What is another region's, beside what is ours
+
+DOWN = psycopg.OperationalError("the server closed the connection")
+
+
+class Two:
+    """EU, and US as it answers what EU sends there. From partition 128 on everything is US's."""
+
+    def __init__(self, house: House, us: Region) -> None:
+        self.house, self.us, self.decider = house, us, house.process.decider
+        self.theirs = range(128, 256)
+        authentication: Any = SimpleNamespace(
+            known=house.known.get, administrators=house.administrators, renew=_nothing
+        )
+        vault: Any = house.vault
+        self.services = Services(self.decider, vault, authentication, list(range(128)), SECRET, forwarding=us)
+        self.start: Any = SimpleNamespace(require=lambda: None)
+
+    async def owner(self, partition: int) -> Owner:
+        return Owner("us" if partition in self.theirs else "eu", 1, adopted=True)
+
+    async def batch(self, *paths: str) -> list[int]:
+        deposit = msgspec.Raw(b'{"amount": {"amount": 100, "currency": "EUR"}, "provider": "card"}')
+        items = [BatchItem(f"item {n}", path, deposit) for n, path in enumerate(paths)]
+        run = Batches(self.services, self.start, lambda _: None, lambda *_: None)
+        return [each.status for each in (await run.run(Batch(items), Batched(ASKING, False, None))).items]
+
+    async def register(self, key: str, **more: str) -> Answered:
+        command = _Command(self.services, self.start, lambda _: None, ROUTES["/v1/players"])
+        body = json.dumps({"country": "AT", "currency": "EUR", **more}).encode()
+        return await command.answer(Asked(ASKING, "/v1/players", body, {"idempotency-key": key}))
+
+
+@pytest.fixture
+def two(house: House, monkeypatch: pytest.MonkeyPatch) -> Two:
+    made = Two(house, Region(DONE))
+    monkeypatch.setattr(made.decider, "owner", made.owner)
+    return made
+
+
+def deposits(player: str) -> str:
+    return f"/v1/players/{player}/deposits"
+
+
+STRANGER = deposits(f"player_{suffix(uuid7(datetime(2026, 3, 1, tzinfo=UTC), bytes(10), 200))}")
+
+
+async def test_what_is_another_regions_is_done_there_beside_what_is_done_here(two: Two) -> None:
+    player = await two.house.player()
+    assert await two.batch(deposits(player), STRANGER, deposits(player)) == [201, 201, 201]
+    assert [(owner, len(message.items)) for owner, message in two.us.asked] == [("us", 1)]
+
+
+async def test_where_nobody_knows_who_owns_what_each_item_has_its_own_answer(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unknown(_partition: int) -> Owner:
+        raise DOWN
+
+    player = await two.house.player()
+    monkeypatch.setattr(two.decider, "owner", unknown)
+    assert await two.batch(deposits(player), STRANGER, deposits(player)) == [201, 421, 201]
+
+
+async def test_where_nobody_knows_what_protects_a_player_nothing_is_sent_and_the_others_are_done(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unknown(_streams: object) -> dict[str, Any]:
+        raise DOWN
+
+    player = await two.house.player()
+    monkeypatch.setattr(two.decider, "look", unknown)
+    monkeypatch.setattr(two.decider, "logs", lambda: _these("eu", "us"))
+    assert await two.batch(deposits(player), STRANGER, deposits(player)) == [201, 503, 201]
+    assert two.us.asked == []
+
+
+async def _these(*logs: str) -> Sequence[str]:
+    return logs
+
+
+async def test_a_registration_that_stands_here_has_its_first_answer_although_its_owner_cannot_be_reached(
+    two: Two,
+) -> None:
+    key = key_within(range(128), ASKING.actor)
+    first = await two.register(key)
+    two.theirs, two.us.answer = range(256), OwnerUnreachable(region="us")
+    again = await two.register(key)
+    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    assert (b"idempotency-replayed", b"true") in again.headers
+    assert (await two.register(key, country="DE")).status == 409, "another request with the same key"
+
+    item = BatchItem(key, "/v1/players", msgspec.Raw(b'{"country": "AT", "currency": "EUR"}'))
+    other = BatchItem("another", item.path, item.body)
+    run = Batches(two.services, two.start, lambda _: None, lambda *_: None)
+    answers = (await run.run(Batch([item, other]), Batched(ASKING, False, None))).items
+    assert [(each.status, each.repeated) for each in answers] == [(201, True), (503, False)]
+    assert bytes(answers[0].body) == first.body

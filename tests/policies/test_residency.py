@@ -41,7 +41,16 @@ def test_without_a_file_every_region_may() -> None:
         ),
         *(
             f'{{"DE": {{"regions": ["eu"], "partitions": {ranges}}}}}'
-            for ranges in ("[]", "[[5, 4]]", "[[0, 256]]", "[[-1, 3]]", "[[1]]", "[1, 2]", '["0-63"]')
+            for ranges in (
+                "[]",
+                "[[5, 4]]",
+                "[[0, 63], [200, 5]]",
+                "[[0, 256]]",
+                "[[-1, 3]]",
+                "[[1]]",
+                "[1, 2]",
+                '["0-63"]',
+            )
         ),
         '{"DE": {"regions": ["mars"], "partitions": [[0, 63]]}}',
         '{"DE": {"regions": [], "partitions": [[0, 63]]}}',
@@ -83,15 +92,16 @@ def test_the_order_in_which_regions_are_named_changes_nothing() -> None:
     assert list(turned.group("DE")) == list(HERE._replace(shares=SHARES).group("US-PA"))
 
 
-def test_where_only_joined_regions_may_hold_the_keys_any_partition_is_given_unless_some_are_stated(
-    tmp_path: Path,
-) -> None:
-    assert list(Residency({"AU": ("ap",)}, shares=SHARES).group("AU")) == list(range(256))
+def test_partitions_may_be_stated_and_must_be_where_only_joined_regions_may_hold_the_keys(tmp_path: Path) -> None:
     file = tmp_path / "residency.json"
     file.write_text('{"AU": {"regions": ["ap"], "partitions": [[64, 127], [100, 130]]}, "*": ["eu"]}')
     stated = load(file, SHARES, SHARES)
     assert list(stated.group("AU-NSW")) == list(range(64, 131))
     assert (stated.of("AU"), list(stated.group("DE"))) == (("ap",), list(range(128)))
+    file.write_text('{"AU": ["ap"], "*": ["eu"]}')
+    with pytest.raises(ResidencyUnreadable, match="AU: ap joined later, and owned no partitions at the beginning"):
+        load(file, SHARES, SHARES)
+    assert load(file, SHARES).of("AU") == ("ap",)
 
 
 def test_stated_partitions_are_part_of_the_policy(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ AMOUNT = 100
 MOVED = range(64)
 PATIENCE_S = 30.0
 PERSON = {"country": "AT", "currency": "EUR"}
+ANN = {**PERSON, "name": "Ann Example"}
 
 
 class Payers(threading.Thread):
@@ -82,6 +83,8 @@ def test_partitions_move_while_players_pay(two: Deployment) -> None:
     keys = [key_within(places) for places in (MOVED, range(64, 128)) for _ in range(6)]
     registered = {key: eu.post("/v1/players", PERSON, key=key) for key in keys}
     paying = [answer.json["player"] for answer in registered.values()]
+    named = key_within(MOVED)
+    ann = eu.post("/v1/players", ANN, key=named)
     moving = [each for each in paying if players.stream(PlayerId(each)).partition in MOVED]
     assert len(moving) == 6
     payers = Payers(two.clients, paying)
@@ -105,6 +108,10 @@ def test_partitions_move_while_players_pay(two: Deployment) -> None:
     for key, answer in registered.items():
         again = [client.post("/v1/players", PERSON, key=key) for client in two.clients.values()]
         assert [each.raw for each in again] == [answer.raw] * 2, "whoever owns them now"
+    again = [client.post("/v1/players", ANN, key=named) for client in two.clients.values()]
+    assert [each.raw for each in again] == [ann.raw] * 2
+    other = [client.post("/v1/players", {**ANN, "name": "Ben"}, key=named).problem() for client in two.clients.values()]
+    assert other == [(409, "idempotency_key_reused")] * 2, "the key of what is personal has come along"
 
     back = countroom(two, folder, "--region", "us", "--to", "eu", "--player", moving[0])
     assert "1 partitions of us belong to eu now" in back

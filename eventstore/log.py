@@ -123,6 +123,10 @@ class Log(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Leave it. What is under way may still be appended."""
+        ...
+
 
 class Streams(Protocol):
     """What a decision reads of the logs held here."""

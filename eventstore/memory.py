@@ -58,6 +58,9 @@ class MemoryLog:
         self._commands: dict[bytes, int] = {}
         self._snapshots: dict[str, Snapshot] = {}
 
+    async def close(self) -> None:
+        """There is nothing to leave."""
+
     async def append(self, commands: Sequence[Command]) -> list[Outcome]:
         bodies = []
         for command in commands:

@@ -209,6 +209,9 @@ class PostgresLog:
         own = {info.name: info for info in logs if info.own}
         return cls(connection, own[name], {info.id: info.name for info in logs})
 
+    async def close(self) -> None:
+        await self._connection.close()
+
     async def append(self, commands: Sequence[Command]) -> list[Outcome]:
         if not commands:
             return []

@@ -17,6 +17,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 import psycopg
@@ -183,21 +184,23 @@ class Writer:
                 item.call.settle(item.place, outcome)
 
     async def _append(self, commands: list[Command]) -> list[Outcome]:
-        """Send a batch until it is answered. Raises Unavailable when that takes too long, Uncertain if it was sent by then."""
+        """Send a batch until it is answered. Raises Unavailable when that takes too long, Uncertain if it may have been appended by then."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._give_up_seconds
         pause = 0.05
-        is_sent = False
+        is_uncertain = False
         while True:
+            is_sent = False
             try:
                 if self._log is None:
                     self._log = await self._connect()
                 began, is_sent = time.perf_counter(), True
                 outcomes = await self._log.append(commands)
             except (psycopg.Error, OSError) as error:
-                self._log = None  # and send the same again: looking could not tell «not yet» from «never»
+                is_uncertain |= is_sent and not _is_refusal(error)
+                await self._leave()  # and send the same again: looking could not tell «not yet» from «never»
                 if loop.time() > give_up:
-                    kind = Uncertain if is_sent else Unavailable
+                    kind = Uncertain if is_uncertain else Unavailable
                     raise kind(f"no answer from the log for {self._give_up_seconds:.0f} s: {error}") from error
                 _log.warning("append is sent again", error=str(error).strip(), commands=len(commands))
                 await asyncio.sleep(pause)
@@ -205,3 +208,15 @@ class Writer:
             else:
                 self._appended(commands, time.perf_counter() - began)
                 return outcomes
+
+    async def _leave(self) -> None:
+        """Close the connection: PostgreSQL has a hundred, and a log that may not be written is asked every second."""
+        log, self._log = self._log, None
+        if log is not None:
+            with suppress(psycopg.Error, OSError):
+                await log.close()
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether PostgreSQL itself has said that the transaction failed. (FATAL ends a connection, and may come after a commit.)"""
+    return isinstance(error, psycopg.Error) and error.diag.severity_nonlocalized == "ERROR"

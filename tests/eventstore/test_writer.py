@@ -209,6 +209,25 @@ async def test_only_what_was_never_sent_is_said_not_to_be_appended() -> None:
             await writer.append([command(("wallet 1", 1))])
 
 
+async def test_a_log_that_may_not_be_written_holds_no_connections_and_nothing_is_uncertain(ledger: Ledger) -> None:
+    connections = []
+
+    async def connect() -> Log:
+        connections.append(await postgres.connect(ledger.dsn, "countroom_writer"))
+        return await PostgresLog.open(connections[-1], "eu")
+
+    ledger.sql("SELECT ledger.guard(id) FROM ledger.log WHERE own")
+    try:
+        async with writing(connect, give_up_seconds=0.3) as writer:
+            with pytest.raises(Unavailable) as refused:
+                await writer.append([command(("wallet 1", 1))])
+            assert not isinstance(refused.value, Uncertain)
+            assert len(connections) > 2
+            assert all(each.closed for each in connections)
+    finally:
+        ledger.sql("DELETE FROM ledger.clearance")
+
+
 async def test_a_cancelled_caller_disturbs_nobody() -> None:
     log = SlowLog()
     async with on(log) as writer:

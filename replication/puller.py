@@ -1,8 +1,8 @@
 """
 Pulls an origin's stream through the leaf link: a standing pull on an ephemeral consumer that keeps no acknowledgements.
 
-The server sends a heartbeat every second while a pull waits. Silence, a missed message or any complaint ends the puller; the
-next one begins at the cursor, which PostgreSQL keeps. What is asked for but not yet taken is bounded, so a slow copy holds
+The server sends a heartbeat every second while a pull waits, which says how many messages it has sent. Silence, a missed message or
+any complaint ends the puller; the next one begins at the cursor, which PostgreSQL keeps. What is asked for but not yet taken is bounded, so a slow copy holds
 back the stream and not memory.
 """
 
@@ -27,6 +27,7 @@ _INACTIVE_S = 30
 _NS = 10**9
 _REPLY_TOKENS = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
 _PENDING = "Nats-Pending-Messages"
+_SENT = "Nats-Last-Consumer"
 
 
 class Message(NamedTuple):
@@ -115,7 +116,10 @@ class Puller:
         status = (message.headers or {}).get("Status")
         if status is None:
             self._arrive(message)
-        elif status != "100":  # a heartbeat says nothing but that the pull still stands
+        elif status == "100":  # a heartbeat: the pull still stands
+            if int((message.headers or {}).get(_SENT, 0)) > self._delivered:
+                self._fail(f"message {self._delivered + 1} of the consumer was lost")
+        else:
             pending = (message.headers or {}).get(_PENDING)
             if pending is None:
                 description = (message.headers or {}).get("Description")

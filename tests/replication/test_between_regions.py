@@ -5,11 +5,13 @@ import json
 
 import psycopg
 import pytest
+from nats.aio.msg import Msg
 from structlog import get_logger
 
 from replication import applier, relay, store
 from replication.chain import verify
 from replication.config import STREAM_BYTES_MAX
+from replication.errors import Interrupted
 from replication.frame import Row, command_part, parse
 from replication.link import ensure_stream, link, stream_info
 from replication.puller import MESSAGES_PER_PULL, Message, Puller
@@ -153,6 +155,21 @@ async def test_a_puller_hands_out_every_message_once_and_asks_for_more(world: Wo
         while len(received) < len(sent):
             received += await asyncio.wait_for(puller.take(), 60)
     assert received == [Message(sequence, data) for sequence, data in enumerate(sent, 1)]
+
+
+async def test_a_newest_message_that_is_lost_on_the_way_is_missed_by_the_next_heartbeat(world: World) -> None:
+    class Losing(Puller):
+        async def _receive(self, message: Msg) -> None:
+            if message.data:
+                return
+            await super()._receive(message)
+
+    async with link(world["eu"].config, "eu", "test", get_logger()) as own:
+        await ensure_stream(own, STREAM_BYTES_MAX)
+        await own.publish("log.EU", b"1")
+    async with link(world["us"].config, "eu", "test", get_logger()) as realm, Losing(realm, "test", 1) as puller:
+        with pytest.raises(Interrupted, match="message 1 of the consumer was lost"):
+            await asyncio.wait_for(puller.take(), 60)
 
 
 async def test_more_frames_than_fit_into_a_transaction_are_joined_up_to_a_bound(

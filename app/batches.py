@@ -119,18 +119,16 @@ class _Batch:
         if asking is None:
             return
         first = _asking_first(self._wanted, paths)
-        for place, each in list(first.items()):
+        for place, each in first.items():
             try:
-                elsewhere_ = await self._owner_elsewhere(paths[place], each, self._wanted.items[place].key)
+                if await self._owner_elsewhere(paths[place], each, self._wanted.items[place].key):
+                    self._unasked.add(place)
             except Exception:  # noqa: BLE001 — its own item's, and nobody else's
                 _log.warning("nobody knows who owns the player of an item of a batch", path=each[0], exc_info=True)
                 self._asked[place] = Unavailable(_UNKNOWN)
-                del first[place]
-            else:
-                if elsewhere_:
-                    self._unasked.add(place)
-                    del first[place]
-        self._asked.update(await registering.before_each(asking, principal, first))
+        done = self._unasked | self._asked.keys()
+        ours = {place: each for place, each in first.items() if place not in done}
+        self._asked.update(await registering.before_each(asking, principal, ours))
 
     async def _owner_elsewhere(self, path: str, first: tuple[str, Sequence[str], bytes], key: str) -> str:
         route, (_, arguments, raw) = match(path)[0], first

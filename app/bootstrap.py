@@ -41,7 +41,6 @@ from eventstore.postgres import LogReader, PostgresLog, PostgresStreams
 from eventstore.record import Body, Codec, CommandPart, encode_body
 from eventstore.vault import Vault
 from eventstore.writer import Writer
-from policies import residency
 from policies.residency import EVERYWHERE, Residency
 
 _ROOT = Path(__file__).parent.parent
@@ -138,9 +137,8 @@ def told_of(settings: Settings) -> dict[str, str]:
     """What `service.started` says of what only this installation was told: a SHA-256 of each, by name."""
     from app import registering
 
-    held = residency.load(settings.residency, settings.regions, settings.shares)
     oidc = identity_providers.digest(identity_providers.load(settings.oidc))
-    return {**registering.digest(settings), "oidc": oidc, "residency": held.digest}
+    return {**registering.digest(settings), "oidc": oidc, "residency": settings.who_may_hold().digest}
 
 
 @asynccontextmanager
@@ -176,7 +174,7 @@ async def write_side(
                 directory,
                 sessions,
                 streams,
-                residency.load(settings.residency, settings.regions, settings.shares),
+                settings.who_may_hold(),
             )
         finally:
             following.cancel()

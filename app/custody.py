@@ -30,7 +30,6 @@ from eventstore.note import NoteError
 from eventstore.record import Codec
 from eventstore.vault import Vault
 from eventstore.writer import Unavailable
-from policies import residency
 from reactions.custody import Gives, Wants
 from replication import keys
 from replication.asking import peer, serve
@@ -82,7 +81,7 @@ class Custodian:
         self._custody = custody
         self._logs = logs
         self._poll_s = poll_s
-        codec, held = Codec(AGGREGATES), residency.load(settings.residency, settings.regions)
+        codec, held = Codec(AGGREGATES), settings.who_may_hold()
         self._closed = settings.closed
         self._gives = Gives(self._own, pool, vault, codec, held, self._before(self._own))
         self._wants: Callable[[str], Wants] = lambda origin: Wants(self._own, origin, pool, vault, codec, held)

@@ -26,7 +26,7 @@ import msgspec
 from access.policy import ROLES
 from access.tokens import TokenRecord, new_token, record
 from app import heads
-from app.settings import Settings, existing_servers, inherited
+from app.settings import Settings, existing_servers, inherited, shares_of
 from domain.logs import next_name
 from policies import residency
 from providers import known as providers
@@ -107,17 +107,17 @@ def running(
         _if_there(data / _PROVIDERS)
     )  # each process reads them; here a mistake is told before anything starts
     registers.load(_if_there(data / _REGISTERS))
-    residency.load(_if_there(data / _RESIDENCY), regions)
+    founders = _founders(data, regions)
+    joined = tuple(region for region in regions if region not in founders)
+    residency.load(_if_there(data / _RESIDENCY), regions, shares_of(regions, joined))
     given = {}
     for region in regions:
         there = existing_servers(region)
         given[region] = Given(postgres=there.postgres, nats=there.nats, seeds=there.nats_seeds, redis=there.redis)
-    founders = _founders(data, regions)
     with Stack(data=data, regions=regions, port_base=port_base, given=given, via=via, added=added) as stack:
         stack.start_servers()
         write_private(stack.data / _FOUNDERS, msgspec.json.encode(founders).decode())
         tokens = _tokens(stack.data)
-        joined = tuple(region for region in regions if region not in founders)
         settings = {region: _settings(stack, region, regions, joined)._replace(closed=closed) for region in regions}
         heads.make_keys(list(settings.values()))
         asyncio.run(_open([each for each in settings.values() if each.region not in {*checkouts, *idle}]))

@@ -34,7 +34,6 @@ from app.settings import Settings
 from commands.compartments import UNMEASURED
 from eventstore.copies import Counts, counts
 from eventstore.log import Command
-from policies import residency
 from queries import due, lags, positions
 from reactions.custody import may_hold
 from registers.breaker import Breaker
@@ -348,7 +347,7 @@ async def _tables(read: ReadSide, settings: Settings) -> _Tables | None:
             ]
             behind = await lags.lags(connection, settings.region, settings.regions)
             late = await due.late(connection)
-            may = may_hold(residency.load(settings.residency, settings.regions), settings.region)
+            may = may_hold(settings.who_may_hold(), settings.region)
             return _Tables(copies, logs, reached, stops, fetched, behind, late, await counts(connection, may))
     except (TimeoutError, psycopg.Error):
         return None

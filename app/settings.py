@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from app.private import exposed, secrets_named_in
+from policies import residency
 from policies.rates import HOUSE, Rate
+from policies.residency import PARTITIONS, Residency
 
 
 class SettingsError(Exception):
@@ -117,21 +119,16 @@ class Settings(NamedTuple):
 
     def partitions_of(self, region: str) -> range:
         """The partitions that a region owns from the beginning: an even share of 0 to 255; none if it has joined since."""
-        founders = [each for each in self.regions if each not in self.joined]
-        if region not in founders:
-            return range(0)
-        share, count = founders.index(region), len(founders)
-        return range(256 * share // count, 256 * (share + 1) // count)
+        return shares_of(self.regions, self.joined).get(region, range(0))
 
-    @property
-    def shares(self) -> dict[str, range]:
-        """The same of each region."""
-        return {region: self.partitions_of(region) for region in self.regions}
+    def who_may_hold(self) -> Residency:
+        """Whose keys, as the file of residency says, and which partitions new players are given. Raises ResidencyUnreadable."""
+        return residency.load(self.residency, self.regions, shares_of(self.regions, self.joined))
 
     @property
     def group(self) -> range:
         """The partitions for what is this region's own, and no player's: operators, tokens, what is sealed."""
-        return self.partitions_of(self.region) or range(256)
+        return self.partitions_of(self.region) or PARTITIONS
 
     def environment(self) -> dict[str, str]:
         """The same settings, for a child process."""
@@ -180,6 +177,13 @@ class Settings(NamedTuple):
         if missing := [name for name in names if folders[name] is None]:
             raise SettingsError(f"the role {role} needs {' and '.join(missing)}")
         return [path for name in names if (path := folders[name])]
+
+
+def shares_of(regions: Sequence[str], joined: Collection[str]) -> dict[str, range]:
+    """Partitions from the beginning, by region: even shares of 0 to 255 for all but those that have joined since."""
+    founders = [each for each in regions if each not in joined]
+    count, total = len(founders), len(PARTITIONS)
+    return {region: range(total * n // count, total * (n + 1) // count) for n, region in enumerate(founders)}
 
 
 def from_environment() -> Settings:

@@ -70,10 +70,8 @@ def _require_open(here: Here, path: str, plan: Plan) -> None:
     action, at = safeguards.OPENED[path], datetime.now(UTC)
     plan.context.principal.require(*plan.require)
     authorising.require(plan, {"player": here.player}, at)
-    refused = here.refusal(action, at)
-    if (
-        refused is not None and path != _BET
-    ):  # which may be a repeat, and stand: its provider must not hear that it was refused
+    # A bet may be a repeat, and stand: its provider must not hear that it was refused.
+    if path != _BET and (refused := here.refusal(action, at)):
         raise refused
     if action in _MONEY_IN:  # the owner might not know of a limit
         raise OwnerUnreachable(_ON_ITS_WAY)

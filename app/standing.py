@@ -223,8 +223,7 @@ def place(region: str | None, data: Path) -> Place:
     if region is None:
         found = from_environment()
         policy = read_policy(found.policy) if found.policy else None
-        allowed = residency.load(found.residency, found.regions)
-        return Place(found.region, found.regions, found.postgres, policy, allowed, found.nats_seeds)
+        return Place(found.region, found.regions, found.postgres, policy, found.who_may_hold(), found.nats_seeds)
     from devstack import read_state
 
     state = read_state(data)

@@ -68,7 +68,7 @@ def status(
     name, dsn, _ = place(region, data)
     if region is None:
         found = settings.from_environment()
-        residency = policy.load(found.residency, found.regions)
+        residency = found.who_may_hold()
     else:
         file = data / "residency.json"
         residency = policy.load(file, _regions(data)) if file.exists() else EVERYWHERE

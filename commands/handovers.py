@@ -20,9 +20,8 @@ from domain.errors import Invalid, NotFound
 from domain.kernel import PlayerId
 from domain.logs import Adopted, Log, NotOwned, Released
 from domain.ownership import Release
+from policies.residency import PARTITIONS, Partition
 
-_PARTITIONS = 256
-_Partition = Annotated[int, msgspec.Meta(ge=0, lt=_PARTITIONS)]
 _LogName = Annotated[
     str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]{0,39}(\.[1-9][0-9]{0,3})?\Z", description="Name of a log, e.g. us.")
 ]
@@ -32,8 +31,8 @@ class HandOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`partitions`: ranges [first, last]; `players`: those of these players, too; `all`: whatever this region owns."""
 
     to: _LogName
-    partitions: Annotated[list[tuple[_Partition, _Partition]], msgspec.Meta(max_length=_PARTITIONS)] = []
-    players: Annotated[list[str], msgspec.Meta(max_length=_PARTITIONS)] = []
+    partitions: Annotated[list[tuple[Partition, Partition]], msgspec.Meta(max_length=len(PARTITIONS))] = []
+    players: Annotated[list[str], msgspec.Meta(max_length=len(PARTITIONS))] = []
     all: bool = False
 
 

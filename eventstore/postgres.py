@@ -204,10 +204,14 @@ class PostgresLog:
 
     @classmethod
     async def open(cls, connection: AsyncConnection[Any], name: str) -> PostgresLog:
-        """Raises KeyError if no log of this name is written here."""
-        logs = await LogReader(connection).logs()
-        own = {info.name: info for info in logs if info.own}
-        return cls(connection, own[name], {info.id: info.name for info in logs})
+        """Raises KeyError if no log of this name is written here; then the connection is closed."""
+        try:
+            logs = await LogReader(connection).logs()
+            own = {info.name: info for info in logs if info.own}
+            return cls(connection, own[name], {info.id: info.name for info in logs})
+        except BaseException:
+            await connection.close()
+            raise
 
     async def close(self) -> None:
         await self._connection.close()

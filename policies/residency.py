@@ -24,7 +24,7 @@ from policies.rules import country_of
 OTHERWISE: Final = "*"
 PARTITIONS: Final = range(256)
 
-_Partition = Annotated[int, msgspec.Meta(ge=PARTITIONS.start, lt=PARTITIONS.stop)]
+Partition = Annotated[int, msgspec.Meta(ge=PARTITIONS.start, lt=PARTITIONS.stop)]
 
 
 class ResidencyUnreadable(Exception):
@@ -38,13 +38,13 @@ class Placed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     regions: tuple[str, ...]
-    partitions: tuple[tuple[_Partition, _Partition], ...]
+    partitions: tuple[tuple[Partition, Partition], ...]
 
 
 class Residency(NamedTuple):
     """By jurisdiction, the regions that may hold keys; `*`: of all others. Of whom nothing is said, any region may.
 
-    `partitions`: those that are stated for new players of a jurisdiction. `shares`: by log, those that it owns from the beginning.
+    `partitions`: those that are stated for new players of a jurisdiction. `shares`: by log, those that a founder owns from the beginning.
     """
 
     regions: Mapping[str, tuple[str, ...]] = {}
@@ -85,7 +85,7 @@ class Residency(NamedTuple):
         """SHA-256 as of any policy, for `service.started`, of the file and the founders' shares: where it is the same, people are registered alike."""
         told: dict[str, object] = {name: sorted(regions) for name, regions in self.regions.items()}
         told |= {name: [told[name], list(partitions)] for name, partitions in self.partitions.items()}
-        founders = {log.partition(".")[0]: list(share) for log, share in self.shares.items() if share}
+        founders = {log.partition(".")[0]: list(share) for log, share in self.shares.items()}
         return hashlib.sha256(msgspec.json.encode([told, founders], order="sorted")).hexdigest()
 
 
@@ -98,7 +98,7 @@ def load(
 ) -> Residency:
     """What the file says: {"DE": ["eu"], "AU": {"regions": ["ap"], "partitions": [[64, 127]]}, "*": ["eu", "us"]}.
 
-    `deployed`: the logs that there are; `shares`: the partitions that each owns from the beginning. Raises ResidencyUnreadable.
+    `deployed`: the logs that there are; `shares`: the partitions that each founder owns from the beginning. Raises ResidencyUnreadable.
     """
     if file is None:
         return EVERYWHERE._replace(shares=shares)
@@ -109,7 +109,7 @@ def load(
     regions = {name: each.regions if isinstance(each, Placed) else each for name, each in said.items()}
     partitions = {name: _stated(each, f"{file}: {name}") for name, each in said.items() if isinstance(each, Placed)}
     known = {region.partition(".")[0] for region in deployed}
-    founders = {log.partition(".")[0] for log, share in shares.items() if share}
+    founders = {log.partition(".")[0] for log in shares}
     for name, allowed in regions.items():
         if not allowed:
             raise ResidencyUnreadable(f"{file}: no region may hold the keys of {name}, so nobody could register")

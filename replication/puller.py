@@ -2,8 +2,8 @@
 Pulls an origin's stream through the leaf link: a standing pull on an ephemeral consumer that keeps no acknowledgements.
 
 The server sends a heartbeat every second while a pull waits, which says how many messages it has sent. Silence, a missed message or
-any complaint ends the puller; the next one begins at the cursor, which PostgreSQL keeps. What is asked for but not yet taken is bounded, so a slow copy holds
-back the stream and not memory.
+any complaint ends the puller; the next one begins at the cursor, which PostgreSQL keeps. What is asked for but not yet taken is bounded,
+so a slow copy holds back the stream and not memory.
 """
 
 import asyncio

@@ -21,6 +21,7 @@ from app.planning import Services
 from app.starting import Start
 from commands.asking import Asking
 from domain.kernel import PlayerId
+from domain.ownership import Owner
 from domain.protection import RegisterAsked
 from eventstore.postgres import PostgresStreams
 from eventstore.vault import RegionKey
@@ -115,6 +116,27 @@ async def test_about_whom_another_region_registers_that_region_asks(house: House
     assert there.asked == ["us", "us"]
     assert house.register.asked == []
     assert house.asked() == []
+
+
+async def test_who_becomes_ours_while_a_batch_runs_is_asked_about_before_they_are_registered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = house.services._replace(forwarding=Elsewhere(["us"], us="eu"))
+    owners = [Owner("us", 1, adopted=True)]
+
+    async def owner(_partition: int) -> Owner:
+        return owners.pop() if owners else Owner("eu", 2, adopted=True)
+
+    monkeypatch.setattr(services.decider, "owner", owner)
+    async with serving(
+        house.schemas, [commanding.router(services, house.start, house.schemas, lambda _: None)]
+    ) as asks:
+        eu = house._replace(client=asks)
+        before = len(house.ledger.entries())
+        assert await eu.batch(("/v1/players", ADA)) == [503]
+        assert (len(house.ledger.entries()), house.register.asked) == (before, [])
+        assert await eu.batch(("/v1/players", ADA)) == [201]
+    assert len(house.register.asked) == 1
 
 
 async def test_an_item_that_names_an_earlier_ones_player_asks_as_soon_as_that_one_has_run(house: House) -> None:

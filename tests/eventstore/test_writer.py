@@ -228,6 +228,13 @@ async def test_a_log_that_may_not_be_written_holds_no_connections_and_nothing_is
         ledger.sql("DELETE FROM ledger.clearance")
 
 
+async def test_a_connection_to_a_database_without_the_log_is_not_kept(ledger: Ledger) -> None:
+    connection = await postgres.connect(ledger.dsn, "countroom_writer")
+    with pytest.raises(KeyError):
+        await PostgresLog.open(connection, "ap")
+    assert connection.closed
+
+
 async def test_a_cancelled_caller_disturbs_nobody() -> None:
     log = SlowLog()
     async with on(log) as writer:

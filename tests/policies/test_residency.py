@@ -72,7 +72,7 @@ def test_what_the_file_says_holds(tmp_path: Path) -> None:
 
 # Which partitions new players are given
 
-SHARES = {"eu.2": range(128), "us": range(128, 256), "ap": range(0)}
+SHARES = {"eu.2": range(128), "us": range(128, 256)}
 
 
 def test_where_any_region_may_hold_the_keys_new_players_are_given_any_partition() -> None:

@@ -28,6 +28,7 @@ from app.api import explain_errors
 from app.metrics import Metrics, Timed
 from eventstore import schema
 from eventstore.vault import RegionKey
+from policies.residency import Residency
 from projections import catalog, postgres
 from projections.runner import Runner
 from tests.app.reading import Region, region
@@ -228,7 +229,7 @@ async def twin(
     asked: Any = SimpleNamespace(endpoints=replace(where.servers.endpoints, redis=redis))
     async with region(ledger, asked, REGION_KEY, gap=False) as made:
         counted, app = Metrics(), FastAPI()
-        settings = SimpleNamespace(region="eu", regions=("eu",), residency=None, nats_seeds=Path("seeds"))
+        settings = SimpleNamespace(region="eu", regions=("eu",), who_may_hold=Residency, nats_seeds=Path("seeds"))
         routers = (
             commanding.router(made.services, made.read.start, made.schemas, counted.commands),
             querying.router(made.read, made.schemas),

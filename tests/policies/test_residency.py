@@ -95,13 +95,13 @@ def test_the_order_in_which_regions_are_named_changes_nothing() -> None:
 def test_partitions_may_be_stated_and_must_be_where_only_joined_regions_may_hold_the_keys(tmp_path: Path) -> None:
     file = tmp_path / "residency.json"
     file.write_text('{"AU": {"regions": ["ap"], "partitions": [[64, 127], [100, 130]]}, "*": ["eu"]}')
-    stated = load(file, SHARES, SHARES)
+    stated = load(file, [*SHARES, "ap"], SHARES)
     assert list(stated.group("AU-NSW")) == list(range(64, 131))
     assert (stated.of("AU"), list(stated.group("DE"))) == (("ap",), list(range(128)))
     file.write_text('{"AU": ["ap"], "*": ["eu"]}')
     with pytest.raises(ResidencyUnreadable, match="AU: ap joined later, and owned no partitions at the beginning"):
-        load(file, SHARES, SHARES)
-    assert load(file, SHARES).of("AU") == ("ap",)
+        load(file, [*SHARES, "ap"], SHARES)
+    assert load(file, [*SHARES, "ap"]).of("AU") == ("ap",)
 
 
 def test_stated_partitions_are_part_of_the_policy(tmp_path: Path) -> None:

@@ -117,7 +117,6 @@ async def build(
         write.decider,
         write.vault,
         write.authentication,
-        write.group,
         write.fingerprint_key,
         providers.speaking(known, of="kyc"),
         asking,
@@ -200,7 +199,6 @@ async def signing_in(settings: Settings, stack: AsyncExitStack, write: WriteSide
     stack.callback(passwords.close)
     return SignIn(
         write.decider,
-        write.group,
         CredentialsReader(write.decider.log, write.streams, write.vault, Codec(AGGREGATES)),
         write.directory,
         (write.sessions, Pending(redis), Attempts(redis)),

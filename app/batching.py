@@ -15,7 +15,7 @@ import msgspec
 
 from access.policy import Principal
 from app import problems
-from app.forwarding import Forwarding, Hop, Item, Items, owner_in, unknown
+from app.forwarding import Forwarding, Hop, Item, Items, nobody_seen, owner_in, unknown
 from app.lane import Answered
 from commands.plan import Plan, WrongRegion
 from replication.forwarding import Unknown
@@ -74,11 +74,13 @@ async def elsewhere(
     forwarding: Forwarding, batch: Batched, wrong: Mapping[int, WrongRegion], wanted: Mapping[int, Wanted]
 ) -> dict[int, BatchResult | Exception]:
     """By place, what became of items that are not for this region."""
-    results: dict[int, BatchResult | Exception] = dict(wrong)
+    results: dict[int, BatchResult | Exception] = {}
     owned: dict[str, list[int]] = {}
     for place, error in wrong.items():
         if owner := owner_in(error):
             owned.setdefault(owner, []).append(place)
+        else:
+            results[place] = nobody_seen()
     parts = [(owner, part) for owner, places in owned.items() for part in _parts(places, wanted)]
     for each in await asyncio.gather(*[_asked(forwarding, batch, *part, wanted) for part in parts]):
         results.update(each)

@@ -125,7 +125,6 @@ class WriteSide(NamedTuple):
     decider: Decider
     vault: Vault
     authentication: Authentication
-    group: Sequence[int]
     fingerprint_key: bytes
     directory: Directory
     sessions: Sessions
@@ -169,7 +168,6 @@ async def write_side(
                 decider,
                 vault,
                 Authentication(Tokens.from_file(settings.tokens), directory, sessions, limits=Limits(settings.rates)),
-                settings.group,
                 bytes.fromhex(settings.fingerprint_key.read_text()),
                 directory,
                 sessions,

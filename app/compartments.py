@@ -127,6 +127,7 @@ class _Door:
             identity.command_id(principal.actor, own.fingerprint(f"key\n{key}")),
             own.fingerprint(asked),
         )
+        await self._services.decider.owners.look()
         return _Asked(edge_of(self._services, context), own)
 
     async def _decide(self, plan: Plan) -> Receipt:

@@ -279,6 +279,11 @@ def owner_in(wrong: WrongRegion) -> str:
     return str(wrong.facts.get("owner", ""))
 
 
+def nobody_seen() -> problems.OwnerUnreachable:
+    """A region has begun, and has not copied yet what others have opened with."""
+    return problems.OwnerUnreachable("no log that is held here says yet whose this is")
+
+
 def partition_in(kind: str, identifier: str) -> int | None:
     """The partition of an identifier of this kind; None if it is none."""
     try:

@@ -71,12 +71,8 @@ async def bootstrap(house: House, invited: Sequence[InviteOperator]) -> list[Ope
     now = datetime.now(UTC)
     ids = await _begun(house, len(invited))
     if ids is None:
-        group = sorted(await house.streams.epochs(house.region))
-        if not group:
-            raise Unavailable(
-                f"{house.region} owns no partitions: the first administrators are invited where some are owned"
-            )
-        ids = [operators.new_operator_id(group, now) for _ in invited]
+        own = await _owned(house)
+        ids = [operators.new_operator_id(own, now) for _ in invited]
         await house.decider.decide(operators.bootstrap(house.region, ids, now))
     return [await _invited(house, id_, command, now) for id_, command in zip(ids, invited, strict=True)]
 
@@ -92,12 +88,19 @@ async def recover(
     if unknown := sorted(set(without) - everybody.keys()):
         raise NotFound(f"there is no {unknown[0]}")
     left = {id_: operator.person for id_, operator in everybody.items() if operator.administers}
-    group = sorted(await house.streams.epochs(house.region))
-    ids = [operators.new_operator_id(group, now) for _ in invited]
+    own = await _owned(house)
+    ids = [operators.new_operator_id(own, now) for _ in invited]
     await house.decider.decide(operators.recover(house.region, ids, without, left, now))
     for id_ in without:
         await house.decider.decide(operators.suspend_lost(id_, now))
     return [await _invited(house, id_, command, now) for id_, command in zip(ids, invited, strict=True)]
+
+
+async def _owned(house: House) -> Sequence[int]:
+    """The partitions of the region. Raises Unavailable if it has none."""
+    if owned := sorted(await house.streams.epochs(house.region)):
+        return owned
+    raise Unavailable(f"{house.region} owns no partitions: administrators are invited where some are owned")
 
 
 async def _invited(house: House, id_: OperatorId, command: InviteOperator, now: datetime) -> OperatorInvited:

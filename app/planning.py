@@ -20,7 +20,7 @@ from access.policy import Principal
 from app import problems
 from app.authentication import Authentication
 from app.durability import Durable
-from app.forwarding import HEADERS, Forwarding, Hop, owner_in, partition_in
+from app.forwarding import HEADERS, Forwarding, Hop, nobody_seen, owner_in, partition_in
 from app.lane import shape
 from commands import identity
 from commands.asking import Asking
@@ -58,7 +58,6 @@ class Services(NamedTuple):
     decider: Decider
     vault: Vault
     authentication: Authentication
-    group: Sequence[int]
     fingerprint_key: bytes
     kyc_providers: Collection[str] = ()
     asking: Asking | None = None
@@ -145,7 +144,7 @@ def edge_of(
     return Edge(
         context,
         services.vault,
-        services.group,
+        services.decider.owners.own,
         services.decider.log,
         path=path,
         body=body,
@@ -182,6 +181,8 @@ async def owner_elsewhere(
     """The other region that owns what a command's path names, or the player whom it makes; "" if it is for this one, or the command
     itself will say.
     """
+    if not route.travels:
+        await services.decider.owners.look()
     if services.forwarding is None or not route.travels:
         return ""
     if route.endpoint.path == _REGISTRATION:
@@ -215,12 +216,16 @@ async def owner_of(services: Services, partition: int, hop: Hop) -> str:
 
 
 async def decided(services: Services, decide: Callable[[], Awaitable[T]], hop: Hop) -> T | str:
-    """What `decide` comes to, or the other region that owns what it is about. Raises Rejected, Unavailable."""
+    """What `decide` comes to, or the other region that owns what it is about. Raises Rejected, Unavailable; OwnerUnreachable where no
+    log that is held here says yet who that is.
+    """
     try:
         return await decide()
     except WrongRegion as wrong:
-        if services.forwarding is None or not (owner := owner_in(wrong)):
+        if services.forwarding is None:
             raise
+        if not (owner := owner_in(wrong)):
+            raise nobody_seen() from wrong
         partition = int(str(wrong.facts["partition"]))
     if owner != hop.sender:
         return owner

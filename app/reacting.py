@@ -92,7 +92,7 @@ def _edge(write: WriteSide, context: Context) -> Edge:
     return Edge(
         context,
         write.vault,
-        write.group,
+        write.decider.owners.own,
         write.decider.log,
         known=write.authentication.known,
         residency=write.residency,

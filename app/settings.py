@@ -125,11 +125,6 @@ class Settings(NamedTuple):
         """Whose keys, as the file of residency says, and which partitions new players are given. Raises ResidencyUnreadable."""
         return residency.load(self.residency, self.regions, shares_of(self.regions, self.joined))
 
-    @property
-    def group(self) -> range:
-        """The partitions for what is this region's own, and no player's: operators, tokens, what is sealed."""
-        return self.partitions_of(self.region) or PARTITIONS
-
     def environment(self) -> dict[str, str]:
         """The same settings, for a child process."""
         return {

@@ -36,7 +36,7 @@ from commands import signin
 from commands.decider import Decider
 from commands.signin import Came
 from domain.errors import InvalidId
-from domain.kernel import OperatorId, parse_id, partition_of
+from domain.kernel import OperatorId, parse_id
 from domain.operators import FactorKind, Operator, OperatorNotActive, Status
 from domain.signins import CodeUsed, Signins, Succeeded
 from eventstore.blind import normalised
@@ -80,7 +80,6 @@ class SignIn:
     def __init__(
         self,
         decider: Decider,
-        group: Sequence[int],
         credentials: CredentialsReader,
         directory: Directory,
         keeping: tuple[Sessions, Pending, Attempts],
@@ -98,7 +97,6 @@ class SignIn:
         self.site = site
         self.providers = providers
         self.now = now
-        self._group = frozenset(group)
         self._telling: set[asyncio.Task[None]] = set()
 
     # The first factor
@@ -276,15 +274,10 @@ class SignIn:
         while self._telling:
             await asyncio.gather(*self._telling)
 
-    def is_own(self, operator_id: OperatorId) -> bool:
-        """Whether the operator's own stream is written here."""
-        return partition_of(operator_id) in self._group
-
     async def came(self, came: Came, at: datetime) -> None:
         """Record that somebody came in. Raises CodeUsed, OperatorNotActive."""
         elsewhere = await self.credentials.elsewhere()
-        own = self.is_own(came.operator_id)
-        await self.decide(signin.succeed(self.log, came, at, own=own, elsewhere=elsewhere))
+        await self.decide(signin.succeed(self.log, came, at, elsewhere=elsewhere))
 
     async def _require_good(self, who: Credentials, first: FirstFactor) -> None:
         """That nothing has ended what was begun with this first factor. Raises SignInFailed."""

@@ -19,7 +19,7 @@ import msgspec
 from access.policy import Action
 from commands.approvals import PersonNeeded
 from commands.edge import Edge, Endpoint, Word, suffix_in, whole
-from commands.plan import Plan, WrongRegion
+from commands.plan import Plan
 from domain import compartments, players, sealed
 from domain.approvals import SamePerson
 from domain.compartments import (
@@ -185,8 +185,6 @@ def read(compartment: str, player_id: str, what: str, edge: Edge, key: OwnKey) -
 def _inside(name: str, secret: Secret, edge: Edge, key: OwnKey, action: Action, kind: str) -> Plan:
     context, player_stream = edge.context, players.stream(secret.player)
     actor, suffix = context.principal.actor, edge.new_own()
-    if player_stream.partition not in edge.group:
-        raise WrongRegion(partition=player_stream.partition)
 
     def decide(_at: object, entry: Inside, compartment: Compartment, player: PlayerState) -> Sequence[Recorded]:  # noqa: ARG001 — it is new
         compartment.require(actor)

@@ -91,7 +91,9 @@ def open_(player_id: str, command: OpenContact, edge: Edge) -> Plan:
     due_at = _utc(command.due_at, "/due_at")
     reads: dict[str, AnyStream[Any]] = {"player": player}
     if trigger:
-        reads["notice"] = notices.stream(trigger)
+        reads["notice"] = noticed = notices.stream(trigger)
+        if noticed.partition != player.partition:
+            raise OtherPlayer
 
     def decision(at: datetime, contact: Contact, player: Player, notice: Any = None) -> list[contacts.ContactEvent]:
         if notice is not None and notices.owner(notice) != id_:

@@ -82,12 +82,13 @@ class _Decided(msgspec.Struct, frozen=True):
 
 
 class Decider:
-    """Runs plans against one log; `log` is its name."""
+    """Runs plans against one log; `log` is its name. `owners`: whose partitions are."""
 
     def __init__(
         self, log: str, writer: Writer, streams: Streams, vault: Vault, codec: Codec, times: LogTime | None = None
     ) -> None:
         self.log = log
+        self.owners = Owners(log, streams)
         self._writer = writer
         self._streams = streams
         self._vault = vault
@@ -96,7 +97,6 @@ class Decider:
         self._referring = Referring(streams, codec)
         self._codec = codec
         self._states: OrderedDict[str, Folded] = OrderedDict()
-        self._owners = Owners(log, streams)
         self._logs = Logs(streams)
         self._due: list[Snapshot] = []
         self._times = times or LogTime()
@@ -104,7 +104,7 @@ class Decider:
 
     def decide(self, plan: Plan) -> Awaitable[Receipt]:
         """Raises Rejected, Unavailable. Plans that are asked for at the same moment are run together."""
-        if plan.partition is None or self._owners.holds(plan.partition):
+        if plan.partition is None or self.owners.holds(plan.partition):
             return self._gathering.ask(plan)
         return self._once_adopted(plan)
 
@@ -142,7 +142,7 @@ class Decider:
 
     async def owner(self, partition: int) -> Owner | None:
         """Who owns a partition, as of 0.2 s ago or later; None if nobody was seen to. Not `adopted` while it is on its way there."""
-        return await self._owners.owner(partition)
+        return await self.owners.owner(partition)
 
     async def logs(self) -> Sequence[str]:
         """The names of all logs held here, as of 2 s ago or later; none if there is one only."""
@@ -266,15 +266,16 @@ class Decider:
 
     async def _load(self, plans: Sequence[Plan]) -> dict[str, Folded]:
         """The state of every stream that the plans name."""
-        await self._owners.know({partition for plan in plans for partition in _partitions(plan)})
+        await self.owners.know({partition for plan in plans for partition in _partitions(plan, wherever=True)})
         kept = self._states
         states: dict[str, Folded] = {}
         missing: dict[str, Aggregate[Any]] = {}
         for plan in plans:
+            elsewhere = self.owners.elsewhere(plan)  # no condition would say that what is kept of these is old
             for streams in (plan.writes, plan.reads, plan.seen.streams):
                 for role, stream in streams.items():
                     name = stream.name
-                    if name in kept:
+                    if name in kept and name not in elsewhere:
                         kept.move_to_end(name)
                         states[name] = kept[name]
                     elif role in plan.fresh:
@@ -333,9 +334,10 @@ class Decider:
     def _decide(self, plan: Plan, saw: Saw, held: Held, alike: Mapping[str, Sequence[str]]) -> _Decided:
         """Raises WrongRegion, InTransit, KeyNotHeld, CannotOpen. Any other refusal is to be confirmed, with the versions that it was decided from."""
         context = plan.context
-        versions = saw.versions
+        elsewhere = self.owners.elsewhere(plan)
+        versions = {name: version for name, version in saw.versions.items() if name not in elsewhere}
         for partition in _partitions(plan):
-            self._owners.require(partition)
+            self.owners.require(partition)
         error: Rejected | None = None
         events: Sequence[Event] = ()
         try:
@@ -379,7 +381,7 @@ class Decider:
                 version=version,
                 type=event.tag,
                 partition=partition,
-                epoch=None if partition is None else self._owners.epochs[partition],
+                epoch=None if partition is None else self.owners.epochs[partition],
                 command=CommandPart(i, len(events), command, fingerprint),
                 id=event_id,
                 actor=actor,
@@ -425,7 +427,7 @@ class Decider:
     def _forget(self, decided: _Decided, refused: Refused) -> None:
         """Drop what turned out to be stale, unless another task has renewed it since."""
         if refused.reason is Reason.NOT_OWNED:
-            self._owners.forget()
+            self.owners.forget()
         for stream, version in decided.versions.items():
             known = self._states.get(stream)
             if known is not None and known.version == version:
@@ -475,11 +477,10 @@ class Decider:
             _log.warning("a snapshot is not kept", error=str(error).strip())
 
 
-def _partitions(plan: Plan) -> set[int]:
-    """That of what is written; of what is read, where that is the region's own."""
-    if plan.partition is not None:
-        return {plan.partition}
-    return {stream.partition for stream in plan.reads.values() if stream.partition is not None}
+def _partitions(plan: Plan, *, wherever: bool = False) -> set[int]:
+    """Those that must be ours; or all that the plan names."""
+    read = [stream for role, stream in plan.reads.items() if wherever or role not in plan.wherever]
+    return {stream.partition for stream in (*plan.writes.values(), *read) if stream.partition is not None}
 
 
 def _rfc3339(at: datetime) -> str:

@@ -91,14 +91,14 @@ class Edge(msgspec.Struct, frozen=True):
     `administrators()`: operators who are active and administer without an end, as far as is known; missing some is safe.
     `kyc_providers`: who may be asked how well a player is known.
     `asked`: what registers of the excluded have said for this command; `unasked`: why one that is not among them has not.
-    `group`: the partitions for what is this region's own.
+    `own`: the partitions that are owned here, as far as is known; all, if none is: then the command names another region.
     `residency`: which regions may hold whose keys, and which partitions new players are given.
     `secret`: the house's own, the same in all regions.
     """
 
     context: Context
     vault: Vault
-    group: Sequence[int]
+    own: Sequence[int]
     log: str
     path: str = ""
     body: str = "{}"
@@ -116,7 +116,7 @@ class Edge(msgspec.Struct, frozen=True):
 
     def new_own(self) -> str:
         """The suffix of what is no player's, but this region's own: an operator, a token, something sealed."""
-        return self.new_child(partition_for(self.context.command_id, self.group))
+        return self.new_child(partition_for(self.context.command_id, self.own))
 
     def new_child(self, partition: int) -> str:
         """The suffix of something that belongs to a player of `partition`."""

@@ -30,7 +30,7 @@ from domain import administrators, bootstraps, operators
 from domain.administrators import LastAdministrator
 from domain.approvals import SamePerson
 from domain.errors import Invalid, NotFound
-from domain.kernel import AnyStream, OperatorId, parse_instant, partition_of, suffix, uuid7
+from domain.kernel import AnyStream, OperatorId, parse_instant, suffix, uuid7
 from domain.operators import (
     ADMINISTRATOR,
     AlreadyJoined,
@@ -328,19 +328,19 @@ def _changing(
     operator_id: str, edge: Edge, action: Action, decision: Callable[[datetime, Operator], Sequence[OperatorEvent]]
 ) -> Plan:
     """`decision`: what is done, unless too few would administer then. Those of other regions count as they are known here."""
-    others = {id_: state for id_, state in edge.administrators().items() if id_ != operator_id}
-    here: dict[str, AnyStream[Any]] = {id_: operators.stream(id_) for id_ in others if partition_of(id_) in edge.group}
-    elsewhere = [state for id_, state in others.items() if id_ not in here]
+    others: dict[str, AnyStream[Any]] = {
+        id_: operators.stream(id_) for id_ in edge.administrators() if id_ != operator_id
+    }
 
-    def decide(at: datetime, operator: Operator, **known: Operator) -> Sequence[OperatorEvent]:
-        beside = [*(known[id_] for id_ in here), *elsewhere]
-        return administrators.keep(operator, decision(at, operator), beside, at)
+    def decide(at: datetime, operator: Operator, **others: Operator) -> Sequence[OperatorEvent]:
+        return administrators.keep(operator, decision(at, operator), list(others.values()), at)
 
     return Plan(
         edge.context,
         require=(action,),
         writes={"operator": operators.stream(OperatorId(operator_id))},
-        reads=here,
+        reads=others,
+        wherever=frozenset(others),
         decision=decide,
         answer=lambda _facts: OperatorChanged(operator_id),
     )
@@ -406,10 +406,10 @@ def suspend_lost(id_: OperatorId, now: datetime) -> Plan:
     )
 
 
-def new_operator_id(group: Sequence[int], now: datetime) -> OperatorId:
-    """In a partition of the residency."""
+def new_operator_id(own: Sequence[int], now: datetime) -> OperatorId:
+    """In one of the `own` partitions."""
     random = os.urandom(10)
-    return OperatorId("operator_" + suffix(uuid7(now, random, group[int.from_bytes(random) % len(group)])))
+    return OperatorId("operator_" + suffix(uuid7(now, random, own[int.from_bytes(random) % len(own)])))
 
 
 _ONE = "/v1/operators/{operator_id}"

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from commands.plan import WrongRegion
+from commands.plan import Plan, WrongRegion
 from domain.ownership import Owner
 from eventstore.log import Streams
 from eventstore.writer import Unavailable
+from policies.residency import PARTITIONS
 
 ADOPTION_WAIT_S = 5.0
 _POLL_S = 0.03
@@ -67,6 +68,21 @@ class Owners:
         """Who owns a partition; None if nobody was seen to. Not `adopted` while it is on its way there."""
         await self.know({partition})
         return self._owners.get(partition)
+
+    def elsewhere(self, plan: Plan) -> set[str]:
+        """The streams that a plan reads wherever they are, and that are not ours."""
+        named = ((stream.name, stream.partition) for stream in map(plan.reads.__getitem__, plan.wherever))
+        return {name for name, partition in named if partition is not None and not self.holds(partition)}
+
+    async def look(self) -> None:
+        """Ask who owns what, unless that was asked just now: partitions that were ours may have been handed over."""
+        self._is_stale = self._is_stale or time.monotonic() >= self._asked_at + _STALE_S
+        await self.know(set())
+
+    @property
+    def own(self) -> Sequence[int]:
+        """Those that are ours, as far as is known; all, if none is: who then asks for one hears whose it is."""
+        return sorted(self.epochs) or PARTITIONS
 
     def holds(self, partition: int) -> bool:
         """Whether it is ours, as far as is known."""

@@ -81,7 +81,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     `decision(at, **states)` gets the folded states under the names of `writes` and `reads`, and `at`, the later of now and
     the newest entry loaded. Its events belong to the written stream of their aggregate; these streams are all of one
-    partition, or all the region's own. `answer(facts)` must follow from the command's own events; it gets none if nothing
+    partition, or all the region's own. What is read must be owned here as well, or a region's own, but for the roles in `wherever`:
+    of these counts what is held here, and is a condition only where it is ours. `answer(facts)` must follow from the command's own events; it gets none if nothing
     was recorded, and raises where they record a refusal. `fresh` names streams whose id was minted just now.
     `follow(**states)` gives further written streams, known only from these states; it is asked again with those, until it names
     no others. What `seen` names is a condition too, of which the decision hears nothing.
@@ -111,6 +112,7 @@ class Plan(msgspec.Struct, frozen=True):
     decision: Callable[..., Sequence[Event] | RefusedFact]
     answer: Callable[[Sequence[Fact]], msgspec.Struct]
     reads: Mapping[str, AnyStream[Any]] = MappingProxyType({})
+    wherever: frozenset[str] = frozenset()
     follow: Callable[..., Mapping[str, AnyStream[Any]]] | None = None
     fresh: frozenset[str] = frozenset()
     owed: Owed | None = None

@@ -51,15 +51,14 @@ def new_factor(at: datetime) -> str:
     return "factor_" + suffix(uuid7(at, os.urandom(10)))
 
 
-def succeed(log: str, came: Came, at: datetime, *, own: bool, elsewhere: Sequence[str] = ()) -> Plan:
-    """Record that somebody came in. `own`: whether the operator's own stream is written here, so that a suspension which
-    is recorded at the same moment is not overlooked. `elsewhere`: the other logs that are held here, by whose sign-ins codes are
-    spent, too. Raises CodeUsed, OperatorNotActive, NotFound.
+def succeed(log: str, came: Came, at: datetime, *, elsewhere: Sequence[str] = ()) -> Plan:
+    """Record that somebody came in. Where the operator's own stream is written, a suspension that is recorded at the same moment is
+    not overlooked. `elsewhere`: the other logs that are held here, by whose sign-ins codes are spent, too.
+    Raises CodeUsed, OperatorNotActive, NotFound.
     """
 
-    def decide(_at: datetime, state: Signins, operator: Operator | None = None, **there: Signins) -> Sequence[Event]:
-        if operator is not None:
-            operator.require_active()
+    def decide(_at: datetime, state: Signins, operator: Operator, **there: Signins) -> Sequence[Event]:
+        operator.require_active()
         state = signins.together(state, there.values())
         if came.spent is None:
             return signins.succeed(state, succeeded=came.succeeded)
@@ -67,9 +66,9 @@ def succeed(log: str, came: Came, at: datetime, *, own: bool, elsewhere: Sequenc
         return signins.use_recovery(state, n=n, factor=factor, succeeded=came.succeeded)
 
     reads: dict[str, AnyStream[Any]] = {f"in {log}": signins.stream(log, came.operator_id) for log in elsewhere}
-    if own:
-        reads["operator"] = operators.stream(came.operator_id)
-    return _plan(came.operator_id, at, {"state": signins.stream(log, came.operator_id)}, decide, reads=reads)
+    reads["operator"] = operators.stream(came.operator_id)
+    writes = {"state": signins.stream(log, came.operator_id)}
+    return _plan(came.operator_id, at, writes, decide, reads=reads, wherever=frozenset({"operator"}))
 
 
 def refuse(log: str, operator_id: OperatorId, method: str, why: str, at: datetime) -> Plan:
@@ -156,6 +155,7 @@ def _plan(
     by: Principal | None = None,
     *,
     reads: Mapping[str, AnyStream[Any]] | None = None,
+    wherever: frozenset[str] = frozenset(),
     key: Callable[..., tuple[str, str]] | None = None,
 ) -> Plan:
     """Each call describes another command."""
@@ -168,5 +168,6 @@ def _plan(
         decision=decide,
         answer=lambda _facts: Done(operator_id),
         reads=reads or {},
+        wherever=wherever,
         key=key,
     )

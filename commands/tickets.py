@@ -86,7 +86,9 @@ def open_ticket(player_id: str, command: OpenTicket, edge: Edge) -> Plan:
     transaction = TransactionId(command.transaction) if command.transaction else None
     reads: dict[str, AnyStream[Any]] = {"player": player}
     if transaction:
-        reads["payment"] = transactions.stream(transaction)
+        reads["payment"] = payment = transactions.stream(transaction)
+        if payment.partition != player.partition:
+            raise NotFound("the player has no such transaction")
     return Plan(
         edge.context,
         require=(Action.TICKET_OPEN,),

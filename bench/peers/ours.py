@@ -44,7 +44,7 @@ class Ours:
         opened = await open_log(settings, load)
         await asyncio.to_thread(opened.fill, f"ledger.entry_{opened.end.log}")
         async with write_side(settings) as write:
-            services = Services(write.decider, write.vault, write.authentication, write.group, write.fingerprint_key)
+            services = Services(write.decider, write.vault, write.authentication, write.fingerprint_key)
             yield lambda seconds: _round(services, opened.suffixes, seconds)
 
 

@@ -110,7 +110,7 @@ async def region(ledger: Ledger, servers: Servers, region_key: RegionKey, *, gap
                     reads,
                     waiting_on(readers, redis, "eu"),
                 ),
-                Services(decider, vault, authentication, list(OWNED), b"fingerprints", residency=placed(OWNED)),
+                Services(decider, vault, authentication, b"fingerprints", residency=placed(OWNED)),
                 Schemas(),
             )
         finally:

@@ -228,7 +228,6 @@ async def house(
         passwords = Passwords(CHEAP)
         signing_in = SignIn(
             services.decider,
-            list(OWNED),
             CredentialsReader("eu", streams, services.vault, CODEC),
             directory,
             (sessions, Pending(redis), Attempts(redis)),

@@ -50,8 +50,8 @@ def settings(folder: Path, region: str = "eu.2", **more: object) -> Settings:
 def test_the_next_log_has_the_place_of_the_closed_one_and_both_are_held(tmp_path: Path) -> None:
     told = settings(tmp_path, closed=("eu",))
     assert told.logs == ("eu.2", "us", "eu")
-    assert told.group == range(128)
-    assert told._replace(region="us").group == range(128, 256)
+    assert told.partitions_of(told.region) == range(128)
+    assert told.partitions_of("us") == range(128, 256)
 
 
 def test_what_is_told_in_the_environment_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

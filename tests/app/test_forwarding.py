@@ -12,7 +12,7 @@ import pytest
 
 from access.policy import ROLES, Action, Principal, Scope, principal
 from access.steps import StepUpRequired, require_fresh
-from app import batching, planning
+from app import batching, planning, problems
 from app.batching import BYTES_MAX, ITEMS_MAX, Batched, BatchResult, NotMade, Wanted
 from app.forwarding import FAILURES_MAX, HOPS_MAX, PAUSE_S, Forwarding, Hop, Item, Items, Message, Sent, Who, unknown
 from app.lane import Answered
@@ -109,7 +109,7 @@ class Copying:
 
 def services(copying: Copying) -> Services:
     anything: Any = copying
-    return Services(anything, anything, anything, (), b"", forwarding=Forwarding(["eu"], us="us"))
+    return Services(anything, anything, anything, b"", forwarding=Forwarding(["eu"], us="us"))
 
 
 async def test_what_was_sent_by_who_has_just_released_it_is_waited_for_and_done_here() -> None:
@@ -124,6 +124,17 @@ async def test_what_another_region_owns_is_sent_on_at_once() -> None:
     assert await planning.owner_of(services(Copying(99)), 7, Hop.of(1, 0.1, "eu")) == "eu", (
         "there is no more time to wait"
     )
+
+
+async def test_what_nobody_was_seen_to_own_was_sent_nowhere_and_may_be_said_again() -> None:
+    async def decide() -> int:
+        raise WrongRegion(partition=7, owner="")
+
+    with pytest.raises(OwnerUnreachable, match="whose this is") as refused:
+        await planning.decided(services(Copying(99)), decide, Hop())
+    assert problems.headers(refused.value) == {"Retry-After": "2"}
+    with pytest.raises(WrongRegion):
+        await planning.decided(services(Copying(99))._replace(forwarding=None), decide, Hop())
 
 
 # Batches
@@ -199,7 +210,7 @@ async def test_refusals_of_items_and_of_all_are_handed_on() -> None:
         (0, 503, busy.body), (3, 503, busy.body),
     ]  # fmt: skip
     nobody = await run(Region(DONE), {0: ""})
-    assert isinstance(nobody[0], WrongRegion)
+    assert isinstance(nobody[0], OwnerUnreachable)
 
 
 def test_what_an_unconfirmed_item_made_stands_in_its_answer() -> None:

@@ -38,7 +38,6 @@ def test_shares_stay_what_they_were_when_a_region_joins(tmp_path: Path) -> None:
     two, three = (of("eu", regions, tmp_path, *regions[2:]) for regions in (("eu", "us"), ("eu", "us", "ap")))
     assert [three.partitions_of(each) for each in ("eu", "us")] == [two.partitions_of(each) for each in ("eu", "us")]
     assert len(three.partitions_of("ap")) == 0
-    assert three._replace(region="ap").group == range(256)
 
 
 def test_processes_are_told_who_has_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ async def house(servers: Servers) -> AsyncIterator[House]:
         services = made.services
         reaction = Raising(
             "eu", made.read.pool, PostgresStreams(made.read.pool), services.decider.run,
-            lambda context: Edge(context, services.vault, services.group, services.decider.log),
+            lambda context: Edge(context, services.vault, services.decider.owners.own, services.decider.log),
         )  # fmt: skip
         async with serving(made.schemas, [commands, routes.router]) as client:
             stores = [PostgresStore(each, connection) for each in (Findings(), Notices())]

@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from commands.signin import Came
-from domain.kernel import OperatorId
+from domain.kernel import OperatorId, partition_of
+from domain.logs import Released
 from domain.operators import FactorKind
 from domain.signins import CodeUsed, Signins, Succeeded, together
 from tests.app.signing import PASSWORD, Browser, House, house
 from tests.ledger import US, Ledger, body, chained, new_id, opening
+from tests.reactions.moving import say_in
 from tests.stack import Servers
 
 ANNA = "anna@example.com"
@@ -76,6 +78,17 @@ async def test_a_recovery_code_that_was_used_in_another_region_is_spent_here(hom
         answer = await home.browser().post("/v1/signin/factor", {"ticket": ticket, "code": codes[number]})
         assert answer.status == status, number
         home.clock.forward(minutes=20)
+
+
+async def test_whoever_was_handed_over_signs_in_here_as_before(home: House) -> None:
+    person, _, app = await home.joined()
+    partition = partition_of(person.operator)
+    before = await home.facts(person)
+    say_in(home.ledger, "eu", Released(((partition, partition, 1),), "us"))
+    browser = await home.sign_in(ANNA, app)
+    assert (await browser.get("/v1/me")).status == 200
+    assert (await browser.post("/v1/me/factors/totp")).status == 200
+    assert [name for name, _ in (await home.facts(person))[len(before) :]] == ["signin.succeeded"]
 
 
 def test_what_is_spent_anywhere_is_spent_whatever_the_order() -> None:

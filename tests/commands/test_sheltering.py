@@ -61,9 +61,8 @@ class Asking:
 
     def services(self, said: Answered | Exception) -> Services:
         authentication: Any = SimpleNamespace(known=self.house.known.get, administrators=self.house.administrators)
-        partitions = list(range(128, 256))
         vault: Any = self.house.vault
-        return Services(self.us.decider, vault, authentication, partitions, SECRET, forwarding=Says(said))
+        return Services(self.us.decider, vault, authentication, SECRET, forwarding=Says(said))
 
     async def exclude(self, said: Answered | Exception) -> Answered:
         start: Any = SimpleNamespace(require=lambda: None)

@@ -49,9 +49,7 @@ class Desk:
         )
         start: Any = SimpleNamespace(require=lambda: None)
         vault: Any = house.vault
-        services = Services(
-            house.process.decider, vault, authentication, list(range(128)), SECRET, forwarding=self.forwarding
-        )
+        services = Services(house.process.decider, vault, authentication, SECRET, forwarding=self.forwarding)
         commands = {fixed: _Command(services, start, lambda _: None, route) for fixed, route in ROUTES.items()}
         _take(self.forwarding, commands, Batches(services, start, lambda _: None, lambda *_: None))
 
@@ -135,7 +133,7 @@ def batch_of_two(house: House, player: str) -> tuple[Batches, Batch]:
     """Two deposits of one player, in two waves."""
     authentication: Any = SimpleNamespace(known=house.known.get, administrators=house.administrators, renew=_nothing)
     vault: Any = house.vault
-    made = Services(house.process.decider, vault, authentication, list(range(128)), SECRET)
+    made = Services(house.process.decider, vault, authentication, SECRET)
     body = msgspec.Raw(b'{"amount": {"amount": 100, "currency": "EUR"}, "provider": "card"}')
     items = [BatchItem(f"item {n}", f"/v1/players/{player}/deposits", body) for n in range(2)]
     start: Any = SimpleNamespace(require=lambda: None)
@@ -204,7 +202,7 @@ class Two:
             known=house.known.get, administrators=house.administrators, renew=_nothing
         )
         vault: Any = house.vault
-        self.services = Services(self.decider, vault, authentication, list(range(128)), SECRET, forwarding=us)
+        self.services = Services(self.decider, vault, authentication, SECRET, forwarding=us)
         self.start: Any = SimpleNamespace(require=lambda: None)
 
     async def owner(self, partition: int) -> Owner:
@@ -250,7 +248,7 @@ async def test_where_nobody_knows_who_owns_what_each_item_has_its_own_answer(
 
     player = await two.house.player()
     monkeypatch.setattr(two.decider, "owner", unknown)
-    assert await two.batch(deposits(player), STRANGER, deposits(player)) == [201, 421, 201]
+    assert await two.batch(deposits(player), STRANGER, deposits(player)) == [201, 503, 201]
 
 
 async def test_where_nobody_knows_what_protects_a_player_nothing_is_sent_and_the_others_are_done(

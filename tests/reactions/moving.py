@@ -11,7 +11,7 @@ from domain.kernel import partition_of
 from domain.logs import Adopted, Cut, LogEvent, Released
 from eventstore.log import Command
 from eventstore.vault import RegionKey, Vault
-from tests.ledger import body, new_id
+from tests.ledger import Ledger, body, new_id
 from tests.reactions.region import Region, begin_again, opened
 
 KEY = RegionKey(os.urandom(32))
@@ -64,10 +64,14 @@ def release(region: Region, *ids: str) -> Released:
 
 
 def say(region: Region, event: LogEvent) -> None:
-    id_, name = new_id(), f"region-{region.name}-log"
-    [(version,)] = region.ledger.sql("SELECT max(version) FROM ledger.entry WHERE stream = %s", name)
+    say_in(region.ledger, region.name, event)
+
+
+def say_in(ledger: Ledger, log: str, event: LogEvent) -> None:
+    id_, name = new_id(), f"region-{log}-log"
+    [(version,)] = ledger.sql("SELECT max(version) FROM ledger.entry WHERE stream = %s", name)
     raw = body(name, version + 1, id_, data=event, type=event.tag)
-    assert region.ledger.append(Command(id_, [raw], (), frozenset([name]))) == [0]
+    assert ledger.append(Command(id_, [raw], (), frozenset([name]))) == [0]
 
 
 @asynccontextmanager

@@ -108,7 +108,7 @@ class Table:
 async def laid(region: Region) -> AsyncIterator[Table]:
     """The table of a region."""
     tokens = Tokens([record(token, actor, [role]) for actor, (role, token) in TOKENS.items()])
-    services = Services(region.process.decider, region.vault, Authentication(tokens), list(OWNED), SECRET)  # type: ignore[arg-type]
+    services = Services(region.process.decider, region.vault, Authentication(tokens), SECRET)  # type: ignore[arg-type]
     services = services._replace(residency=placed(OWNED))
     start, app, schemas = Start(), FastAPI(), Schemas()
     await start.record(region.process.decider, region.pool)

@@ -393,7 +393,7 @@ class Door:
 
 @asynccontextmanager
 async def open_door(region: Region) -> AsyncIterator[Door]:
-    services = Services(region.process.decider, region.vault, Authentication(Tokens([])), list(OWNED), SECRET)  # type: ignore[arg-type]
+    services = Services(region.process.decider, region.vault, Authentication(Tokens([])), SECRET)  # type: ignore[arg-type]
     services = services._replace(residency=placed(OWNED))
     start, app = Start(), FastAPI()
     await start.record(region.process.decider, region.pool)

@@ -98,9 +98,13 @@ async def browser(folder: Path) -> AsyncIterator[Page]:
             for domain in ("Page", "Runtime", "Log", "WebAuthn"):
                 await page.command(f"{domain}.enable")
             yield page
+            page.session = ""
+            await page.command("Browser.close")  # which leaves nothing in the system's folder, as a signal does
+            await asyncio.wait_for(process.wait(), 60)
     finally:
-        process.terminate()
-        await process.wait()
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -20,17 +19,8 @@ from domain.signins import Succeeded
 from tests.commands.house import NOON, OWNED, House, Process
 from tests.commands.staff import ADMIN, ANNA, joined
 from tests.commands.test_compartments import note, opened
-from tests.commands.test_owners import hand_over, ownership_event
-from tests.commands.test_safeguards import Us
 from tests.commands.test_tickets import opening
-
-
-@pytest.fixture
-async def us(house: House) -> AsyncIterator[Us]:
-    made = Us(house)
-    yield made
-    made.writer.close()
-    await made.task
+from tests.commands.us import Us, hand_over, ownership_event
 
 
 async def administrators(house: House, count: int) -> list[str]:

@@ -14,13 +14,12 @@ from domain import limits, players
 from domain.errors import NotFound
 from domain.kernel import PlayerId, instant, suffix, uuid7
 from domain.limits import LIMITS
-from domain.logs import Adopted, LogEvent, Opened, Released, spans
+from domain.logs import Adopted, Opened, Released
 from domain.ownership import Owner
-from eventstore.log import Appended, Command
 from eventstore.memory import MemoryLog
 from tests import ledger
 from tests.commands.house import NOON, House, deposit_of
-from tests.commands.test_safeguards import Us, player_of_both
+from tests.commands.us import Us, hand_over, ownership_event, player_of_both
 
 BLOCK = {"reason": "fraud"}
 
@@ -92,9 +91,7 @@ async def test_what_is_lost_takes_no_other_partition_along(house: House) -> None
         await house.deposit(one, 3)
 
 
-async def test_time_does_not_go_back_after_a_region_whose_clock_was_ahead(house: House) -> None:
-    us = Us(house)
-    us.send()
+async def test_time_does_not_go_back_after_a_region_whose_clock_was_ahead(house: House, us: Us) -> None:
     player = await player_of_both(house, us)
     house.log._clock.now += 3_600_000_000  # type: ignore[attr-defined]
     house.now += timedelta(hours=1)
@@ -112,8 +109,6 @@ async def test_time_does_not_go_back_after_a_region_whose_clock_was_ahead(house:
     stream = limits.stream(PlayerId(player)).name
     loaded = await us.decider._fold({stream: LIMITS})
     assert us.decider._states[stream].at == loaded[stream].at == instant(latest)
-    us.writer.close()
-    await us.task
 
 
 async def two_partitions(house: House) -> tuple[str, str]:
@@ -130,15 +125,3 @@ def partition_of_player(player: str) -> int:
     partition = players.stream(PlayerId(player)).partition
     assert partition is not None
     return partition
-
-
-async def hand_over(house: House, epochs: dict[int, int], to: str) -> None:
-    outcome = await house.log.append([ownership_event(house.log, Released(spans(epochs), to))])
-    assert isinstance(outcome[0], Appended)
-
-
-def ownership_event(log: MemoryLog, event: LogEvent) -> Command:
-    """What a log says of ownership next."""
-    id_, name = ledger.new_id(), f"region-{log.name}-log"
-    version = sum(entry.body.startswith(f'{{"stream":"{name}"'.encode()) for entry in log.entries) + 1
-    return Command(id_, [ledger.body(name, version, id_, data=event, type=event.tag)])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,82 +11,22 @@ import pytest
 
 from access.policy import Scope, principal
 from commands import safeguards
-from commands.decider import Decider
 from commands.edge import Edge
 from commands.plan import Context, Plan, Receipt
 from commands.safeguards import NeedsOwner
 from domain import limits, logins, players, protection
 from domain.errors import Forbidden, LimitExceeded, NotFound, PlayerBlocked
 from domain.kernel import PlayerId, suffix, uuid7
-from domain.logs import Opened
 from domain.players import Channel
 from domain.protection import PlayerExcluded, PlayerTimedOut, Stop
-from eventstore.log import Log
-from eventstore.memory import MemoryLog
-from eventstore.writer import Writer
 from reactions import safeguards as reaction_module
 from reactions.safeguards import TakingUp
 from replay.account import Story
 from replay.ownership import Ownership
 from tests.commands.house import CODEC, NOON, House, deposit_of, euros
-from tests.ledger import EU, US, Clock
+from tests.commands.us import Us, player_of_both
 
 HALF_A_YEAR = {"term": "6_months"}
-
-
-class Us:
-    """The other region: its log, and copies of each other's, which come when they are let."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.log = MemoryLog(US, clock=Clock(int(NOON.timestamp()) * 1_000_000), partitions=range(128, 256))
-        self.log.ownership.fold("eu", 0, "", Opened(EU, 1, ((0, 127),)))
-        house.log.ownership.fold("us", 0, "", Opened(US, 1, ((128, 255),)))
-        self.log.copy([])
-        self.writer = Writer(self._connect)
-        self.decider = Decider("us", self.writer, self.log, house.vault, CODEC, house.times())  # type: ignore[arg-type]
-        self.task = asyncio.create_task(self.writer.run())
-        self._sent, self._received = 0, 0
-
-    async def _connect(self) -> Log:
-        return self.log
-
-    def receive(self) -> None:
-        """What EU has recorded since."""
-        entries = self.house.log.entries
-        self.log._copies.setdefault("eu", [])
-        self.log.copy(entries[self._received :])
-        self._received = len(entries)
-
-    def send(self) -> None:
-        """What US has recorded since."""
-        self.house.log._copies.setdefault("us", [])
-        self.house.log.copy(self.log.entries[self._sent :])
-        self._sent = len(self.log.entries)
-
-    async def record(self, plan: Plan) -> Receipt:
-        logs = await self.decider.logs()
-        player = safeguards.player_of(plan)
-        assert player is not None
-        held = await self.decider.look(safeguards.seen_by(plan, logs))
-        return await self.decider.decide(safeguards.record(plan, player, "us", logs, held))
-
-    async def refusal(self, action: Stop, player: str) -> Any:
-        held = await safeguards.look_here([PlayerId(player)], await self.decider.logs(), self.decider.look)
-        return held[PlayerId(player)].refusal(action, self.house.now) if held else None
-
-    def recorded(self) -> list[str]:
-        return [CODEC.decode(entry).event.tag for entry in self.log.entries]
-
-
-@pytest.fixture
-async def us(house: House) -> AsyncIterator[Us]:
-    us = Us(house)
-    us.send()
-    us.receive()
-    yield us
-    us.writer.close()
-    await us.task
 
 
 def taking_up(house: House) -> TakingUp:
@@ -97,13 +35,6 @@ def taking_up(house: House) -> TakingUp:
 
     decider = house.another_process().decider
     return TakingUp("eu", house.log, CODEC, decider.decide, decider.look, edge, clock=lambda: house.now)
-
-
-async def player_of_both(house: House, us: Us, **more: object) -> str:
-    player = await house.player(**more)
-    await house.process.post(f"/v1/players/{player}/logins", {"session": "at home"})
-    us.receive()
-    return player
 
 
 def tags(house: House, aggregate: str) -> list[str]:

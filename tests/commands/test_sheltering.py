@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,8 +28,7 @@ from domain.kernel import PlayerId
 from domain.protection import PlayerExcluded
 from replication.forwarding import Unknown
 from tests.commands.house import EVERYTHING, SECRET, House, deposit_of
-from tests.commands.test_owners import hand_over
-from tests.commands.test_safeguards import Us, player_of_both
+from tests.commands.us import Us, hand_over, player_of_both
 
 ACTOR = "operator:maria"
 EXCLUDE = next(route for route in ROUTES.values() if route.endpoint.path.endswith("/exclude"))
@@ -78,16 +76,6 @@ class Asking:
 
     def unknown(self) -> Answered:
         return unknown(identity.command_id(ACTOR, "k"))
-
-
-@pytest.fixture
-async def us(house: House) -> AsyncIterator[Us]:
-    us = Us(house)
-    us.send()
-    us.receive()
-    yield us
-    us.writer.close()
-    await us.task
 
 
 @pytest.fixture

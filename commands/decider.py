@@ -334,8 +334,9 @@ class Decider:
     def _decide(self, plan: Plan, saw: Saw, held: Held, alike: Mapping[str, Sequence[str]]) -> _Decided:
         """Raises WrongRegion, InTransit, KeyNotHeld, CannotOpen. Any other refusal is to be confirmed, with the versions that it was decided from."""
         context = plan.context
-        elsewhere = self.owners.elsewhere(plan)
-        versions = {name: version for name, version in saw.versions.items() if name not in elsewhere}
+        versions = saw.versions
+        for name in self.owners.elsewhere(plan):
+            del versions[name]
         for partition in _partitions(plan):
             self.owners.require(partition)
         error: Rejected | None = None

@@ -71,6 +71,8 @@ class Owners:
 
     def elsewhere(self, plan: Plan) -> set[str]:
         """The streams that a plan reads wherever they are, and that are not ours."""
+        if not plan.wherever:
+            return set()
         named = ((stream.name, stream.partition) for stream in map(plan.reads.__getitem__, plan.wherever))
         return {name for name, partition in named if partition is not None and not self.holds(partition)}
 

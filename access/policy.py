@@ -129,7 +129,8 @@ class Principal(NamedTuple):
 
     `granted`: what the roles add up to, before attributes are asked. `person`: who is behind the actor; "": the actor
     itself. `stepped_up`: when a fresh second factor was last shown; None: never. `machine`: a program, which cannot show
-    one and is not asked. `issued`: it comes by a token that stands in the log.
+    one and is not asked. `issued`: it comes by a token that stands in the log. `relayed`: another region says who it is, which is
+    believed about players, and about nothing else.
     """
 
     actor: str
@@ -140,6 +141,7 @@ class Principal(NamedTuple):
     stepped_up: datetime | None = None
     machine: bool = False
     issued: bool = False
+    relayed: bool = False
 
     @property
     def behind(self) -> str:

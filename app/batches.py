@@ -84,6 +84,8 @@ class _Batch:
 
     async def run(self) -> list[Receipt | BatchResult | Exception]:
         wanted = self._wanted
+        if not all(_travels(item.path) for item in wanted.items):
+            await self._services.decider.owners.look()
         if wanted.dry_run:
             return await batch.run(wanted, plan=self._plan, decide=self._decide, made=_made)
         await self._ask({place: item.path for place, item in enumerate(wanted.items) if "$" not in item.path})
@@ -222,9 +224,7 @@ class _Batch:
         return results
 
     def _travels(self, place: int) -> bool:
-        """What is said by a provider of games has no route of its own."""
-        route = ROUTES.get(shape(self.endpoints[place].path)[0])
-        return route is None or route.travels
+        return _travels(self.endpoints[place].path)
 
     def told(self, place: int, result: Receipt | BatchResult | Exception) -> Receipt | BatchResult | Exception:
         """A result, where it is not known what became of an item with the command's URL."""
@@ -276,6 +276,12 @@ class _Batch:
                 if receipt is not None:
                     recorded[place] = receipt
         return recorded
+
+
+def _travels(path: str) -> bool:
+    """What is said by a provider of games has no route of its own."""
+    route = ROUTES.get(shape(path)[0])
+    return route is None or route.travels
 
 
 def _asking_first(wanted: Batch, paths: Mapping[int, str]) -> dict[int, tuple[str, Sequence[str], bytes]]:

@@ -96,7 +96,7 @@ class Who(msgspec.Struct, frozen=True, array_like=True):
 
     def principal(self, now: datetime) -> Principal:
         brands, countries = (None if each is None else frozenset(each) for each in (self.brands, self.countries))
-        return policy.principal(
+        said = policy.principal(
             self.actor,
             self.roles,
             person=self.person,
@@ -105,6 +105,7 @@ class Who(msgspec.Struct, frozen=True, array_like=True):
             machine=self.machine,
             issued=self.issued,
         )
+        return said._replace(relayed=True)
 
 
 class Sent(msgspec.Struct, frozen=True, tag="command"):

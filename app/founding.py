@@ -22,11 +22,12 @@ from access.directory import Directory, Standing
 from commands import operators
 from commands.decider import Decider
 from commands.operators import InviteOperator, OperatorInvited
+from commands.plan import WrongRegion
 from domain import bootstraps
 from domain.bootstraps import AlreadyBootstrapped
 from domain.catalog import AGGREGATES
 from domain.errors import NotFound
-from domain.kernel import OperatorId
+from domain.kernel import OperatorId, partition_of
 from domain.operators import ADMINISTRATOR, RoleGranted
 from eventstore import postgres
 from eventstore.keyring import Keyring
@@ -81,7 +82,7 @@ async def recover(
     house: House, invited: Sequence[InviteOperator], without: Sequence[OperatorId] = ()
 ) -> list[OperatorInvited]:
     """Invite further administrators, and suspend those `without` whom it is, e.g. since nobody knows who uses the account. If it is
-    interrupted, the same again begins anew. Raises NotLost, NotFound, Unavailable.
+    interrupted, the same again begins anew. Raises NotLost, NotFound, WrongRegion, Unavailable.
     """
     now = datetime.now(UTC)
     everybody = {each.operator_id: each.operator for each in await Directory(house.streams, _CODEC).everybody()}
@@ -89,6 +90,11 @@ async def recover(
         raise NotFound(f"there is no {unknown[0]}")
     left = {id_: operator.person for id_, operator in everybody.items() if operator.administers}
     own = await _owned(house)
+    for id_ in without:
+        if (partition := partition_of(id_)) not in own:
+            owner = (await house.streams.owners()).get(partition)
+            name = owner.log if owner else ""
+            raise WrongRegion(f"{id_} is suspended in {name or 'its own region'}", partition=partition, owner=name)
     ids = [operators.new_operator_id(own, now) for _ in invited]
     await house.decider.decide(operators.recover(house.region, ids, without, left, now))
     for id_ in without:

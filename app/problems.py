@@ -13,7 +13,7 @@ import msgspec
 from access.passwords import TooManySignIns
 from access.rates import TooManyRequests
 from commands.batch import DependencyFailed
-from commands.plan import PreconditionFailed, WrongRegion
+from commands.plan import NotPassedOn, PreconditionFailed, WrongRegion
 from commands.reads import TooManyReads
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, Rejected, RuleRefused
 from eventstore.log import TooLarge
@@ -143,6 +143,7 @@ _STATUS: tuple[tuple[type[Rejected], int], ...] = (
     (TooManyRequests, 429),
     (HeadTooLarge, 431),
     (WrongRegion, 421),
+    (NotPassedOn, 421),
     (DependencyFailed, 424),
     (TooManyReads, 429),
     (TooManySignIns, 429),

@@ -17,7 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import wraps
 from typing import Annotated, Any, NamedTuple
@@ -28,7 +28,7 @@ from access import policy
 from access.policy import Action
 from commands import authorising
 from commands.edge import Edge, Endpoint, Nothing, PersonalText, read_body, whole
-from commands.plan import Fact, Plan, RefusedFact
+from commands.plan import Fact, NotPassedOn, Plan, RefusedFact
 from commands.players import Known
 from commands.sealing import KeyNotHeld
 from domain import approvals, operators, players
@@ -273,12 +273,21 @@ def _endpoints(own: Sequence[Endpoint]) -> Sequence[Endpoint]:
     def approve(approval_id: str, command: Approve, edge: Edge) -> Plan:
         """Approve what another person has asked for, and run it.
 
-        Raises NotFound, SamePerson, HashDiffers, ApprovalClosed, RequesterUnknown, KeyNotHeld, Forbidden, and what the command raises.
+        Raises NotFound, NotPassedOn, SamePerson, HashDiffers, ApprovalClosed, RequesterUnknown, KeyNotHeld, Forbidden, and what the command raises.
         """
         return _approving(ApprovalId(approval_id), command.hash, edge, asked)
 
     own_errors = [error for endpoint in own for error in endpoint.errors]
-    refusals = (NotFound, SamePerson, HashDiffers, ApprovalClosed, RequesterUnknown, PersonNeeded, KeyNotHeld)
+    refusals = (
+        NotFound,
+        NotPassedOn,
+        SamePerson,
+        HashDiffers,
+        ApprovalClosed,
+        RequesterUnknown,
+        PersonNeeded,
+        KeyNotHeld,
+    )
     errors: tuple[type[Rejected], ...] = tuple(dict.fromkeys([*refusals, *own_errors]))
     return (
         Endpoint("/v1/approvals/{approval_id}/approve", approve, Approve, ApprovalDecided, 200, errors),
@@ -324,6 +333,22 @@ class _Later(Mapping[str, Any]):
         return len(self._known())
 
 
+class _Wherever(Collection[str]):
+    """What the command that waits reads wherever it is: nothing until it was described."""
+
+    def __init__(self, asked: _Asked) -> None:
+        self._asked = asked
+
+    def __contains__(self, role: object) -> bool:
+        return any(role in plan.wherever for plan in self._asked.plans.values())
+
+    def __iter__(self) -> Iterator[str]:
+        return (role for plan in self._asked.plans.values() for role in plan.wherever)
+
+    def __len__(self) -> int:
+        return sum(len(plan.wherever) for plan in self._asked.plans.values())
+
+
 def _approving(id_: ApprovalId, hash_: str, edge: Edge, describe: Callable[[Requested, Edge], Plan]) -> Plan:
     principal, asked = edge.context.principal, _Asked({}, describe, edge)
 
@@ -346,6 +371,7 @@ def _approving(id_: ApprovalId, hash_: str, edge: Edge, describe: Callable[[Requ
         opened: Requested | None,
         **states: Any,
     ) -> Sequence[Event] | RefusedFact:
+        _require_own_word(approval, edge)
         if not principal.human:
             raise PersonNeeded
         requester = edge.known(approval.requester)
@@ -376,6 +402,7 @@ def _approving(id_: ApprovalId, hash_: str, edge: Edge, describe: Callable[[Requ
         answer=lambda _facts: ApprovalDecided(id_, Status.APPROVED),
         key=_sealing_key,
         opens="approval",
+        wherever=_Wherever(asked),
         refers=_Later(asked, "refers"),
         series=_Later(asked, "series"),
         claims=asked.claims,
@@ -393,19 +420,30 @@ def _stream_of(approval: Approval) -> Stream[Any]:
     return operators.stream(approval.operator) if approval.operator else players.stream(approval.player)
 
 
+def _require_own_word(approval: Approval, edge: Edge) -> None:
+    """About an operator nothing counts that another region says of who asks. Raises NotPassedOn."""
+    if approval.operator and edge.context.principal.relayed:
+        raise NotPassedOn(owner=edge.log)
+
+
 def _require_still(plan: Plan, states: Mapping[str, Any], at: datetime) -> None:
     """Whoever asked may do so now, too, to whom it is done. Raises Forbidden."""
     authorising.require(plan, states, at)
 
 
 def reject(approval_id: str, command: RejectApproval, edge: Edge) -> Plan:
-    """Reject what was asked for; it will not run. Raises NotFound, ApprovalClosed, Forbidden."""
+    """Reject what was asked for; it will not run. Raises NotFound, NotPassedOn, ApprovalClosed, Forbidden."""
+
+    def decision(at: datetime, approval: Approval, **_: Any) -> Sequence[Event]:
+        _require_own_word(approval, edge)
+        return approvals.reject(approval, reason=command.reason, at=at)
+
     return Plan(
         edge.context,
         require=(Action.APPROVAL_DECIDE,),
         writes={"approval": approvals.stream(ApprovalId(approval_id))},
         follow=_concerned,
-        decision=lambda at, approval, **_: approvals.reject(approval, reason=command.reason, at=at),
+        decision=decision,
         answer=lambda _facts: ApprovalDecided(approval_id, Status.REJECTED),
         key=_sealing_key,
     )
@@ -424,6 +462,8 @@ def expire(approval_id: str, _command: Nothing, edge: Edge) -> Plan:
 
 _CLOSED: tuple[type[Rejected], ...] = (NotFound, ApprovalClosed)
 _ENDS = (
-    Endpoint("/v1/approvals/{approval_id}/reject", reject, RejectApproval, ApprovalDecided, 200, _CLOSED),
+    Endpoint(
+        "/v1/approvals/{approval_id}/reject", reject, RejectApproval, ApprovalDecided, 200, (*_CLOSED, NotPassedOn)
+    ),
     Endpoint("/v1/approvals/{approval_id}/expire", expire, Nothing, ApprovalDecided, 200, (*_CLOSED, ApprovalNotDue)),
 )

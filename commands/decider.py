@@ -205,12 +205,13 @@ class Decider:
 
         `joined`: of this run, those of which others hear; from here on the ones that will be recorded. None: nothing will.
         """
-        states = await self._load([plans[place] for place in pending])
+        states, elsewhere = await self._load([plans[place] for place in pending])
         plans = list(plans)  # followed anew at each attempt: a newer state may lead to other streams
         held = await self._keys.held(seeing([plans[place] for place in pending], states))
         opened: Mapping[str, Event | CannotOpen] = {}
         while followed := self._follow(plans, pending, states, opened):
-            states = await self._load(followed) | states  # what they were followed from is what is decided on
+            more, beside = await self._load(followed)
+            states, elsewhere = more | states, elsewhere | beside  # what they were followed from is what is decided on
             needing = seeing(followed, states)
             held = {**held, **await self._keys.held(needing)}
             opened = {**opened, **await self._keys.opened(needing, held)}
@@ -226,6 +227,8 @@ class Decider:
             try:
                 time = self._times.bound(plans[place].context.now)
                 saw = saw_by(plans[place], states, opened, referred.get(place, _NOTHING), time)
+                for name in elsewhere.intersection(stream.name for stream in plans[place].anywhere):
+                    del saw.versions[name]
                 sent.append((place, self._decide(plans[place], saw, held, alike.get(place, {}))))
             except Exception as error:  # noqa: BLE001 — its own caller's, and nobody else's
                 results[place] = error
@@ -264,14 +267,17 @@ class Decider:
 
     # Loading
 
-    async def _load(self, plans: Sequence[Plan]) -> dict[str, Folded]:
-        """The state of every stream that the plans name."""
+    async def _load(self, plans: Sequence[Plan]) -> tuple[dict[str, Folded], set[str]]:
+        """The state of every stream that the plans name; and which are others', of which no condition can be made."""
         await self.owners.know({partition for plan in plans for partition in _partitions(plan, wherever=True)})
         kept = self._states
         states: dict[str, Folded] = {}
         missing: dict[str, Aggregate[Any]] = {}
+        others: set[str] = set()
         for plan in plans:
-            elsewhere = self.owners.elsewhere(plan)  # no condition would say that what is kept of these is old
+            others |= (
+                elsewhere := self.owners.elsewhere(plan)
+            )  # no condition would say that what is kept of these is old
             for streams in (plan.writes, plan.reads, plan.seen.streams):
                 for role, stream in streams.items():
                     name = stream.name
@@ -288,7 +294,7 @@ class Decider:
                 states[name] = self._states[name] = newer if newer and newer.version > folded.version else folded
         while len(self._states) > _CACHED_STATES:
             self._states.popitem(last=False)
-        return states
+        return states, others
 
     def _follow(
         self,
@@ -308,7 +314,10 @@ class Decider:
             except Exception:  # noqa: BLE001, S112 — there is nothing to follow: the decision will say so
                 continue
             if further.keys() - plan.writes.keys() - plan.reads.keys():
-                plans[place] = msgspec.structs.replace(plan, writes={**plan.writes, **further})
+                beside = {role: stream for role, stream in further.items() if role in plan.wherever}
+                more = {role: stream for role, stream in further.items() if role not in beside}
+                reads, writes = {**plan.reads, **beside}, {**plan.writes, **more}
+                plans[place] = msgspec.structs.replace(plan, reads=reads, writes=writes)
                 followed.append(plans[place])
         return followed
 
@@ -335,8 +344,6 @@ class Decider:
         """Raises WrongRegion, InTransit, KeyNotHeld, CannotOpen. Any other refusal is to be confirmed, with the versions that it was decided from."""
         context = plan.context
         versions = saw.versions
-        for name in self.owners.elsewhere(plan):
-            del versions[name]
         for partition in _partitions(plan):
             self.owners.require(partition)
         error: Rejected | None = None

@@ -71,10 +71,7 @@ class Owners:
 
     def elsewhere(self, plan: Plan) -> set[str]:
         """The streams that a plan reads wherever they are, and that are not ours."""
-        if not plan.wherever:
-            return set()
-        named = ((stream.name, stream.partition) for stream in map(plan.reads.__getitem__, plan.wherever))
-        return {name for name, partition in named if partition is not None and not self.holds(partition)}
+        return {each.name for each in plan.anywhere if each.partition is not None and not self.holds(each.partition)}
 
     async def look(self) -> None:
         """Ask who owns what, unless that was asked just now: partitions that were ours may have been handed over."""

@@ -6,7 +6,7 @@ Invariant: an answer follows from the command's own events, so that a repeat can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -112,7 +112,7 @@ class Plan(msgspec.Struct, frozen=True):
     decision: Callable[..., Sequence[Event] | RefusedFact]
     answer: Callable[[Sequence[Fact]], msgspec.Struct]
     reads: Mapping[str, AnyStream[Any]] = MappingProxyType({})
-    wherever: frozenset[str] = frozenset()
+    wherever: Collection[str] = ()
     follow: Callable[..., Mapping[str, AnyStream[Any]]] | None = None
     fresh: frozenset[str] = frozenset()
     owed: Owed | None = None
@@ -136,6 +136,11 @@ class Plan(msgspec.Struct, frozen=True):
         """That of every stream which it writes; None if those are the region's own."""
         return next((stream.partition for stream in self.writes.values()), None)
 
+    @property
+    def anywhere(self) -> Sequence[AnyStream[Any]]:
+        """What it reads wherever it is."""
+        return [stream for role, stream in self.reads.items() if role in self.wherever] if self.wherever else ()
+
 
 class Receipt(msgspec.Struct, frozen=True):
     """The answer to a command; `position` (log/position/leaf prefix) is where its last event stands, if it has any."""
@@ -150,6 +155,13 @@ class WrongRegion(Rejected):
 
     code = "wrong_region"
     title = "Another region owns this player"
+
+
+class NotPassedOn(Rejected):
+    """Facts: owner."""
+
+    code = "not_passed_on"
+    title = "This is about an operator, and another region's word for who asks does not count; send it to the region that owns it"
 
 
 def timed(facts: Sequence[Fact], recorded: int) -> list[Fact]:

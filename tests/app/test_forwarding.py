@@ -35,13 +35,13 @@ def sent_across(one: Principal, here: datetime, there: datetime) -> Principal:
 
 
 def test_who_asks_is_the_same_in_the_owners_region() -> None:
-    assert sent_across(MAX, NOON, NOON) == MAX
+    assert sent_across(MAX, NOON, NOON) == MAX._replace(relayed=True)
     machine = principal("psp:test", ["provider"], machine=True)
-    assert sent_across(machine, NOON, NOON) == machine
+    assert sent_across(machine, NOON, NOON) == machine._replace(relayed=True)
     issued = principal("operator:max", ["support"], person="max", machine=True, issued=True)
-    assert sent_across(issued, NOON, NOON) == issued
+    assert sent_across(issued, NOON, NOON) == issued._replace(relayed=True)
     # What there is to be told of somebody travels: a field that is forgotten would give them another's rights there.
-    assert {*Who.__struct_fields__} == {*Principal._fields} - {"granted", "scope", "stepped_up"} | {
+    assert {*Who.__struct_fields__} == {*Principal._fields} - {"granted", "scope", "stepped_up", "relayed"} | {
         "brands",
         "countries",
         "stepped_up_s",

@@ -24,6 +24,7 @@ from app.lane import Answered
 from app.planning import ROUTES, Asked, Services
 from app.problems import OwnerUnreachable
 from commands import identity
+from commands.approvals import AwaitingApproval
 from commands.batch import Batch, BatchItem
 from commands.plan import Plan, Receipt, WrongRegion
 from domain.kernel import suffix, uuid7
@@ -31,6 +32,7 @@ from domain.ownership import Owner
 from eventstore.writer import Uncertain
 from tests.app.test_forwarding import DONE, MAX, Region, services, wanted
 from tests.commands.house import EVERYTHING, SECRET, House
+from tests.commands.staff import approve, asked, joined
 from tests.registering import key_within
 
 ANYBODY = Who("operator:mallory", sorted(ROLES), "nobody", None, None, 0.0, False, False)
@@ -76,6 +78,33 @@ async def test_another_region_cannot_ask_for_what_stays_whoever_it_says_is_askin
     many = await desk.take(Items(ANYBODY, [Item("k", some, body, None)], False, None))
     assert (one.status, many.status) == (404, 404)
     assert len(house.log.entries) == before
+
+
+@pytest.mark.parametrize("end", ["approve", "reject"])
+async def test_what_concerns_an_operator_is_ended_by_nobody_whom_another_region_speaks_of(
+    house: House, end: str
+) -> None:
+    operator = await joined(house)
+    waits = await asked(house, f"/v1/operators/{operator}/roles", {"role": "administrator"})
+    desk, before = Desk(house), len(house.log.entries)
+    path, body = f"/v1/approvals/{waits.approval}/{end}", {"approve": {"hash": waits.hash}, "reject": {"reason": "no"}}
+    raw = json.dumps(body.get(end, {})).encode()
+    one = await desk.take(Sent(ANYBODY, path, raw, {"idempotency-key": "k"}))
+    many = await desk.take(Items(ANYBODY, [Item("k", path, raw, None)], False, None))
+    assert (one.status, json.loads(one.body)["code"], json.loads(one.body)["owner"]) == (421, "not_passed_on", "eu")
+    assert [item["status"] for item in json.loads(many.body)["items"]] == [421]
+    assert len(house.log.entries) == before
+    await approve(house, waits)
+
+
+async def test_what_concerns_a_player_is_approved_from_another_region(house: House) -> None:
+    desk, player = Desk(house), await house.player()
+    money = {"amount": {"amount": 100_000_00, "currency": "EUR"}, "direction": "credit", "account": "cash"}
+    why = {"reason_code": "goodwill", "intervention": {"kind": "correction", "reason": "late"}}
+    waits = (await house.process.post(f"/v1/players/{player}/adjustments", {**money, **why})).answer
+    assert isinstance(waits, AwaitingApproval)
+    approval, body = f"/v1/approvals/{waits.approval}/approve", json.dumps({"hash": waits.hash}).encode()
+    assert (await desk.take(Sent(ANYBODY, approval, body, {"idempotency-key": "k"}))).status == 200
 
 
 async def test_what_travels_is_done(house: House) -> None:

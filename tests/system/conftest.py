@@ -105,7 +105,7 @@ class Deployment:
     def __init__(self, running: Local) -> None:
         self.local = running
         self.clients = {
-            region: Client(running.url(region), running.tokens, settings.partitions_of(region))
+            region: Client(running.url(region), running.tokens, settings.partitions_of(region) or PARTITIONS)
             for region, settings in running.settings.items()
         }
 

@@ -84,7 +84,8 @@ class Custodian:
         codec, held = Codec(AGGREGATES), settings.who_may_hold()
         self._closed = settings.closed
         self._gives = Gives(self._own, pool, vault, codec, held, self._before(self._own))
-        self._wants: Callable[[str], Wants] = lambda origin: Wants(self._own, origin, pool, vault, codec, held)
+        seen: set[str] = set()
+        self._wants: Callable[[str], Wants] = lambda origin: Wants(self._own, origin, pool, vault, codec, held, seen)
 
     def _before(self, log: str) -> list[str]:
         """The closed logs of the same region: what was made there, it gives and asks for now."""

@@ -2,7 +2,8 @@
 Whose data keys other regions made, as far as the logs held here say, and what of each is still to be had (vault.copy).
 
 The copies themselves lie in the vault, beside the keys that were made here. This is only the list, and follows from the logs: it
-can be made anew by deleting it.
+can be made anew by deleting it. A player who was handed over is told more of, and erased, in another log than the key was made
+in: that counts as well, whichever of the logs is read first.
 
 Invariants:
     - how far a log was read, and what it said up to there, are written together;
@@ -11,7 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from psycopg import AsyncConnection
@@ -32,13 +33,27 @@ _SAID = """
 _FOLLOW = """
     INSERT INTO vault.followed (log, position) VALUES (%s, %s)
     ON CONFLICT (log) DO UPDATE SET position = greatest(followed.position, excluded.position)"""
-_MADE = """
-    INSERT INTO vault.copy (log, subject, key, commitment, jurisdiction, told) VALUES (%s, %s, %s, %s, %s, %s)
+_NEWEST = """
+    (SELECT d.jurisdiction FROM ledger.entry AS e
+            CROSS JOIN LATERAL (SELECT convert_from(e.body, 'UTF8')::json -> 'data' ->> 'jurisdiction') AS d (jurisdiction)
+      WHERE e.stream = 'player-' || s.subject AND e.type = 'player.profile_recorded' AND d.jurisdiction <> ''
+      ORDER BY e.version DESC LIMIT 1)"""
+_MADE = f"""
+    INSERT INTO vault.copy (log, subject, key, commitment, jurisdiction, told)
+    SELECT s.log, s.subject, s.key, s.commitment, coalesce({_NEWEST}, s.jurisdiction), s.told
+      FROM (VALUES (%s::smallint, %s::text, %s::uuid, %s::text, %s::text, %s::bigint))
+           AS s (log, subject, key, commitment, jurisdiction, told)
+     WHERE NOT EXISTS (SELECT FROM ledger.entry AS e WHERE e.stream = 'player-' || s.subject AND e.type = 'player.erased')
     ON CONFLICT DO NOTHING"""
-_TOLD = """
-    UPDATE vault.copy SET jurisdiction = coalesce(%s, jurisdiction), told = greatest(told, %s), again = 'epoch'
-     WHERE log = %s AND subject = %s"""
-_GONE = "DELETE FROM vault.copy WHERE log = %s AND subject = %s"
+_TOLD = f"""
+    UPDATE vault.copy AS s
+       SET jurisdiction = coalesce({_NEWEST}, s.jurisdiction), again = 'epoch',
+           told = CASE WHEN s.log = %s THEN greatest(s.told, %s) ELSE s.told END
+     WHERE s.subject = %s"""
+_GONE = "DELETE FROM vault.copy WHERE subject = %s"
+_MADE_ELSEWHERE = """
+    SELECT k.subject, k.id::text FROM vault.data_key AS k
+     WHERE k.subject = ANY (%b) AND NOT EXISTS (SELECT FROM vault.copy AS c WHERE c.subject = k.subject AND c.log = %s)"""
 _LOST = """
     UPDATE vault.copy AS c SET done = 0
      WHERE c.log = (SELECT l.id FROM ledger.log AS l WHERE l.name = %s) AND c.done > 0
@@ -83,10 +98,9 @@ class Made(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What is known of a subject has changed. `jurisdiction`: None if that has not. `words`: whether there are more to find it by."""
+    """What is known of a subject has changed. `words`: whether there are more to find it by."""
 
     subject: str
-    jurisdiction: str | None
     words: bool
 
 
@@ -126,8 +140,15 @@ class Copies:
         self._pool = pool
         self._log = log
 
-    async def follow(self, types: Sequence[str], read: Callable[[Entry], Change | None]) -> bool:
-        """Read on in the log, of whose entries only these types matter; whether more is left."""
+    async def follow(
+        self,
+        types: Sequence[str],
+        read: Callable[[Entry], Change | None],
+        retold: Callable[[Mapping[str, str]], Awaitable[None]],
+    ) -> bool:
+        """Read on in the log, of whose entries only these types matter; whether more is left. `retold` gets, before that counts as
+        read, the subjects with more to be found by whose keys are held here and were made in another log: the keys' ids by subject.
+        """
         async with self._pool.connection() as connection:
             log, after, head = await (await connection.execute(_FOLLOWED, (self._log,))).fetchone() or (0, 0, 0)
             if after >= head:
@@ -136,18 +157,22 @@ class Copies:
             cursor = connection.cursor(binary=True)
             await cursor.execute(_SAID, (log, after, upto, packing.text_array(types)))
             changes = [(row[0], read(Entry(self._log, *row))) for row in await cursor.fetchall()]
-            async with connection.transaction(), connection.pipeline():
-                for position, change in changes:
-                    match change:
-                        case Made(subject, key, commitment, jurisdiction):
-                            made = (log, subject, key, commitment, jurisdiction, position)
-                            await connection.execute(_MADE, made)
-                        case Told(subject, jurisdiction, words):
-                            told = (jurisdiction, position if words else 0, log, subject)
-                            await connection.execute(_TOLD, told)
-                        case Gone(subject):
-                            await connection.execute(_GONE, (log, subject))
-                await connection.execute(_FOLLOW, (log, upto))
+            told_more = sorted({each.subject for _, each in changes if isinstance(each, Told) and each.words})
+            made = {each.subject for _, each in changes if isinstance(each, Made)}
+            asked = (packing.text_array([each for each in told_more if each not in made]), log)
+            elsewhere = dict(await (await connection.execute(_MADE_ELSEWHERE, asked)).fetchall()) if told_more else {}
+        if elsewhere:
+            await retold(elsewhere)
+        async with self._pool.connection() as connection, connection.transaction(), connection.pipeline():
+            for position, change in changes:
+                match change:
+                    case Made(subject, key, commitment, jurisdiction):
+                        await connection.execute(_MADE, (log, subject, key, commitment, jurisdiction, position))
+                    case Told(subject, words):
+                        await connection.execute(_TOLD, (log, position if words else 0, subject))
+                    case Gone(subject):
+                        await connection.execute(_GONE, (subject,))
+            await connection.execute(_FOLLOW, (log, upto))
         return upto < head
 
     async def jurisdictions(self) -> set[str]:

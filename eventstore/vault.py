@@ -149,12 +149,15 @@ class Owed(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A key that another region made, opened and compared, and what its subject is found by up to the entry `upto`."""
+    """A key that another region made, opened and compared, and what its subject is found by up to the entry `upto` of that region's log,
+    and up to the `version` of their stream.
+    """
 
     subject: str
     key: DataKey
     found_by: Sequence[tuple[str, str]]
     upto: int
+    version: int
 
 
 KEPT = 0x434F5641  # 'COVA'
@@ -171,9 +174,16 @@ _FOUND_BY = """
     INSERT INTO vault.blind_index (field, digest, subject, layers) SELECT *, %s FROM unnest(%b, %b, %b) ON CONFLICT DO NOTHING"""
 _KEEP_COPIES = _KEEP + " ON CONFLICT DO NOTHING"
 _MAY_KEEP = """
-    SELECT DISTINCT c.subject FROM vault.copy AS c
-     WHERE c.subject = ANY (%b) AND c.jurisdiction = ANY (%b)
-           AND NOT EXISTS (SELECT FROM ledger.entry AS e WHERE e.stream = 'player-' || c.subject AND e.type = 'player.erased')"""
+    SELECT DISTINCT c.subject FROM vault.copy AS c JOIN unnest(%b, %b) AS r (subject, version) USING (subject)
+     WHERE c.jurisdiction = ANY (%b)
+           AND NOT EXISTS (SELECT FROM ledger.entry AS e
+                            WHERE e.stream = 'player-' || c.subject
+                                  AND (e.type = 'player.erased'
+                                       OR e.type = 'player.profile_recorded' AND e.log <> c.log AND e.version > r.version))"""
+_MAY_INDEX = """
+    SELECT DISTINCT k.subject FROM vault.data_key AS k
+     WHERE k.subject = ANY (%b)
+           AND NOT EXISTS (SELECT FROM ledger.entry AS e WHERE e.stream = 'player-' || k.subject AND e.type = 'player.erased')"""
 _KEPT_COPIES = """
     UPDATE vault.copy AS c SET done = greatest(c.done, k.upto), refused = NULL
       FROM unnest(%b, %b) AS k (subject, upto) WHERE c.subject = k.subject"""
@@ -227,14 +237,14 @@ class Vault:
             await self._insert(connection, _KEEP, keys, words)
 
     async def keep_copies(self, copies: Sequence[Copy], jurisdictions: Iterable[str]) -> set[str]:
-        """Commit copies and index; of whom. Left out is who was erased, by any log held here at the moment at which the copy is
-        kept, and who by now lives under none of these jurisdictions (vault.copy). Raises Unavailable as `keep` does.
+        """Commit copies and index; of whom. Left out is who was erased by any log held here at the moment at which the copy is kept, of whom
+        another one has told more since, and who by now lives under none of these jurisdictions (vault.copy). Raises Unavailable as `keep` does.
         """
         async with self._keeping() as connection:  # from here on no erasure is carried out until this is committed
             subjects = packing.text_array([copy.subject for copy in copies])
-            rows = await (
-                await connection.execute(_MAY_KEEP, (subjects, packing.text_array(list(jurisdictions))))
-            ).fetchall()
+            read = packing.int8_array([copy.version for copy in copies])
+            asked = (subjects, read, packing.text_array(list(jurisdictions)))
+            rows = await (await connection.execute(_MAY_KEEP, asked)).fetchall()
             may = {subject for (subject,) in rows}
             kept = [copy for copy in copies if copy.subject in may]
             words = [(field, value, copy.subject) for copy in kept for field, value in copy.found_by]
@@ -247,6 +257,13 @@ class Vault:
                 ),
             )
         return may
+
+    async def index(self, words: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+        """Commit more words, by subject, of whoever's key is held here and was not erased by now. Raises Unavailable as `keep` does."""
+        async with self._keeping() as connection:
+            rows = await (await connection.execute(_MAY_INDEX, (packing.text_array(list(words)),))).fetchall()
+            found = [(field, value, subject) for (subject,) in rows for field, value in words[subject]]
+            await self._insert(connection, _KEEP_COPIES, [], found)
 
     @asynccontextmanager
     async def _keeping(self) -> AsyncIterator[AsyncConnection[Any]]:

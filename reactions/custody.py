@@ -45,7 +45,7 @@ _SECRETS = (*_MADE, players.ProfileRecorded.tag)
 
 _OF_STREAMS = """
     SELECT l.name, e.position, e.recorded, e.leaf, e.body FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
-     WHERE e.stream = ANY (%b) AND e.type = ANY (%b) AND l.name = ANY (%b) ORDER BY e.stream, e.version"""
+     WHERE e.stream = ANY (%b) AND e.type = ANY (%b) ORDER BY e.stream, e.version"""
 _SUBJECTS = "SELECT k.id::text, k.subject FROM vault.data_key AS k WHERE k.id = ANY (%b::uuid[])"
 
 _log = structlog.get_logger(__name__)
@@ -80,30 +80,33 @@ class Wants:
         vault: Vault,
         codec: Codec,
         residency: Residency,
+        seen: set[str] | None = None,
     ) -> None:
+        """`seen`: the jurisdictions that occur; of one region's players any log may tell, so that all share them."""
         self.origin = origin
         self._pool = pool
         self._vault = vault
         self._codec = codec
         self._may = may_hold(residency, own)
         self._copies = Copies(pool, origin)
-        self._jurisdictions: set[str] | None = None
+        self._seen = set[str]() if seen is None else seen
+        self._begun = False
         self._log = _log.bind(log=origin)
 
     async def follow(self) -> None:
         """Read what the log has said since, and destroy what may not be held any more."""
-        if self._jurisdictions is None:
+        if not self._begun:
             await self._copies.mend()
-            self._jurisdictions = await self._copies.jurisdictions()
-        seen = self._jurisdictions
-        while await self._copies.follow(_TYPES, lambda entry: self._read(entry, seen)):
+            self._seen |= await self._copies.jurisdictions()
+            self._begun = True
+        while await self._copies.follow(_TYPES, self._read, self._retold):
             pass
-        forbidden = [each for each in seen if not self._may(each)]
+        forbidden = [each for each in self._seen if not self._may(each)]
         while forbidden and (held := await self._copies.held(forbidden, 500)):
             destroyed = await self._vault.give_up(held)
             self._log.info("data keys are destroyed that may not be held here any more", count=destroyed)
 
-    def _read(self, entry: Entry, seen: set[str]) -> Change | None:
+    def _read(self, entry: Entry) -> Change | None:
         """What an entry of another region means for the list. One that cannot be read counts for nothing."""
         try:
             read = self._codec.decode(entry)
@@ -113,22 +116,22 @@ class Wants:
         subject = read.body.stream.partition("-")[2]
         match read.event:
             case players.Registered(key=key, country=country):
-                seen.add(country)
+                self._seen.add(country)
                 return Made(subject, key.id, key.commitment, country)
             case operators.Invited(key=key):
-                seen.add(OPERATORS)
+                self._seen.add(OPERATORS)
                 return Made(subject, key.id, key.commitment, OPERATORS)
             case players.ProfileRecorded(jurisdiction=jurisdiction) as profile:
-                seen.update({jurisdiction} - {""})
+                self._seen.update({jurisdiction} - {""})
                 more = (profile.name, profile.email, profile.phone, profile.birth_date)
-                return Told(subject, jurisdiction or None, any(each is not None for each in more))
+                return Told(subject, any(each is not None for each in more))
             case players.Erased():
                 return Gone(subject)
         return None
 
     async def step(self, ask: Ask, limit: int) -> int:
         """Ask once for what is missing, at most for `limit` keys, and keep what came; how many are held since. Raises what `ask` does."""
-        allowed = [each for each in self._jurisdictions or () if self._may(each)]
+        allowed = [each for each in self._seen if self._may(each)]
         wanted = await self._copies.wanted(allowed, limit) if allowed else []
         if not wanted:
             return 0
@@ -151,8 +154,8 @@ class Wants:
             await self._copies.refused(list(refused.items()), AGAIN_S)
         return len(kept)
 
-    async def _held(self, wanted: Sequence[Wanted], refused: dict[str, str]) -> dict[str, DataKey]:
-        """The keys of subjects of whom more is known by now than their words here."""
+    async def _held(self, wanted: Sequence[Wanted | Made], refused: dict[str, str]) -> dict[str, DataKey]:
+        """The keys that are here, of subjects of whom more is known by now than their words here."""
         found: dict[str, DataKey] = {}
         for each in wanted:
             try:
@@ -167,22 +170,42 @@ class Wants:
         self, wanted: Sequence[Wanted], keys: Mapping[str, DataKey], refused: dict[str, str]
     ) -> list[Copy]:
         """With what each is found by."""
-        words: dict[str, dict[tuple[str, str], None]] = {each.subject: {} for each in wanted}
         streams = [f"{'player' if each.jurisdiction else 'operator'}-{each.subject}" for each in wanted]
-        for entry in await _entries(self._pool, [self.origin], streams, _SECRETS):
+        words, versions = self._opened(await _entries(self._pool, streams, _SECRETS), keys, refused)
+        return [
+            Copy(each.subject, keys[each.subject], words[each.subject], each.told, versions[each.subject])
+            for each in wanted
+            if each.subject in words and each.subject not in refused
+        ]
+
+    def _opened(
+        self, entries: Sequence[Entry], keys: Mapping[str, DataKey], refused: dict[str, str]
+    ) -> tuple[dict[str, list[tuple[str, str]]], dict[str, int]]:
+        """What those are found by whose keys these are, and up to which version of their streams."""
+        words: dict[str, dict[tuple[str, str], None]] = {}
+        versions: dict[str, int] = {}
+        for entry in entries:
             subject = ""
             try:
                 read = self._codec.decode(entry)
                 subject = read.body.stream.partition("-")[2]
-                words[subject] |= dict.fromkeys(_words(opened(read.event, keys[subject], read.body.id)))
+                if subject not in keys:
+                    continue
+                found = _words(opened(read.event, keys[subject], read.body.id))
+                words.setdefault(subject, {}).update(dict.fromkeys(found))
+                versions[subject] = read.body.version
             except (CannotOpen, msgspec.DecodeError, UnknownEvent) as error:
                 refused[subject] = UNREADABLE
                 self._log.error("what a player is found by does not open", position=entry.position, error=str(error))
-        return [
-            Copy(each.subject, keys[each.subject], list(words[each.subject]), each.told)
-            for each in wanted
-            if each.subject not in refused
-        ]
+        return {subject: list(found) for subject, found in words.items()}, versions
+
+    async def _retold(self, held: Mapping[str, str]) -> None:
+        """Index what this log tells of players whose keys are here, and were made in another one: since then they were handed over."""
+        entries = await _entries(self._pool, [f"player-{subject}" for subject in held], _SECRETS)
+        made = [each for each in map(self._read, entries) if isinstance(each, Made) and each.key == held[each.subject]]
+        words, _ = self._opened(entries, await self._held(made, {}), {})
+        if words:
+            await self._vault.index(words)
 
 
 def _words(event: Event) -> list[tuple[str, str]]:
@@ -239,14 +262,16 @@ class Gives:
     async def _made_here(self, subjects: Sequence[str]) -> dict[str, _Known]:
         streams = [f"{kind}-{subject}" for subject in subjects for kind in ("player", "operator")]
         known: dict[str, _Known] = {}
-        for entry in await _entries(self._pool, self._logs, streams, _TYPES):
+        for entry in await _entries(self._pool, streams, _TYPES):
             read = self._codec.decode(entry)
             subject = read.body.stream.partition("-")[2]
             match read.event:
-                case players.Registered(key=key, country=country):
+                case players.Registered(key=key, country=country) if entry.log in self._logs:
                     known[subject] = _Known(key.id, key.commitment, country)
-                case operators.Invited(key=key):
+                case operators.Invited(key=key) if entry.log in self._logs:
                     known[subject] = _Known(key.id, key.commitment, OPERATORS)
+                case _ if subject not in known:
+                    continue  # made elsewhere, and told of here
                 case players.ProfileRecorded(jurisdiction=str(jurisdiction)) if jurisdiction:
                     known[subject] = known[subject]._replace(jurisdiction=jurisdiction)
                 case players.Erased():
@@ -276,10 +301,10 @@ class _Known(NamedTuple):
 
 
 async def _entries(
-    pool: AsyncConnectionPool[AsyncConnection[Any]], logs: Sequence[str], streams: Sequence[str], types: Sequence[str]
+    pool: AsyncConnectionPool[AsyncConnection[Any]], streams: Sequence[str], types: Sequence[str]
 ) -> list[Entry]:
-    """The entries of these types in these logs, stream by stream, in their order."""
-    asked = (packing.text_array(streams), packing.text_array(types), packing.text_array(logs))
+    """The entries of these types, stream by stream, in their order, whichever log they stand in."""
+    asked = (packing.text_array(streams), packing.text_array(types))
     async with pool.connection() as connection:
         cursor = connection.cursor(binary=True)
         await cursor.execute(_OF_STREAMS, asked)

@@ -164,9 +164,9 @@ class Ledger:
     def sql(self, query: LiteralString | bytes, *arguments: object, role: str | None = None) -> list[tuple[Any, ...]]:
         """One statement in a transaction of its own."""
         if role is None:
-            return _rows(self.admin.execute(query, arguments))
+            return rows(self.admin.execute(query, arguments))
         with psycopg.connect(self.as_role(role), autocommit=True) as connection:
-            return _rows(connection.execute(query, arguments))
+            return rows(connection.execute(query, arguments))
 
     def replace(self, function: str, statement: str) -> None:
         """Plant something else in place of a function of the ledger: `statement` of PL/pgSQL."""
@@ -226,8 +226,10 @@ class Ledger:
             yield PostgresStreams(pool)
 
 
-def _rows(cursor: psycopg.Cursor[Any]) -> list[tuple[Any, ...]]:
-    return cursor.fetchall() if cursor.description else []
+def rows(cursor: psycopg.Cursor[Any]) -> list[tuple[Any, ...]]:
+    """Those of a query, even if it names no columns; none of a statement."""
+    assert cursor.pgresult is not None
+    return cursor.fetchall() if cursor.pgresult.status == psycopg.pq.ExecStatus.TUPLES_OK else []
 
 
 class OneConnection:

@@ -98,6 +98,7 @@ async def test_what_concerns_an_operator_is_ended_by_nobody_whom_another_region_
 
 
 async def test_what_concerns_a_player_is_approved_from_another_region(house: House) -> None:
+    house.now = datetime.now(UTC)  # as the desk's
     desk, player = Desk(house), await house.player()
     money = {"amount": {"amount": 100_000_00, "currency": "EUR"}, "direction": "credit", "account": "cash"}
     why = {"reason_code": "goodwill", "intervention": {"kind": "correction", "reason": "late"}}

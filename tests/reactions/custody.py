@@ -20,6 +20,7 @@ from commands.sealing import seal
 from domain import operators, players
 from domain.catalog import AGGREGATES
 from domain.kernel import Event, suffix, uuid7, uuid7_texts
+from domain.logs import Adopted, Cut, Released
 from domain.players import DataKey
 from eventstore import postgres
 from eventstore.log import Command
@@ -31,6 +32,7 @@ from reactions.custody import Gives, Wants
 from replication import keys
 from replication.keys import Custody, Found
 from tests.ledger import EU, US, Ledger, body, new_id, opening
+from tests.reactions.moving import say_in
 from verifier.note import Kind, VerifierKey, key_of
 
 CODEC = Codec(AGGREGATES)
@@ -80,12 +82,18 @@ class Pair:
         self.wants = self.wanting(RESIDENCY)
         self.gives = Gives("us", self.us_pool, self.theirs, CODEC, RESIDENCY)
         self.asked: list[Sequence[str]] = []
+        self._owned = us, 1
         self.before_answer: Callable[[], Any] = lambda: None
         self.after_answer: Callable[[], Any] = lambda: None
         self.change: Callable[[Found], Found] = lambda found: found
 
     def wanting(self, residency: Residency) -> Wants:
         return Wants("eu", "us", self.eu_pool, self.vault, CODEC, residency)
+
+    @property
+    def followed(self) -> Wants:
+        """What us reads in the log of eu."""
+        return Wants("us", "eu", self.us_pool, self.theirs, CODEC, RESIDENCY)
 
     # What us does
 
@@ -113,11 +121,13 @@ class Pair:
         return who
 
     def say(self, who: Who, event: Event) -> None:
+        """In the log of who owns them by now."""
         who.version += 1
         id_, event_id = new_id(), uuid7_texts(NOW, os.urandom(10))[0]
         data = msgspec.json.decode(msgspec.json.encode(seal(event, who.key, event_id)))
-        raw = body("player 200", who.version, id_, data=data, stream=who.stream, type=event.tag, id=event_id)
-        assert self.us.append(Command(id_, [raw], (), frozenset())) == [0]
+        (owner, epoch), more = self._owned, {"stream": who.stream, "type": event.tag, "id": event_id}
+        raw = body("player 200", who.version, id_, data=data, epoch=epoch, **more)
+        assert owner.append(Command(id_, [raw], (), frozenset())) == [0]
 
     def move(self, who: Who, jurisdiction: str) -> None:
         self.say(who, players.ProfileRecorded(jurisdiction=jurisdiction))
@@ -125,6 +135,21 @@ class Pair:
     async def erase(self, who: Who) -> None:
         self.say(who, players.Erased(who.key.id, "asked", NOW, (), ""))
         await self.theirs.apply_erasures()
+
+    def hand_over(self) -> None:
+        """From now on eu decides on all of them; each holds the other's log."""
+        say_in(self.us, "us", Released(((200, 200, 1),), "eu"))
+        self.replicate()
+        cut = self.us.entries("us")[-1]
+        say_in(self.eu, "eu", Adopted(((200, 200, 2),), "us", Cut(cut.position, cut.leaf.hex())))
+        self._owned = self.eu, 2
+        self.send_back()
+
+    def send_back(self) -> None:
+        """Let us hold eu's log as it is."""
+        there, here = self.eu.entries("eu"), len(self.us.entries("eu"))
+        if there[here:]:
+            self.us.append_copy(there[here:])
 
     # What eu does
 

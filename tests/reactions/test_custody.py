@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import AsyncIterator
 
 import psycopg
@@ -17,7 +18,7 @@ from eventstore.postgres import PostgresStreams
 from eventstore.rewrapping import ROLE, Left, Rewrapping
 from eventstore.vault import Owed, RegionKey, Vault
 from policies.residency import Residency
-from reactions.custody import AGAIN_S, ERASED, NOT_ALLOWED, UNKNOWN, WRONG, may_hold
+from reactions.custody import AGAIN_S, ERASED, NOT_ALLOWED, UNKNOWN, WRONG, Wants, may_hold
 from replication.errors import Interrupted
 from replication.keys import Found
 from tests.ledger import Ledger
@@ -299,6 +300,89 @@ async def test_an_entry_that_cannot_be_read_holds_up_nothing(pair: Pair) -> None
     assert await pair.holds(later)
 
 
+# Players who were handed over, of whom another log goes on to tell
+
+
+async def test_what_the_new_owner_is_told_is_found_where_the_key_was_made(pair: Pair) -> None:
+    who, other = await pair.register(), await pair.register()
+    await pair.fetch()
+    pair.hand_over()
+    pair.say(who, players.ProfileRecorded(email="new@example.com", phone="+43 7"))
+    pair.say(other, players.ProfileRecorded(jurisdiction="AT"))
+    pair.send_back()
+    await pair.followed.follow()
+    for field, value in (("email", "NEW@example.com"), ("phone", "+43 7"), ("email", who.email)):
+        assert await pair.theirs.find(field, value) == [who.subject], value
+    found = await pair.theirs.find_registered([("email", "new@example.com")])
+    assert found == {("email", "new@example.com"): [who.subject]}, "whom the own log has registered"
+
+
+async def test_what_the_new_owner_is_told_comes_with_a_copy_that_is_made_later(pair: Pair) -> None:
+    who = await pair.register()
+    pair.hand_over()
+    pair.say(who, players.ProfileRecorded(email="new@example.com"))
+    assert await pair.fetch() == 1
+    assert await pair.vault.find("email", "new@example.com") == [who.subject]
+
+
+async def test_who_was_erased_by_the_new_owner_is_not_indexed_and_not_missed(pair: Pair) -> None:
+    who = await pair.register()
+    pair.hand_over()
+    pair.say(who, players.ProfileRecorded(email="new@example.com"))
+    pair.say(who, players.Erased(who.key.id, "asked", NOW, (), ""))
+    pair.send_back()
+    await pair.followed.follow()
+    await pair.theirs.apply_erasures()
+    assert pair.us.sql("SELECT subject FROM vault.blind_index WHERE subject = %s", who.subject) == []
+    assert await pair.fetch() == 0
+    assert pair.asked == []
+    assert await status(pair) == Counts()
+    assert (await pair.gives.give([who.key.id], "eu")).keys == {}
+
+
+async def test_a_copy_is_forgotten_when_the_log_that_erases_is_not_the_one_that_made_the_key(pair: Pair) -> None:
+    """In a third region: it follows both logs. Here eu stands for it, since it holds what was made by us."""
+    who = await pair.register()
+    await pair.fetch()
+    pair.hand_over()
+    pair.say(who, players.Erased(who.key.id, "asked", NOW, (), ""))
+    third = Wants("ap", "eu", pair.us_pool, pair.theirs, CODEC, RESIDENCY)
+    pair.send_back()
+    pair.us.sql(
+        "INSERT INTO vault.copy (log, subject, key, commitment, jurisdiction, told)"
+        " SELECT l.id, %s, %s::uuid, %s, 'DE', 2 FROM ledger.log AS l WHERE l.name = 'us'",
+        who.subject, who.key.id, who.key.commitment,
+    )  # fmt: skip
+    assert len(pair.us.sql("SELECT subject FROM vault.copy")) == 1
+    await third.follow()
+    assert pair.us.sql("SELECT subject FROM vault.copy") == []
+
+
+async def test_by_which_jurisdiction_a_key_is_given_and_kept_is_said_by_any_log(pair: Pair) -> None:
+    who = await pair.register()
+    pair.hand_over()
+    pair.say(who, players.ProfileRecorded(jurisdiction=ONLY_US))
+    pair.send_back()
+    assert (await pair.gives.give([who.key.id], "eu")).refused == {who.key.id: NOT_ALLOWED}
+    assert await pair.fetch() == 0
+    assert pair.asked == [], "it may not be held here, whichever log says so"
+    assert await status(pair) == Counts(not_allowed=1)
+
+
+async def test_a_key_of_a_planted_row_holds_up_nobody_who_was_handed_over(pair: Pair) -> None:
+    one, two = await pair.register(), await pair.register()
+    pair.hand_over()
+    wrong = pair.theirs.new_key(uuid.UUID(one.key.id).bytes)
+    pair.us.sql("DELETE FROM vault.data_key WHERE id = %s", one.key.id)
+    await pair.theirs.keep([Owed(one.subject, wrong, [])])
+    for who in (one, two):
+        pair.say(who, players.ProfileRecorded(email=f"new.{who.email}"))
+    pair.send_back()
+    await pair.followed.follow()
+    assert await pair.theirs.find("email", f"new.{two.email}") == [two.subject]
+    assert await pair.theirs.find("email", f"new.{one.email}") == []
+
+
 ORDERS = [
     order
     for order in itertools.permutations(("fetch", "move", "erase", "backup", "restore"))
@@ -336,4 +420,4 @@ async def test_in_every_order_the_copy_is_held_if_the_log_allows_it_and_not_othe
         await pair.fetch()
         assert not await pair.holds(who), order
         assert pair.rows(who) == 0, order
-        assert pair.eu.sql("SELECT FROM vault.copy WHERE subject = %s", who.subject) == [], order
+        assert pair.eu.sql("SELECT subject FROM vault.copy WHERE subject = %s", who.subject) == [], order

@@ -39,6 +39,7 @@ from replication.relay import run_relay
 from replication.wire import Realm
 from replication.witness import Keys as WitnessKeys
 from replication.witness import run_witness
+from tests.ledger import rows
 from verifier.log import genesis, leaf
 from verifier.note import Kind, key_of
 from verifier.policy import Policy, parse_policy
@@ -153,8 +154,7 @@ class Region:
 
     def sql(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            cursor = connection.execute(query.encode(), arguments)
-            return cursor.fetchall() if cursor.description else []
+            return rows(connection.execute(query.encode(), arguments))
 
     def entries(self, log: str) -> list[tuple[Any, ...]]:
         return self.sql(

@@ -62,7 +62,7 @@ async def hold(settings: Settings, config: Config, stop: asyncio.Event, *, poll_
             await stop.wait()
 
         works = [work for other in others for work in custodian.works(other, stop)]
-        await together(stopped(), erasing.follow(vault, settings.postgres), *works)
+        await together(stopped(), erasing.follow(vault, settings.postgres), *custodian.own_works(), *works)
 
 
 class Custodian:
@@ -85,7 +85,9 @@ class Custodian:
         self._closed = settings.closed
         self._gives = Gives(self._own, pool, vault, codec, held, self._before(self._own))
         seen: set[str] = set()
-        self._wants: Callable[[str], Wants] = lambda origin: Wants(self._own, origin, pool, vault, codec, held, seen)
+        self._wants: Callable[[str, bool], Wants] = lambda log, told_only: Wants(
+            self._own, log, pool, vault, codec, held, seen, told_only=told_only
+        )
 
     def _before(self, log: str) -> list[str]:
         """The closed logs of the same region: what was made there, it gives and asks for now."""
@@ -96,10 +98,15 @@ class Custodian:
         logger = structlog.get_logger("custodian").bind(other=other)
         works: list[Any] = [until_stopped(stop, partial(self._answer, other, logger), logger)]
         for log in (other, *self._before(other)):
-            wants = self._wants(log)
+            wants = self._wants(log, False)
             works.append(self._follow(wants, logger))
             works.append(until_stopped(stop, partial(self._ask, wants, other, logger), logger))
         return works
+
+    def own_works(self) -> list[Any]:
+        """What is to be run about the region's own logs."""
+        logger = structlog.get_logger("custodian")
+        return [self._follow(self._wants(log, True), logger) for log in (self._own, *self._before(self._own))]
 
     async def _follow(self, wants: Wants, logger: FilteringBoundLogger) -> None:
         async def session() -> None:

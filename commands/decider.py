@@ -226,9 +226,7 @@ class Decider:
         for place in pending:
             try:
                 time = self._times.bound(plans[place].context.now)
-                saw = saw_by(plans[place], states, opened, referred.get(place, _NOTHING), time)
-                for name in elsewhere.intersection(stream.name for stream in plans[place].anywhere):
-                    del saw.versions[name]
+                saw = saw_by(plans[place], states, opened, referred.get(place, _NOTHING), time, elsewhere)
                 sent.append((place, self._decide(plans[place], saw, held, alike.get(place, {}))))
             except Exception as error:  # noqa: BLE001 — its own caller's, and nobody else's
                 results[place] = error

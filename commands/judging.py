@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -50,8 +50,11 @@ def saw_by(
     opened: Mapping[str, Event | CannotOpen] = _NOTHING,
     referred: Referred = _NOTHING,
     time: datetime | None = None,
+    elsewhere: Container[str] = (),
 ) -> Saw:
-    """`time`: when it is, by the process's own clock without. Raises CannotOpen."""
+    """`time`: when it is, by the process's own clock without. `elsewhere`: the streams that are others', of which those that the plan
+    reads wherever they are make no condition, and say nothing of the time. Raises CannotOpen.
+    """
     at = time or plan.context.now
     known: dict[str, Any] = {}
     versions: dict[str, int] = {}
@@ -60,6 +63,8 @@ def saw_by(
         for role, stream in streams.items():
             folded = states[stream.name]
             known[role] = folded.state
+            if stream.name in elsewhere and role in plan.wherever:
+                continue
             versions[stream.name] = folded.version
             if stream.partition is not None or is_regions:  # another region's clock may be ahead of this one's
                 at = max(at, folded.at)

@@ -71,7 +71,7 @@ class Owners:
 
     def elsewhere(self, plan: Plan) -> set[str]:
         """The streams that a plan reads wherever they are, and that are not ours."""
-        return {each.name for each in plan.anywhere if each.partition is not None and not self.holds(each.partition)}
+        return {each.name for each in plan.anywhere if each.partition is not None and each.partition not in self.epochs}
 
     async def look(self) -> None:
         """Ask who owns what, unless that was asked just now: partitions that were ours may have been handed over."""

@@ -20,13 +20,14 @@ from psycopg_pool import AsyncConnectionPool
 
 from eventstore import packing
 from eventstore.record import Entry
+from eventstore.vault import KEPT
 
 _FOLLOWED = """
     SELECT l.id, coalesce(f.position, 0), coalesce(e.position, 0)
       FROM ledger.log AS l LEFT JOIN vault.followed AS f ON f.log = l.id
            LEFT JOIN LATERAL (SELECT e.position FROM ledger.entry AS e WHERE e.log = l.id
                                ORDER BY e.position DESC LIMIT 1) AS e ON true
-     WHERE l.name = %s AND NOT l.own"""
+     WHERE l.name = %s"""
 _SAID = """
     SELECT e.position, e.recorded, e.leaf, e.body FROM ledger.entry AS e
      WHERE e.log = %s::smallint AND e.position > %s AND e.position <= %s AND e.type = ANY (%b) ORDER BY e.position"""
@@ -84,8 +85,13 @@ _COUNTS = """
       FROM ledger.log AS l LEFT JOIN vault.copy AS c ON c.log = l.id
      WHERE NOT l.own GROUP BY l.id, l.name, c.jurisdiction ORDER BY l.id"""
 
+_LOCK = "SELECT pg_advisory_xact_lock(%s)"
+
 LOOKED_AT_ONCE = 20_000
 """Entries."""
+
+FOLLOWING = 0x434F464F  # 'COFO'
+"""The advisory lock of whoever writes down what a log has said: of a player whom two logs tell of, the second sees what the first has."""
 
 
 class Made(NamedTuple):
@@ -144,10 +150,10 @@ class Copies:
         self,
         types: Sequence[str],
         read: Callable[[Entry], Change | None],
-        retold: Callable[[Mapping[str, str]], Awaitable[None]],
+        retold: Callable[[Mapping[str, set[str]]], Awaitable[None]] | None,
     ) -> bool:
         """Read on in the log, of whose entries only these types matter; whether more is left. `retold` gets, before that counts as
-        read, the subjects with more to be found by whose keys are held here and were made in another log: the keys' ids by subject.
+        read, the subjects with more to be found by whose keys are held here and were made in another log: the ids of keys by subject.
         """
         async with self._pool.connection() as connection:
             log, after, head = await (await connection.execute(_FOLLOWED, (self._log,))).fetchone() or (0, 0, 0)
@@ -157,13 +163,12 @@ class Copies:
             cursor = connection.cursor(binary=True)
             await cursor.execute(_SAID, (log, after, upto, packing.text_array(types)))
             changes = [(row[0], read(Entry(self._log, *row))) for row in await cursor.fetchall()]
-            told_more = sorted({each.subject for _, each in changes if isinstance(each, Told) and each.words})
-            made = {each.subject for _, each in changes if isinstance(each, Made)}
-            asked = (packing.text_array([each for each in told_more if each not in made]), log)
-            elsewhere = dict(await (await connection.execute(_MADE_ELSEWHERE, asked)).fetchall()) if told_more else {}
-        if elsewhere:
-            await retold(elsewhere)
+        made = {each.subject for _, each in changes if isinstance(each, Made)}
+        more = {each.subject for _, each in changes if isinstance(each, Told) and each.words} - made
+        if retold and more and (held := await self._made_elsewhere(log, sorted(more))):
+            await retold(held)
         async with self._pool.connection() as connection, connection.transaction(), connection.pipeline():
+            await connection.execute(_LOCK, (FOLLOWING,))
             for position, change in changes:
                 match change:
                     case Made(subject, key, commitment, jurisdiction):
@@ -174,6 +179,19 @@ class Copies:
                         await connection.execute(_GONE, (subject,))
             await connection.execute(_FOLLOW, (log, upto))
         return upto < head
+
+    async def _made_elsewhere(self, log: int, subjects: Sequence[str]) -> dict[str, set[str]]:
+        """Of these subjects the keys that are held here and were made in another log, by id."""
+        async with (
+            self._pool.connection() as connection
+        ):  # whoever keeps a copy without what was told has done so when this is over,
+            await connection.execute(_LOCK, (KEPT,))  # and whoever begins later sees it in the log
+        found: dict[str, set[str]] = {}
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(_MADE_ELSEWHERE, (packing.text_array(subjects), log))).fetchall()
+        for subject, key in rows:
+            found.setdefault(subject, set()).add(key)
+        return found
 
     async def jurisdictions(self) -> set[str]:
         """All that occur."""

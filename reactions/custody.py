@@ -41,10 +41,12 @@ OPERATORS: Final = ""
 UNKNOWN, ERASED, NOT_ALLOWED, WRONG, UNREADABLE = "unknown", "erased", "not_allowed", "not_the_committed", "unreadable"
 _MADE = (players.Registered.tag, operators.Invited.tag)
 _TYPES = (*_MADE, players.ProfileRecorded.tag, players.Erased.tag)
+_TOLD = (players.ProfileRecorded.tag, players.Erased.tag)
 _SECRETS = (*_MADE, players.ProfileRecorded.tag)
 
 _OF_STREAMS = """
-    SELECT l.name, e.position, e.recorded, e.leaf, e.body FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
+    SELECT split_part(e.stream, '-', 2), e.version, l.name, e.position, e.recorded, e.leaf, e.body
+      FROM ledger.entry AS e JOIN ledger.log AS l ON l.id = e.log
      WHERE e.stream = ANY (%b) AND e.type = ANY (%b) ORDER BY e.stream, e.version"""
 _SUBJECTS = "SELECT k.id::text, k.subject FROM vault.data_key AS k WHERE k.id = ANY (%b::uuid[])"
 
@@ -81,8 +83,12 @@ class Wants:
         codec: Codec,
         residency: Residency,
         seen: set[str] | None = None,
+        *,
+        told_only: bool = False,
     ) -> None:
-        """`seen`: the jurisdictions that occur; of one region's players any log may tell, so that all share them."""
+        """`seen`: the jurisdictions that occur; of one region's players any log may tell, so that all share them. `told_only`: this is
+        a log of the own region. Its keys are here, and what it tells of those who were handed over to it counts.
+        """
         self.origin = origin
         self._pool = pool
         self._vault = vault
@@ -91,6 +97,7 @@ class Wants:
         self._copies = Copies(pool, origin)
         self._seen = set[str]() if seen is None else seen
         self._begun = False
+        self._told_only = told_only
         self._log = _log.bind(log=origin)
 
     async def follow(self) -> None:
@@ -99,7 +106,8 @@ class Wants:
             await self._copies.mend()
             self._seen |= await self._copies.jurisdictions()
             self._begun = True
-        while await self._copies.follow(_TYPES, self._read, self._retold):
+        types, retold = (_TOLD, None) if self._told_only else (_TYPES, self._retold)
+        while await self._copies.follow(types, self._read, retold):
             pass
         forbidden = [each for each in self._seen if not self._may(each)]
         while forbidden and (held := await self._copies.held(forbidden, 500)):
@@ -179,30 +187,30 @@ class Wants:
         ]
 
     def _opened(
-        self, entries: Sequence[Entry], keys: Mapping[str, DataKey], refused: dict[str, str]
+        self, said: Sequence[_Said], keys: Mapping[str, DataKey], refused: dict[str, str]
     ) -> tuple[dict[str, list[tuple[str, str]]], dict[str, int]]:
-        """What those are found by whose keys these are, and up to which version of their streams."""
+        """What those are found by whose keys these are, and up to which version of their streams. What cannot be read counts for nothing."""
         words: dict[str, dict[tuple[str, str], None]] = {}
         versions: dict[str, int] = {}
-        for entry in entries:
-            subject = ""
+        for subject, version, entry in said:
+            if subject not in keys:
+                continue
+            versions[subject] = version
+            known = words.setdefault(subject, {})
             try:
                 read = self._codec.decode(entry)
-                subject = read.body.stream.partition("-")[2]
-                if subject not in keys:
-                    continue
-                found = _words(opened(read.event, keys[subject], read.body.id))
-                words.setdefault(subject, {}).update(dict.fromkeys(found))
-                versions[subject] = read.body.version
+                known.update(dict.fromkeys(_words(opened(read.event, keys[subject], read.body.id))))
             except (CannotOpen, msgspec.DecodeError, UnknownEvent) as error:
-                refused[subject] = UNREADABLE
+                if isinstance(error, CannotOpen):
+                    refused[subject] = UNREADABLE
                 self._log.error("what a player is found by does not open", position=entry.position, error=str(error))
         return {subject: list(found) for subject, found in words.items()}, versions
 
-    async def _retold(self, held: Mapping[str, str]) -> None:
+    async def _retold(self, held: Mapping[str, set[str]]) -> None:
         """Index what this log tells of players whose keys are here, and were made in another one: since then they were handed over."""
         entries = await _entries(self._pool, [f"player-{subject}" for subject in held], _SECRETS)
-        made = [each for each in map(self._read, entries) if isinstance(each, Made) and each.key == held[each.subject]]
+        read = [self._read(each.entry) for each in entries]
+        made = [each for each in read if isinstance(each, Made) and each.key in held[each.subject]]
         words, _ = self._opened(entries, await self._held(made, {}), {})
         if words:
             await self._vault.index(words)
@@ -262,10 +270,8 @@ class Gives:
     async def _made_here(self, subjects: Sequence[str]) -> dict[str, _Known]:
         streams = [f"{kind}-{subject}" for subject in subjects for kind in ("player", "operator")]
         known: dict[str, _Known] = {}
-        for entry in await _entries(self._pool, streams, _TYPES):
-            read = self._codec.decode(entry)
-            subject = read.body.stream.partition("-")[2]
-            match read.event:
+        for subject, _, entry in await _entries(self._pool, streams, _TYPES):
+            match self._codec.decode(entry).event:
                 case players.Registered(key=key, country=country) if entry.log in self._logs:
                     known[subject] = _Known(key.id, key.commitment, country)
                 case operators.Invited(key=key) if entry.log in self._logs:
@@ -300,12 +306,20 @@ class _Known(NamedTuple):
     erased: bool = False
 
 
+class _Said(NamedTuple):
+    """An entry of a subject's stream."""
+
+    subject: str
+    version: int
+    entry: Entry
+
+
 async def _entries(
     pool: AsyncConnectionPool[AsyncConnection[Any]], streams: Sequence[str], types: Sequence[str]
-) -> list[Entry]:
+) -> list[_Said]:
     """The entries of these types, stream by stream, in their order, whichever log they stand in."""
     asked = (packing.text_array(streams), packing.text_array(types))
     async with pool.connection() as connection:
         cursor = connection.cursor(binary=True)
         await cursor.execute(_OF_STREAMS, asked)
-        return [Entry(*row) for row in await cursor.fetchall()]
+        return [_Said(subject, version, Entry(*row)) for subject, version, *row in await cursor.fetchall()]

@@ -23,6 +23,7 @@ from nats.js.api import StreamConfig
 
 from chaos.frames import HELD_BACK_S, Frames, Message, NotArmed, What, faults, units
 from chaos.schedule import NotCarriedOut, Step
+from tests.flushing import flushed
 from tests.stack import Servers
 
 REGION = "us"  # the proxy serves processes of US; the server's own log is EU's
@@ -142,11 +143,11 @@ async def test_acknowledgements_and_answers_are_met_by_kind(servers: Servers, fr
         await log.publish(request.reply, frame(7))
 
     await log.subscribe("rpc.EU.range", cb=answer)
-    await log.flush()
+    await flushed(log)
     come: asyncio.Queue[Msg] = asyncio.Queue()
     async with connected(servers, frames) as client:
         await client.subscribe("ack.US.EU", cb=come.put)
-        await client.flush()
+        await flushed(client)
         frames.arm(REGION, "drop", 1, kind="ack")
         frames.arm(REGION, "corrupt", 1, kind="range")
         for each in (b"first", b"second"):
@@ -166,7 +167,7 @@ async def test_what_is_no_frame_passes_unchanged_however_long_and_whatever_it_ho
     frames.arm(REGION, "drop", 1)
     async with connected(servers, frames) as client:
         await client.subscribe("hint.*", cb=come.put)
-        await client.flush()
+        await flushed(client)
         for each in sent:
             await log.publish("hint.plain", each)
             await log.publish("hint.headed", each, headers={"A": "b", "Nats-Msg-Id": "7"})

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from nats.js.errors import NotFoundError
 
 from tests.devstack.world import CA_INBOX, EU_INBOX, NONCE, SETTLED_S, Actor, StreamSeen, World, until
+from tests.flushing import flushed
 
 _API = (
     "STREAM.CREATE.LOG_EU",
@@ -216,7 +217,7 @@ async def said_among_others(world: World) -> None:
         await eu.publish(EU_INBOX, b"secret of one process to another")
         await eu.publish("$KV.OWNERS.ca", b"secret owner")
         for client in (eu, ca, way):
-            await client.flush()
+            await flushed(client)
         await asyncio.sleep(0.03)
         return due <= {each.data for each in world.seen}
 
@@ -235,7 +236,7 @@ async def listening(world: World, actor: Actor, subject: str, queue: str = "") -
     async def heard() -> bool:
         """The permitted twin: what EU says to all."""
         await world["eu own"].publish("hint.EU.head", b"for all")
-        await world["eu own"].flush()
+        await flushed(world["eu own"])
         await actor.settled()
         return actor.thrown_out or any(each.data == b"for all" for each in actor.heard)
 

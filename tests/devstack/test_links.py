@@ -15,6 +15,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 
 from devstack import Stack
 from tests.devstack.world import call, connected, linked
+from tests.flushing import flushed
 
 
 class Realm:
@@ -30,7 +31,7 @@ class Realm:
 
         for subject in subjects:
             await self.eu.subscribe(subject, cb=note)
-        await self.eu.flush()
+        await flushed(self.eu)
         await asyncio.sleep(0.2)  # until the interest has crossed the links
 
     async def log_state(self) -> tuple[int, int]:
@@ -85,12 +86,12 @@ async def test_requests_and_hints_cross_the_link(realm: Realm) -> None:
         await message.respond(b"range of " + message.data)
 
     await realm.eu.subscribe("rpc.EU.range", cb=serve)
-    await realm.eu.flush()
+    await flushed(realm.eu)
     await asyncio.sleep(0.2)
     assert (await realm.us.request("rpc.EU.range", b"1-9", timeout=30)).data == b"range of 1-9"
 
     hints = await realm.us.subscribe("hint.EU.log")
-    await realm.us.flush()
+    await flushed(realm.us)
     await asyncio.sleep(0.2)
     await realm.eu.publish("hint.EU.log", b"2")
     assert (await hints.next_msg(timeout=30)).data == b"2"
@@ -101,8 +102,8 @@ async def test_a_region_acknowledges_in_its_own_name_only(realm: Realm) -> None:
     await realm.us.publish("ack.EU.CA_2", b"forged")
     await realm.us.publish("ack.EU.US", b"true")
     await realm.ca.publish("ack.EU.CA_2", b"true")
-    await realm.us.flush()
-    await realm.ca.flush()
+    await flushed(realm.us)
+    await flushed(realm.ca)
     await asyncio.sleep(0.3)
     assert sorted(realm.heard) == [("ack.EU.CA_2", b"true"), ("ack.EU.US", b"true")]
 
@@ -111,7 +112,7 @@ async def test_only_the_origin_writes_its_log(realm: Realm) -> None:
     before = await realm.log_state()
     await realm.listen("log.>")
     await realm.us.publish("log.EU", b"forged")
-    await realm.us.flush()
+    await flushed(realm.us)
     await asyncio.sleep(0.3)
     assert (realm.heard, await realm.log_state()) == ([], before)
 

@@ -17,6 +17,7 @@ from devstack import Stack, realms
 from devstack.region import PORTS_PER_REGION
 from tests.devstack.conftest import ELSEWHERE
 from tests.devstack.world import connected, until
+from tests.flushing import flushed
 from tests.stack import free_port_base, running_stack
 
 SPOKEN = (
@@ -91,7 +92,7 @@ async def attacked(apart: Stack) -> None:
         await js.publish("log.US", b"entry 1")
         for subject in ("log.>", "ack.>", "cmd.>", "ask.>"):
             await own.subscribe(subject, cb=note)
-        await own.flush()
+        await flushed(own)
         origin = Origin(apart)
         port = apart.regions[1].via["eu"]
         async with await asyncio.start_server(origin.receive, "127.0.0.1", port, ssl=origin.context):

@@ -21,6 +21,7 @@ from nats.js.errors import NotFoundError
 
 from devstack import Stack
 from tests.devstack.leaf import Leaf
+from tests.flushing import flushed
 
 CA_INBOX = "_INBOX.victim.ca"
 EU_INBOX = "_INBOX.victim.eu"
@@ -120,7 +121,7 @@ class World:
             self.seen.append(Seen(who, subject, message.subject, message.data))
 
         await self[who].subscribe(subject, cb=note)
-        await self[who].flush()
+        await flushed(self[who])
 
     async def begin(self) -> None:
         """Let all victims listen, and those answer whose work it is."""
@@ -142,7 +143,7 @@ class World:
             ("ca in-eu", "ask.EU.CA_2.keys", ""),
         ):
             await self[who].subscribe(subject, queue, cb=answer)
-            await self[who].flush()
+            await flushed(self[who])
         await self.consumer("ca in-eu", "of-ca")
         await self.consumer("us in-eu", "of-us", deliver_policy="all")
 
@@ -222,7 +223,7 @@ class Actor:
             await self.means.settled()
             self.heard = [Seen("us", "", each.subject, each.data) for each in self.means.heard]
         else:
-            await self.means.flush()
+            await flushed(self.means)
 
 
 @asynccontextmanager

@@ -88,7 +88,10 @@ class Pair:
         self.change: Callable[[Found], Found] = lambda found: found
 
     def wanting(self, residency: Residency) -> Wants:
-        return Wants("eu", "us", self.eu_pool, self.vault, CODEC, residency)
+        """What eu does about the log of us, and about its own."""
+        seen: set[str] = set()
+        self.own = Wants("eu", "eu", self.eu_pool, self.vault, CODEC, residency, seen, told_only=True)
+        return Wants("eu", "us", self.eu_pool, self.vault, CODEC, residency, seen)
 
     @property
     def followed(self) -> Wants:
@@ -161,6 +164,7 @@ class Pair:
     async def fetch(self, wants: Wants | None = None) -> int:
         """Everything that the worker does at once."""
         self.replicate()
+        await self.own.follow()
         await (wants or self.wants).follow()
         return await (wants or self.wants).step(self.ask, keys.KEYS_MAX)
 

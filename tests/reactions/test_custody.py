@@ -369,6 +369,38 @@ async def test_by_which_jurisdiction_a_key_is_given_and_kept_is_said_by_any_log(
     assert await status(pair) == Counts(not_allowed=1)
 
 
+async def test_a_new_owner_who_may_hold_the_key_by_now_asks_for_it(pair: Pair) -> None:
+    who = await pair.register(country=ONLY_US)
+    assert await pair.fetch() == 0
+    pair.hand_over()
+    pair.say(who, players.ProfileRecorded(jurisdiction=EVERYWHERE))
+    pair.send_back()
+    assert await pair.fetch() == 1
+    assert await pair.holds(who)
+
+
+async def test_a_new_owner_who_erases_does_not_miss_the_key(pair: Pair) -> None:
+    who = await pair.register()
+    assert await pair.fetch() == 1
+    pair.hand_over()
+    pair.say(who, players.Erased(who.key.id, "asked", NOW, (), ""))
+    pair.send_back()
+    await pair.vault.apply_erasures()
+    pair.asked.clear()
+    assert await pair.fetch(pair.wanting(RESIDENCY)) == 0
+    assert (await status(pair), pair.asked) == (Counts(), [])
+
+
+async def test_of_two_keys_the_one_of_the_registration_opens_what_the_new_owner_is_told(pair: Pair) -> None:
+    who = await pair.register()
+    await pair.theirs.keep([Owed(who.subject, pair.theirs.new_key(uuid.uuid4().bytes), [])])
+    pair.hand_over()
+    pair.say(who, players.ProfileRecorded(email="new@example.com"))
+    pair.send_back()
+    await pair.followed.follow()
+    assert await pair.theirs.find("email", "new@example.com") == [who.subject]
+
+
 async def test_a_key_of_a_planted_row_holds_up_nobody_who_was_handed_over(pair: Pair) -> None:
     one, two = await pair.register(), await pair.register()
     pair.hand_over()

@@ -28,6 +28,7 @@ from replication.wire import (
     region_of,
     token,
 )
+from tests.flushing import flushed
 from tests.replication.regions import World, eventually
 
 
@@ -75,7 +76,7 @@ async def test_what_is_no_range_is_refused(world: World) -> None:
 
 async def acknowledge(client: Client, position: int, leaf: str, peer: str = "US") -> None:
     await client.publish(f"ack.EU.{peer}", f'{{"position":{position},"leaf":"{leaf}"}}'.encode())
-    await client.flush()
+    await flushed(client)
 
 
 async def test_a_watermark_is_believed_only_with_our_leaf(world: World) -> None:
@@ -120,7 +121,7 @@ async def test_one_regions_false_acknowledgements_do_not_hold_up_anothers(world:
         async def poison() -> None:
             for each in itertools.cycle(BEYOND):
                 await us.publish("ack.EU.US", acknowledging(each))
-                await us.flush()
+                await flushed(us)
                 await asyncio.sleep(0.01)
 
         poisoning = asyncio.create_task(poison())

@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from replication.forwarding import PAYLOAD_BYTES_MAX, USER, Desk, TooLarge, Unknown, Unreachable, Way, clock_us
 from replication.tasks import together
 from tests.devstack.leaf import leaf
+from tests.flushing import flushed
 from tests.replication.regions import World
 
 BUDGET_S, ANSWER_S = 1.0, 0.5
@@ -219,11 +220,11 @@ async def test_a_third_region_cannot_say_it_is_another_nor_hear_what_that_says(b
     async with client(ap.nats, str(ap.seed("eu", user)), []) as outsider:
         for subject in ("cmd.EU.US.*", "cmd.EU.>", "reply.EU.US.>", "reply.>", ">"):
             await outsider.subscribe(subject, cb=hear)
-        await outsider.flush()
+        await flushed(outsider)
         assert await between.answered(b"a secret") == b"us A SECRET"
         in_time = await begin_by(outsider)
         await outsider.publish("cmd.EU.US.run", b"forged", reply="reply.EU.AP.1.1", headers=in_time)
-        await outsider.flush()
+        await flushed(outsider)
         await asyncio.sleep(0.3)
         assert await between.way.send(b"second") == b"us SECOND"
     assert [data for _, data in between.owner.begun] == [b"a secret", b"second"]
@@ -267,7 +268,7 @@ async def test_the_keys_of_who_takes_commands_are_good_for_nothing_else(between:
     async with client(eu.nats, str(eu.seed("eu", USER)), denied) as desk:
         for subject in ("log.EU", "ack.EU.US", "$JS.EU.API.STREAM.DELETE.LOG_EU", "cmd.EU.US.run", "hint.EU.head"):
             await desk.publish(subject, b"x")
-        await desk.flush()
+        await flushed(desk)
         await asyncio.sleep(0.1)
     assert len(denied) == 5
     us = between.world["us"].config
@@ -275,6 +276,6 @@ async def test_the_keys_of_who_takes_commands_are_good_for_nothing_else(between:
     async with client(us.nats, str(us.seed("eu", USER)), denied) as way:
         for subject in ("log.EU", "ack.EU.US", "rpc.EU.range", "cmd.EU.AP.run"):
             await way.publish(subject, b"x")
-        await way.flush()
+        await flushed(way)
         await asyncio.sleep(0.1)
     assert len(denied) == 4

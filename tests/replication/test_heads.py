@@ -20,6 +20,7 @@ from eventstore.tree import Tree
 from replication.asking import Answer, peer, serve
 from replication.link import link
 from replication.witness import STATUS
+from tests.flushing import flushed
 from tests.replication.regions import Region, World, eventually, forget_stream, newest_in_stream
 from verifier.merkle import root as root_of
 from verifier.note import NoteError
@@ -191,7 +192,7 @@ async def test_nobody_answers_for_another_region(world: World) -> None:
         async with world.link("ap", "eu") as ap:
             await ap.subscribe("ask.EU.us.*", cb=forge)
             await ap.subscribe("ask.EU.US.*", cb=forge)
-            await ap.flush()
+            await flushed(ap)
             await asyncio.sleep(0.3)
             with pytest.raises(Exception, match="answer"):
                 await us.ask("head", timeout_s=1)

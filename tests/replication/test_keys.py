@@ -20,6 +20,7 @@ from replication.errors import Interrupted
 from replication.keys import AnswerUnusable, Asking, Custody, Found, QuestionRefused
 from replication.link import link
 from replication.wire import ERROR_CODE
+from tests.flushing import flushed
 from tests.replication.regions import World
 from verifier.note import Kind, key_of
 
@@ -197,13 +198,13 @@ async def only_eu_asks_and_only_us_hears(world: World) -> None:
         await ap.subscribe("ask.>", cb=hear)
         await ap.subscribe("answer.>", cb=hear)
         await us.subscribe("ask.EU.US.keys", cb=hear_there)
-        await asyncio.gather(ap.flush(), us.flush())
+        await asyncio.gather(flushed(ap), flushed(us))
         await asyncio.sleep(0.3)
         forged, real = asking(CUSTODY[AP], asker=AP).data, asking().data
         await ap.publish("ask.EU.US.keys", forged)
-        await ap.flush()
+        await flushed(ap)
         await eu.publish("ask.EU.US.keys", real)
-        await eu.flush()
+        await flushed(eu)
         async with asyncio.timeout(10):
             while not there:  # noqa: ASYNC110 - until it came
                 await asyncio.sleep(0.05)

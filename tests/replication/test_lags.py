@@ -7,6 +7,7 @@ import pytest
 from eventstore import postgres
 from eventstore.note import SigningKey, checkpoint_text, signed
 from queries.lags import Lag, State, lags
+from tests.flushing import flushed
 from tests.replication.regions import PARTITIONS, Region, World, body, chained, eventually
 
 FORGED = 1_000_000
@@ -111,7 +112,7 @@ async def test_a_head_that_the_log_did_not_sign_is_not_heard(world: World) -> No
     async with world.link("eu", "eu") as client:
         for note in (forged, b"no note", b""):
             await client.publish("hint.EU.head", note)
-        await client.flush()
+        await flushed(client)
     last = world["eu"].append([1])
     await eventually(lambda: heard(world["us"]) == last, world=world)
 

@@ -273,9 +273,8 @@ class Decider:
         missing: dict[str, Aggregate[Any]] = {}
         others: set[str] = set()
         for plan in plans:
-            others |= (
-                elsewhere := self.owners.elsewhere(plan)
-            )  # no condition would say that what is kept of these is old
+            elsewhere = self.owners.elsewhere(plan)  # no condition would say that what is kept of these is old
+            others |= elsewhere
             for streams in (plan.writes, plan.reads, plan.seen.streams):
                 for role, stream in streams.items():
                     name = stream.name

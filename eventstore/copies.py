@@ -182,10 +182,9 @@ class Copies:
 
     async def _made_elsewhere(self, log: int, subjects: Sequence[str]) -> dict[str, set[str]]:
         """Of these subjects the keys that are held here and were made in another log, by id."""
-        async with (
-            self._pool.connection() as connection
-        ):  # whoever keeps a copy without what was told has done so when this is over,
-            await connection.execute(_LOCK, (KEPT,))  # and whoever begins later sees it in the log
+        # Whoever keeps a copy without what was told has done so when this is over, and whoever begins later sees it in the log.
+        async with self._pool.connection() as connection:
+            await connection.execute(_LOCK, (KEPT,))
         found: dict[str, set[str]] = {}
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(_MADE_ELSEWHERE, (packing.text_array(subjects), log))).fetchall()

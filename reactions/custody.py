@@ -40,8 +40,8 @@ OPERATORS: Final = ""
 
 UNKNOWN, ERASED, NOT_ALLOWED, WRONG, UNREADABLE = "unknown", "erased", "not_allowed", "not_the_committed", "unreadable"
 _MADE = (players.Registered.tag, operators.Invited.tag)
-_TYPES = (*_MADE, players.ProfileRecorded.tag, players.Erased.tag)
 _TOLD = (players.ProfileRecorded.tag, players.Erased.tag)
+_TYPES = (*_MADE, *_TOLD)
 _SECRETS = (*_MADE, players.ProfileRecorded.tag)
 
 _OF_STREAMS = """
@@ -271,7 +271,15 @@ class Gives:
         streams = [f"{kind}-{subject}" for subject in subjects for kind in ("player", "operator")]
         known: dict[str, _Known] = {}
         for subject, _, entry in await _entries(self._pool, streams, _TYPES):
-            match self._codec.decode(entry).event:
+            try:
+                event = self._codec.decode(entry).event
+            except (msgspec.DecodeError, UnknownEvent) as error:
+                _log.error(
+                    "an entry about a key cannot be read: it is not given", position=entry.position, error=str(error)
+                )
+                known.pop(subject, None)
+                continue
+            match event:
                 case players.Registered(key=key, country=country) if entry.log in self._logs:
                     known[subject] = _Known(key.id, key.commitment, country)
                 case operators.Invited(key=key) if entry.log in self._logs:

@@ -369,6 +369,15 @@ async def test_by_which_jurisdiction_a_key_is_given_and_kept_is_said_by_any_log(
     assert await status(pair) == Counts(not_allowed=1)
 
 
+async def test_of_whom_the_new_owner_says_what_cannot_be_read_the_key_is_not_given_and_others_are(pair: Pair) -> None:
+    who, other = await pair.register(), await pair.register()
+    pair.hand_over()
+    pair.say(who, type("Odd", (players.Tagged,), {}, tag=players.ProfileRecorded.tag)("x"))
+    pair.send_back()
+    given = await pair.gives.give([who.key.id, other.key.id], "eu")
+    assert (given.keys.keys(), given.refused) == ({other.key.id}, {who.key.id: UNKNOWN})
+
+
 async def test_a_new_owner_who_may_hold_the_key_by_now_asks_for_it(pair: Pair) -> None:
     who = await pair.register(country=ONLY_US)
     assert await pair.fetch() == 0

@@ -176,7 +176,8 @@ async def _followed(read: ReadSide, context: Context, asked: _Asked, merged: Mer
             yield b"id: %b\n\n" % (await positions.named(context, merged.vector)).encode()
             said = loop.time()
         with suppress(TimeoutError):
-            await asyncio.wait_for(read.stop.wait(), _LOOK_AGAIN_SECONDS)
+            async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
+                await read.stop.wait()
         if loop.time() > said + STILL_HERE_SECONDS:
             yield STILL_HERE
             said = loop.time()

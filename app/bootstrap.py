@@ -178,7 +178,8 @@ async def write_side(
             following.cancel()
             writer.close()
             with suppress(TimeoutError):
-                await asyncio.wait_for(running, 10)
+                async with asyncio.timeout(10):
+                    await running
 
 
 def stop_if_dead(task: asyncio.Task[None]) -> None:

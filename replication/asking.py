@@ -57,7 +57,8 @@ class Peer:
         try:
             reply = f"{realm.answers(self.region, self._nonce)}.{number}"
             await self._link.publish(realm.ask(self.region, verb), data, reply=reply)
-            message = await asyncio.wait_for(waiting, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                message = await waiting
         except TimeoutError as error:
             raise Interrupted(f"{self.region} does not answer ({verb})") from error
         finally:

@@ -231,7 +231,8 @@ class _Checkpointer:
                 await self._repeat()
                 repeat_at = loop.time() + REPEAT_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), INTERVAL_S)
+                async with asyncio.timeout(INTERVAL_S):
+                    await wake.wait()
             await asyncio.sleep(began + INTERVAL_S - loop.time())
 
     def _wanting(self, size: int) -> bool:

@@ -145,7 +145,8 @@ class Way:
         try:
             reply = f"{self._realm.replies(self._sender, self._nonce)}.{number}"
             await self._publish(self._realm.commands(self._sender, verb), data, reply, headers)
-            answer: Msg = await asyncio.wait_for(waiting, max(0.0, until - time.monotonic()))
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                answer: Msg = await waiting
         except TimeoutError as silent:
             raise Unknown(f"{self.owner} has not answered") from silent
         finally:

@@ -54,6 +54,13 @@ class Link:
             reconnected_cb=self._on_reconnected,
             closed_cb=self._on_closed,
         )
+        _end_if_cancelled()
+
+    async def close(self) -> None:
+        try:
+            await self.client.close()
+        except asyncio.CancelledError:  # nats-py's own: its try to come back waited for the same socket to close
+            _end_if_cancelled()
 
     async def until_closed(self) -> None:
         """Raises Interrupted when the connection is closed for good: a new one is needed."""
@@ -79,17 +86,30 @@ class Link:
             raise Interrupted(f"JetStream answered {verb} with something else: {error}") from error
 
     async def _on_error(self, error: Exception) -> None:
+        _end_if_cancelled()
         text = str(error) or repr(error)
         if text != self._last_error:  # a server that is down is tried four times a second
             self._log.warning("nats", reason=text)
         self._last_error = text
 
     async def _on_reconnected(self) -> None:
+        try:
+            _end_if_cancelled()
+        except asyncio.CancelledError:
+            await self.close()
+            raise
         self._last_error = ""
         self._log.info("connected to NATS again")
 
     async def _on_closed(self) -> None:
         self._closed.set()
+
+
+def _end_if_cancelled() -> None:
+    """What nats-py's tries to connect overhear: Python 3.11's `wait_for` drops a cancellation that meets a refused connection."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +120,7 @@ async def link(config: Config, realm: str, name: str, log: FilteringBoundLogger,
         await made.open(config, name, user)
         yield made
     finally:
-        await made.client.close()
+        await made.close()
 
 
 class ApiError(msgspec.Struct, frozen=True):

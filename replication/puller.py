@@ -91,7 +91,8 @@ class Puller:
             if self._asked <= MESSAGES_PER_PULL // 2:
                 await self._pull()
             try:
-                await asyncio.wait_for(self._wake.wait(), SILENCE_MAX_S)
+                async with asyncio.timeout(SILENCE_MAX_S):
+                    await self._wake.wait()
             except TimeoutError:
                 raise Interrupted(f"nothing was heard of the stream for {SILENCE_MAX_S} s") from None
         arrived, self._arrived = self._arrived, []

@@ -138,7 +138,8 @@ class _Relay:
                     next_at = loop.time() + _INTERVAL_MAX_S * min(1.0, len(frame) / _INTERVAL_ENTRIES)
                     continue
             try:
-                await asyncio.wait_for(self._wake.wait(), _LOOK_INTERVAL_S)
+                async with asyncio.timeout(_LOOK_INTERVAL_S):
+                    await self._wake.wait()
             except TimeoutError:
                 await announcements.look(self._connection)
 

@@ -56,7 +56,8 @@ class Watermarks:
                 for name, peer in list(self._peers.items()):
                     waiting |= await self._note(name, peer)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), KEEP_INTERVAL_S if waiting else None)
+                    async with asyncio.timeout(KEEP_INTERVAL_S if waiting else None):
+                        await self._wake.wait()
         finally:
             if not self._link.client.is_closed:
                 await subscription.unsubscribe()

@@ -178,7 +178,8 @@ class RegionWitness:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), _LOOK_INTERVAL_S if waiting else None)
+                    async with asyncio.timeout(_LOOK_INTERVAL_S if waiting else None):
+                        await wake.wait()
                 wake.clear()
                 if newest and (head := await self._heard(newest.pop())) and head != kept:
                     waiting = head

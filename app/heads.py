@@ -149,6 +149,7 @@ async def witness(settings: Settings, config: Config, stop: asyncio.Event) -> No
     keys = Keys(SigningKey.from_file(folder / WITNESS_KEY), folder, logs)
     others = [region for region in settings.regions if region != settings.region]
     async with asyncio.TaskGroup() as group:
+        group.create_task(stop.wait())  # a role that ended would end its process, also where there is nobody else
         for origin in others:
             group.create_task(run_witness(config, origin, keys, stop))
 

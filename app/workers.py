@@ -49,12 +49,11 @@ async def _run(settings: Settings, roles: Sequence[str]) -> None:
     stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     stop.set()
-    _, pending = await asyncio.wait(tasks, timeout=6)
+    _, pending = await asyncio.wait([stopping, *tasks], timeout=6)
     for task in pending:
         task.cancel()
     with suppress(asyncio.CancelledError):
         await asyncio.gather(*pending)
-    stopping.cancel()
     if tracing:
         tracing.close()
     for task in done - {stopping}:

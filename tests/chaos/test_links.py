@@ -215,7 +215,7 @@ class Between(NamedTuple):
 @pytest.mark.parametrize("fault", sorted(faults()))
 def test_a_step_holds_the_link_for_as_long_as_it_says_and_heals_it(links: Links, us: Listener, fault: str) -> None:
     near, _ = opened(links, "eu", "us", us)
-    step = Step(0.0, fault, "us", hold_s=1.0)
+    step = Step(0.0, fault, "us", hold_s=3.0)
     carried_out = threading.Thread(target=faults()[fault], args=(Between(links, ["eu", "us"]), step))
     began = time.monotonic()
     carried_out.start()

@@ -16,7 +16,7 @@ from devstack import Region, Stack, realms
 from tests.devstack import attacks
 from tests.devstack.conftest import ELSEWHERE, REGIONS
 from tests.devstack.leaf import leaf
-from tests.devstack.world import Actor, World, world
+from tests.devstack.world import Actor, World, until, world
 from tests.stack import running_stack
 
 MEANS = ("service", "leaf")
@@ -112,6 +112,10 @@ async def test_a_message_that_is_too_large_ends_the_link_and_is_not_heard(there:
 @pytest.mark.parametrize("account", ["R_CA_2", "SYS", "R_US"])
 async def test_a_region_cannot_say_that_it_asks_from_another_account(there: World, account: str) -> None:
     """Servers tell each other in a header who asks."""
+
+    async def answered() -> bool:
+        return any(each.subject == "_INBOX.evil.true" for each in evil.heard)
+
     header = f'NATS/1.0\r\nNats-Request-Info: {{"acc":"{account}","svc":"{account}","kind":"Client"}}\r\n\r\n'.encode()
     async with leaf(there.stack) as evil:
         await evil.subscribe("_INBOX.evil.>")
@@ -119,6 +123,7 @@ async def test_a_region_cannot_say_that_it_asks_from_another_account(there: Worl
         await evil.publish("$JS.EU.API.INFO", b"", "_INBOX.evil.forged", headers=header)
         await evil.publish("$JS.EU.API.STREAM.INFO.LOG_EU", b"", "_INBOX.evil.stream", headers=header)
         await evil.settled()
+        await until(answered, "an answer to the true question")
         await asyncio.sleep(0.3)
         answers = {each.subject: json.loads(each.data) for each in evil.heard}
     assert answers["_INBOX.evil.true"]["streams"] == len(await there.state())

@@ -32,7 +32,12 @@ class Realm:
         for subject in subjects:
             await self.eu.subscribe(subject, cb=note)
         await flushed(self.eu)
-        await asyncio.sleep(0.2)  # until the interest has crossed the links
+        await self.crossed()
+
+    async def crossed(self) -> None:
+        """Return once what both sides have said so far has crossed the links: what comes later does not overtake it."""
+        await linked(self.us, "EU")
+        await linked(self.ca, "EU")
 
     async def log_state(self) -> tuple[int, int]:
         state = (await self.eu.jetstream().stream_info("LOG_EU")).state
@@ -87,12 +92,12 @@ async def test_requests_and_hints_cross_the_link(realm: Realm) -> None:
 
     await realm.eu.subscribe("rpc.EU.range", cb=serve)
     await flushed(realm.eu)
-    await asyncio.sleep(0.2)
+    await realm.crossed()
     assert (await realm.us.request("rpc.EU.range", b"1-9", timeout=30)).data == b"range of 1-9"
 
     hints = await realm.us.subscribe("hint.EU.log")
     await flushed(realm.us)
-    await asyncio.sleep(0.2)
+    await realm.crossed()
     await realm.eu.publish("hint.EU.log", b"2")
     assert (await hints.next_msg(timeout=30)).data == b"2"
 
@@ -107,7 +112,7 @@ async def test_a_region_acknowledges_in_its_own_name_only(realm: Realm) -> None:
     async with asyncio.timeout(60):
         while len(realm.heard) < 2:  # noqa: ASYNC110 — NATS has no event for it
             await asyncio.sleep(0.05)
-    await asyncio.sleep(0.3)
+    await realm.crossed()
     assert sorted(realm.heard) == [("ack.EU.CA_2", b"true"), ("ack.EU.US", b"true")]
 
 
@@ -116,7 +121,7 @@ async def test_only_the_origin_writes_its_log(realm: Realm) -> None:
     await realm.listen("log.>")
     await realm.us.publish("log.EU", b"forged")
     await flushed(realm.us)
-    await asyncio.sleep(0.3)
+    await realm.crossed()
     assert (realm.heard, await realm.log_state()) == ([], before)
 
 

@@ -178,7 +178,11 @@ class Sender:
         if len(results) != count:
             raise RequestRefused(f"{self._url} does not answer as the API of a region does")
         passing = next((each for each in results if _passes(each.status) or each.unknown), None)
-        return results if passing is None else _Unanswered(f"an item: {passing.problem().title}")
+        if passing is None:
+            return results
+        if passing.unknown:
+            return _Unanswered("of an item it is not known yet whether it was recorded")
+        return _Unanswered(f"an item: {passing.problem().title}")
 
 
 def _passes(status: int) -> bool:

@@ -19,7 +19,7 @@ from app.cdnow import Imported, import_cdnow, locate, published
 from app.cdnow.batches import BATCH_ITEMS, CUSTOMER_ITEMS_MAX, batches
 from app.cdnow.history import Purchase, parse
 from app.cdnow.stopped import DownloadFailed, ItemRefused, MalformedLine
-from app.sending import ImportStopped, RequestRefused, Unreachable
+from app.sending import ImportStopped, RequestRefused, Silent, Unreachable
 from tests.app.shop import Shop, answer, busy, hang_up, open_shop
 
 SAMPLE = b"""\
@@ -269,10 +269,22 @@ async def test_a_fault_of_the_service_passes(file: Path, shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
-    [{"status": 503, "title": "busy", "code": "unavailable"}, {"status": 202, "command": "6c51", "state": "unknown"}],
+    ("said", "why"),
+    [
+        ({"status": 503, "title": "busy", "code": "unavailable"}, "an item: busy"),
+        (
+            {"status": 202, "command": "6c51", "state": "unknown"},
+            "of an item it is not known yet whether it was recorded",
+        ),
+    ],
 )
-async def test_items_that_were_not_taken_are_sent_again(file: Path, shop: Shop, said: dict[str, Any]) -> None:
+async def test_items_that_were_not_taken_are_sent_again(file: Path, shop: Shop, said: dict[str, Any], why: str) -> None:
+    told: list[str] = []
+
+    class Told(Silent):
+        def waiting(self, reason: str) -> None:
+            told.append(reason)
+
     key = f"{hashlib.sha256(SAMPLE).hexdigest()}:player:00021"
     shop.refused[key] = said
 
@@ -281,7 +293,8 @@ async def test_items_that_were_not_taken_are_sent_again(file: Path, shop: Shop, 
         return False
 
     shop.after.append(relent)
-    done = await send(file, shop)
+    done = await send(file, shop, progress=Told())
+    assert told == [why]
     assert (done.players, done.deposits) == (3, 4)
     assert shop.requests == 2
     assert len(shop.kept) == 7

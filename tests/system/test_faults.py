@@ -33,6 +33,9 @@ EVERY_PROCESS = [
 ]
 
 
+PATIENCE_S = 200  # as long as it takes to kill each, and for each to come back
+
+
 class Import(threading.Thread):
     """An import that runs beside the test."""
 
@@ -46,7 +49,7 @@ class Import(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.result = asyncio.run(cdnow.import_cdnow(self._path, self._url, self._token))
+            self.result = asyncio.run(cdnow.import_cdnow(self._path, self._url, self._token, patience_s=PATIENCE_S))
         except Exception as error:  # noqa: BLE001 — the test reports it
             self.error = error
 

@@ -278,7 +278,7 @@ async def test_a_restored_backup_waits_for_every_region_that_may_hold_more(world
     await eventually(lambda: may_write(restored), world=world)
     assert restored.entries("eu") == before
     assert cleared_by(restored) == f"compared with us, ap; {unsigned - 6} entries fetched back"
-    assert waits_for(restored) == ""
+    await eventually(lambda: waits_for(restored) == "", world=world)
     world.relay("eu")
     world.applier("ap", "eu")
     last = restored.append([1])

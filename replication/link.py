@@ -62,6 +62,11 @@ class Link:
         except asyncio.CancelledError:  # nats-py's own: its try to come back waited for the same socket to close
             _end_if_cancelled()
 
+    @property
+    def reconnects(self) -> int:
+        """How often it has come back."""
+        return self.client.stats["reconnects"]
+
     async def until_closed(self) -> None:
         """Raises Interrupted when the connection is closed for good: a new one is needed."""
         await self._closed.wait()

@@ -36,6 +36,7 @@ class Publisher:
         self._sent = 0
         self._since: dict[str, float] = {}  # what is under way, the oldest first, and since when
         self._failure: str | None = None
+        self._reconnects = link.reconnects
         self._inbox = ""
         self._subscription: Subscription | None = None
 
@@ -72,7 +73,9 @@ class Publisher:
         )
 
     def check(self) -> None:
-        """Raises Interrupted if anything was refused or has not been acknowledged in time."""
+        """Raises Interrupted if anything was refused or has not been acknowledged in time, or the server was away meanwhile."""
+        if self._failure is None and self._link.reconnects != self._reconnects:
+            self._failure = "NATS was away, and may have lost the stream"
         if self._failure is None and self._since:
             waited_s = time.monotonic() - next(iter(self._since.values()))
             if waited_s > ACK_TIMEOUT_S:

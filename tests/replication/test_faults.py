@@ -14,7 +14,7 @@ import pytest
 from replication.applier import run_applier
 from replication.relay import run_relay
 from tests.replication.process import arguments
-from tests.replication.regions import World, eventually
+from tests.replication.regions import World, eventually, newest_in_stream
 
 pytestmark = pytest.mark.fault
 
@@ -90,6 +90,15 @@ async def test_the_folder_may_be_lost_under_a_running_relay_and_applier(world: W
     shutil.rmtree(world["eu"].config.seeds / "jetstream" / "jetstream")
     await restart(world, "eu", "nats")
     await equal_in_the_end(world, world["eu"].append([2, 2]))
+
+
+async def test_a_stream_that_was_lost_is_made_anew_although_nothing_is_written(world: World) -> None:
+    world.relay("eu")
+    last = world["eu"].append([1, 2, 3])
+    await eventually(lambda: newest_in_stream(world["eu"]) == last, world=world)
+    shutil.rmtree(world["eu"].config.seeds / "jetstream" / "jetstream")
+    await restart(world, "eu", "nats")
+    await eventually(lambda: newest_in_stream(world["eu"]) == last, world=world)
 
 
 @pytest.mark.parametrize("missing", ["nats", "postgres"])

@@ -112,7 +112,8 @@ async def build(
     asking = await registering.asking(settings, stack, streams, Codec(AGGREGATES), write.vault, counted.watch_registers)
     denials = denying.recorder(write.decider, read.pool, start)
     stack.push_async_callback(denials.close)
-    forwarding = counted.watch_regions(_forwarding(settings))
+    forwarding = counted.watch_regions(Forwarding(_others(settings), us=settings.region))
+    confirmations = _confirmations(settings, stack)
     services = Services(
         write.decider,
         write.vault,
@@ -123,7 +124,7 @@ async def build(
         residency=write.residency,
         denials=denials,
         forwarding=forwarding,
-        durable=_durable(settings, stack),
+        durable=Durable(settings.region, _others(settings), confirmations),
     )
     door = gaming.Door(services, start, counted.commands, known)
     games = gaming.router(door, schemas)
@@ -137,7 +138,7 @@ async def build(
     app.include_router(compartments.router(services, read, schemas))
     app.include_router(auditing.router(read, schemas))
     app.include_router(explaining.router(read, schemas, write.authentication.known))
-    app.include_router(fates.router(read, schemas))
+    app.include_router(fates.router(read, schemas, confirmations))
     app.include_router(metrics.router(counted, read, settings))
     signing = await signing_in(settings, stack, write, read.redis)
     app.include_router(signin.router(signing, write.authentication, start, schemas))
@@ -157,23 +158,22 @@ async def build(
     return Timed(Guard(outermost, write.authentication.limits, settings.proxies), metrics=counted)
 
 
-def _forwarding(settings: Settings) -> Forwarding:
-    return Forwarding([region for region in settings.regions if region != settings.region], us=settings.region)
+def _others(settings: Settings) -> list[str]:
+    return [region for region in settings.regions if region != settings.region]
 
 
 def _replication(settings: Settings) -> Config:
     return Config(settings.region, settings.deployment, settings.postgres, settings.nats, settings.nats_seeds)
 
 
-def _durable(settings: Settings, stack: AsyncExitStack) -> Durable:
+def _confirmations(settings: Settings, stack: AsyncExitStack) -> Confirmations:
     """What commands wait for that are to be safe from the loss of this region."""
-    others = [region for region in settings.regions if region != settings.region]
     confirmations = Confirmations(settings.postgres, settings.region, _log)
-    if others:
+    if _others(settings):
         listening_to_them = asyncio.create_task(confirmations.run(), name="confirmations")
         listening_to_them.add_done_callback(stop_if_dead)
         stack.callback(listening_to_them.cancel)
-    return Durable(settings.region, others, confirmations)
+    return confirmations
 
 
 def application() -> FastAPI:

@@ -16,18 +16,19 @@ from app.querying import UNRECORDED, ReadSide
 from domain.errors import Forbidden, Invalid, NotFound
 from queries import fates
 from queries.seeing import NotSeen
+from replication.geo import Confirmations
 
 _encode = msgspec.json.Encoder().encode
 
 
-def router(read: ReadSide, schemas: Schemas) -> APIRouter:
+def router(read: ReadSide, schemas: Schemas, confirmations: Confirmations) -> APIRouter:
     """The route /v1/commands/{command_id}, where the 202 of a command points."""
     routes = APIRouter(tags=["commands"], route_class=causal.routes(read, schemas))
 
     async def fate(request: Request, command_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Response:
         """What became of a command: where it stands, and which other regions hold it. Not found while it has not come here."""
         principal = await read.authentication(request.scope)
-        found = await fates.find(read.context(), read.log, command_id)
+        found = await fates.find(read.context(), read.log, command_id, confirmations.heard)
         if found.actor != principal.actor:
             try:
                 await sight.require_of(read, principal, Action.LOG_READ)

@@ -181,7 +181,7 @@ class Stack:
         return {key: pid for key, pid in found.items() if pid is not None}
 
     def send(self, region: str, role: str, number: signal.Signals) -> int:
-        """Signal a program, for example SIGSTOP as a fault. Returns its pid."""
+        """Signal a program, for example SIGSTOP as a fault, which it then has obeyed. Returns its pid."""
         pid = self.supervisor[region, role].send(number)
         if pid is None:
             raise ProcessLookupError(f"{role} of region {region} is not running")

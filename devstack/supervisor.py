@@ -94,11 +94,13 @@ class Keeper:
             self._changed.notify_all()
 
     def send(self, sent: signal.Signals) -> int | None:
-        """Signal the program. Returns its pid, or None if it is not running."""
+        """Signal the program. Returns its pid, or None if it is not running. After SIGSTOP, all of its threads have stopped."""
         with self._changed:
             if self._child is None:
                 return None
             os.kill(self._child.pid, sent)  # perhaps a zombie, but its pid is still its own: see _reap
+            if sent == signal.SIGSTOP:  # the kernel reports the last thread's stop, and a stop only of who lives
+                os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             return self._child.pid
 
     def join(self, timeout_s: float) -> bool:

@@ -49,13 +49,17 @@ class Found(NamedTuple):
     actor: str
 
 
-async def find(context: Context, log: str, command_id: str) -> Found:
-    """`log`: the one that is written here; `command_id`: 32 hex digits. Raises NotFound while no copy here has it."""
+async def find(context: Context, log: str, command_id: str, heard: Mapping[str, int]) -> Found:
+    """
+    `log`: the one that is written here; `command_id`: 32 hex digits. `heard`: what each other region has confirmed of `log`, in
+    as far as it is known here before it is kept: whoever was just answered `geo` reads the same. Raises NotFound while no copy
+    here has it.
+    """
     rows = await context.fetch(_FOUND, command_id)
     if not rows:
         raise NotFound(MISSING)
     name, own, recorded, actor, named, count, position, leaf = rows[0]
-    copies = await _copies(context, log, position) if own else {log: True}
+    copies = await _copies(context, log, position, heard) if own else {log: True}
     state = "recorded" if named == command_id else "claimed"
     place = f"{name}/{position}/{leaf[:PREFIX_BYTES].hex()}"
     return Found(
@@ -66,7 +70,9 @@ async def find(context: Context, log: str, command_id: str) -> Found:
 MISSING = "no command of this id has come here"
 
 
-async def _copies(context: Context, log: str, position: int) -> dict[str, bool]:
+async def _copies(context: Context, log: str, position: int, heard: Mapping[str, int]) -> dict[str, bool]:
     async with context.pool.connection() as connection:
-        reached: Mapping[str, int] = await geo.copies(connection, log)
+        kept = await geo.copies(connection, log)
+    reached = {peer: max(kept.get(peer, 0), heard.get(peer, 0)) for peer in kept.keys() | heard.keys()}
+    reached |= {peer: 0 for peer, at in kept.items() if not at}  # it differs, whatever was heard of it before
     return {peer: position <= at for peer, at in sorted(reached.items())}

@@ -10,6 +10,7 @@ Invariants:
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,11 @@ class Confirmations:
         self._logger = logger
         self._peers: dict[str, int] = {}
         self._waiters: set[_Waiter] = set()
+
+    @property
+    def heard(self) -> Mapping[str, int]:
+        """By region, up to which position it has confirmed, as far as was heard: perhaps more than `copies` keeps yet."""
+        return self._peers
 
     async def until(self, position: int, *, timeout_s: float) -> bool:
         """Whether another region holds the entry at this position, in time."""

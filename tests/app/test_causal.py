@@ -16,7 +16,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from access.policy import ROLES
-from app import causal, fates, querying
+from app import causal, querying
 from eventstore.log import Command
 from projections import catalog
 from queries import seeing
@@ -39,7 +39,7 @@ def where(servers: Servers) -> Places:
 @pytest.fixture
 async def house(where: Places) -> AsyncIterator[Twin]:
     await where.empty(0)
-    async with twin(where, 0, planted=lambda made: [fates.router(made.read, made.schemas)]) as made:
+    async with twin(where, 0) as made:
         yield made
 
 

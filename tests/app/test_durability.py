@@ -43,12 +43,12 @@ class House(NamedTuple):
         asked = {"Durability": durability} if durability else {}
         return await self.client.post("/v1/players", PLAYER, role, Idempotency_Key=key, **asked)
 
-    def acknowledge(self, position: int, *, peer: str = "us", leaf: bytes | None = None) -> bool:
-        """As replication/watermarks.py does, for what a peer says."""
+    def acknowledge(self, position: int, *, peer: str = "us", leaf: bytes | None = None, keep: bool = True) -> bool:
+        """As replication/watermarks.py does, for what a peer says. What is not kept was told only, as it is between two tenths."""
         own = self.ledger.entries()[position - 1].leaf
         [(agreed,)] = self.ledger.sql(
-            "SELECT replication.acknowledge(id, %s, %s, %s, true, true) FROM ledger.log WHERE own",
-            peer, position, leaf or own,
+            "SELECT replication.acknowledge(id, %s, %s, %s, %s, true) FROM ledger.log WHERE own",
+            peer, position, leaf or own, keep,
         )  # fmt: skip
         return bool(agreed)
 
@@ -89,7 +89,7 @@ async def opened(
         services = made.services._replace(durable=Durable("eu", others, confirmations, wait_s=wait_s))
         routers = [
             commanding.router(services, made.read.start, made.schemas, lambda _: None),
-            fates.router(made.read, made.schemas),
+            fates.router(made.read, made.schemas, confirmations),
         ]
         async with serving(made.schemas, routers) as client:
             yield House(client, ledger)
@@ -137,6 +137,15 @@ async def test_geo_is_answered_once_another_region_holds_the_command(house: Hous
     found = (await house.client.get(fate, "operator")).json
     assert (found["state"], found["geo"], found["copies"]) == ("recorded", True, {"ap": False, "us": True})
     assert found["position"] == headers(answer)["ledger-position"]
+
+
+async def test_the_fate_of_a_command_knows_what_its_answer_was_told(house: House) -> None:
+    before = house.length
+    asked = asyncio.create_task(house.register("a"))
+    await house.acknowledged(before, keep=False)
+    fate = headers(await asked)["content-location"]
+    found = (await house.client.get(fate, "operator")).json
+    assert (found["geo"], found["copies"]) == (True, {"us": True})
 
 
 async def test_a_commands_own_region_is_enough_where_nobody_asks_for_more(house: House) -> None:

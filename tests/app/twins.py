@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import httpx2
+import structlog
 from fastapi import APIRouter, FastAPI
 from redis.asyncio import Redis
 
@@ -31,6 +32,7 @@ from eventstore.vault import RegionKey
 from policies.residency import Residency
 from projections import catalog, postgres
 from projections.runner import Runner
+from replication.geo import Confirmations
 from tests.app.reading import Region, region
 from tests.ledger import EU, Ledger
 from tests.queries.house import unexpected
@@ -237,7 +239,7 @@ async def twin(
             disclosing.router(made.read, made.schemas),
             compartments.router(made.services, made.read, made.schemas),
             auditing.router(made.read, made.schemas),
-            fates.router(made.read, made.schemas),
+            fates.router(made.read, made.schemas, Confirmations(ledger.dsn, "eu", structlog.get_logger())),
             explaining.router(made.read, made.schemas, made.services.authentication.known),
             metrics.router(counted, made.read, settings),  # type: ignore[arg-type]
             *planted(made),

@@ -137,7 +137,7 @@ def test_who_is_killed_is_another_process_afterwards_and_works(site: Site, role:
 def test_who_is_stopped_does_nothing_until_it_goes_on(site: Site, role: str) -> None:
     before = site.pids()
     site.stop("eu", role)
-    eventually(lambda: state_of(before["eu", role]) == "T")
+    assert state_of(before["eu", role]) == "T"
     with pytest.raises((OSError, psycopg.OperationalError)):
         greet(site, role)
     site.cont("eu", role)

@@ -16,6 +16,11 @@ def gone(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] == "Z"
 
 
+def states(pid: int) -> list[str]:
+    """The state of each of its threads, as in proc(5): R runs, S sleeps, T was stopped."""
+    return [each.read_text().rpartition(")")[2].split()[0] for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+
+
 def left_after(seconds: float, pids: Iterable[int]) -> list[int]:
     """Those that have not ended within this time."""
     deadline = time.monotonic() + seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -14,9 +15,19 @@ import redis
 
 from devstack import Stack, StartFailed
 from devstack.supervisor import BACKOFF_FIRST_S, BACKOFF_MAX_S, Program, Supervisor
-from tests.devstack.processes import gone, left_after
+from tests.devstack.processes import gone, left_after, states
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+BUSY = """
+import hashlib, threading
+
+def work():
+    while True:
+        hashlib.sha256(bytes(1_000_000))
+
+for _ in range(8):
+    threading.Thread(target=work).start()
+"""
 
 
 @pytest.mark.fault
@@ -70,6 +81,20 @@ def test_a_killed_valkey_comes_back_with_its_keys(stack: Stack) -> None:
         stack.kill("us", "valkey")
         stack.wait_restarted("us", "valkey")
         assert client.get("kept") == b"value"
+
+
+@pytest.mark.fault
+def test_of_a_process_that_was_stopped_no_thread_does_anything(stack: Stack) -> None:
+    stack.start_process(region="eu", role="busy", argv=[sys.executable, "-c", BUSY], env={})
+    stack.wait_ready(timeout_s=60)
+    pid = stack.pids()["eu", "busy"]
+    while len(states(pid)) < 9:  # it has eight beside its first one
+        time.sleep(0.02)
+    for _ in range(20):
+        stack.send("eu", "busy", signal.SIGSTOP)
+        assert set(states(pid)) == {"T"}
+        stack.send("eu", "busy", signal.SIGCONT)
+    stack.kill("eu", "busy")
 
 
 @pytest.mark.fault

@@ -223,6 +223,8 @@ async def only_eu_asks_and_only_us_hears(world: World) -> None:
         await ap.publish("ask.EU.US.keys", forged)
         await flushed(ap)
         await asyncio.sleep(0.3)
+        await eu.publish("ask.EU.US.keys", real)  # ap's interest has had all that time to cross
+        await asyncio.sleep(0.3)
     assert set(there) == {real}
     assert real not in heard
 

@@ -214,8 +214,8 @@ def _disk_fails(site: Site, step: Step) -> None:
 @contextmanager
 def _failing_flushes(site: Site, region: str, count: int) -> Iterator[None]:
     """Within, one at least has failed."""
+    before = site.shim.get(region, "postgres", "eio_given")
     with site.shim.asked(region, ["postgres"], "eio", count):
-        before = site.shim.get(region, "postgres", "eio_given")
         wait(lambda: site.shim.get(region, "postgres", "eio_given") > before, "a flush that fails", SEEN_S)
         yield
 
@@ -223,8 +223,8 @@ def _failing_flushes(site: Site, region: str, count: int) -> Iterator[None]:
 def _disk_full(site: Site, step: Step) -> None:
     """Nothing that the region writes can grow. (NATS, which nothing can be preloaded into, has another disk.)"""
     roles = site.processes(servers=("postgres", "valkey"))
+    before = site.shim.get(step.region, "postgres", "full_given")
     with site.shim.asked(step.region, roles, "full"):
-        before = site.shim.get(step.region, "postgres", "full_given")
         time.sleep(step.hold_s)
         wait(lambda: site.shim.get(step.region, "postgres", "full_given") > before, "a full disk", SEEN_S)
     await_postgres(site, step.region)

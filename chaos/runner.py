@@ -31,7 +31,7 @@ from chaos.site import Site, running_site
 from devstack import DevstackError
 
 LOADED_LINES = 300  # of the record, before anything befalls anybody: players and money are there
-LOADED_S = 60.0
+LOADED_S = 200.0
 CAUGHT_UP_S = 240.0
 LOAD_ENDS_S = 120.0
 JUDGED_S = 600.0

@@ -153,17 +153,21 @@ class Site:
 
 @contextmanager
 def running_site(
-    folder: Path, *, seed: int, regions: Sequence[str] = REGIONS[:2], checkouts: Mapping[str, Path] = _THIS_RELEASE
+    folder: Path,
+    *,
+    seed: int,
+    regions: Sequence[str] = REGIONS[:2],
+    checkouts: Mapping[str, Path] = _THIS_RELEASE,
+    ports: range = _PORTS,
 ) -> Iterator[Site]:
     """Start the regions with their data in `folder`/data, on free ports; whatever a fault holds back is healed before they are stopped.
 
     `checkouts`: of another release, by the region that begins with it (`releases.older`).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    chance = random.Random()  # ports are no part of what a seed repeats
     for _ in range(5):
         with ExitStack() as stack:
-            base = _free_base(len(regions), chance)
+            base = _free_base(len(regions), ports)
             links, frames, shim = Links(), Frames(seed), stack.enter_context(built())
             stack.callback(links.stop)
             stack.callback(frames.stop)
@@ -190,9 +194,10 @@ def running_site(
     raise RuntimeError("found no free ports")
 
 
-def _free_base(regions: int, chance: random.Random) -> int:
+def _free_base(regions: int, ports: range) -> int:
+    chance = random.Random()  # ports are no part of what a seed repeats
     while True:
-        base = chance.randrange(_PORTS.start, _PORTS.stop - PORTS_PER_REGION * regions)
+        base = chance.randrange(ports.start, ports.stop - PORTS_PER_REGION * regions)
         if all(is_free(_port(base, at, port)) for at in range(regions) for port in range(5)):
             return base
 

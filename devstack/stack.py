@@ -100,7 +100,7 @@ class Stack:
         """Where a region's servers are. Known after `start_servers`."""
         return self._endpoints[region]
 
-    def start_servers(self, *, timeout_s: float = 30.0) -> None:
+    def start_servers(self, *, timeout_s: float = 120.0) -> None:
         """
         Start the servers of all regions and wait until they answer. Leaf links follow within about a second.
 
@@ -140,7 +140,7 @@ class Stack:
             after=[keeper for keeper in self._servers() if keeper.program.region == region],
         )
 
-    def wait_ready(self, *, timeout_s: float = 60.0) -> None:
+    def wait_ready(self, *, timeout_s: float = 180.0) -> None:
         """Wait until all servers and processes are ready. Raises StartFailed, with the end of the log."""
         self.supervisor.wait_ready(timeout_s)
         self._write_state()
@@ -191,7 +191,7 @@ class Stack:
         """Kill it with -9, as a fault. Returns when the death has been noticed, with the pid; it will be started again."""
         pid = self.send(region, role, signal.SIGKILL)
         keeper = self.supervisor[region, role]
-        self._wait(lambda: keeper.pid != pid, f"{role} of region {region} to end", timeout_s=10.0)
+        self._wait(lambda: keeper.pid != pid, f"{role} of region {region} to end", timeout_s=60.0)
         return pid
 
     @contextlib.contextmanager
@@ -201,12 +201,12 @@ class Stack:
         keeper.hold()
         try:
             keeper.send(sent)
-            self._wait(lambda: keeper.pid is None, f"{role} of region {region} to end", timeout_s=30.0)
+            self._wait(lambda: keeper.pid is None, f"{role} of region {region} to end", timeout_s=60.0)
             yield
         finally:
             keeper.release()
 
-    def wait_restarted(self, region: str, role: str, *, timeout_s: float = 20.0) -> int:
+    def wait_restarted(self, region: str, role: str, *, timeout_s: float = 100.0) -> int:
         """After `kill`: wait until the program is ready again. Returns the new pid."""
         keeper = self.supervisor[region, role]
         self._wait(lambda: keeper.ready, f"{role} of region {region} to be ready again", timeout_s)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
 
 pytest_plugins = ["tests.stack", "tests.ledger"]
+
+# No test depends on how fast a machine is: the first text that hypothesis draws on one takes seconds, for it tabulates Unicode.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 _SHARED = "tests/system/"
 _ALONE = "tests/system/test_faults.py"

@@ -8,6 +8,7 @@ would be several fixtures, each with servers of its own. Every xdist worker has 
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import re
 import signal
@@ -24,13 +25,16 @@ from devstack import Endpoints, PortTaken, Stack
 from devstack.region import PORTS_PER_REGION
 from devstack.stack import is_free
 
-_PORTS = range(12_000, 30_000)  # below those that Linux gives to outgoing connections
+_WORKERS = 8
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+_ALL_PORTS = range(12_000, 30_000)  # below those that Linux gives to outgoing connections
+PORTS = _ALL_PORTS[_WORKER * len(_ALL_PORTS) // _WORKERS : (_WORKER + 1) * len(_ALL_PORTS) // _WORKERS]
 
 
 def free_port_base(regions: int = 1) -> int:
-    """A port base below which nothing listens now. Random, so that test runs side by side rarely meet."""
+    """A port base below which nothing listens now. Random, so that test runs side by side rarely meet; processes of one run never do."""
     while True:
-        base = random.randrange(_PORTS.start, _PORTS.stop - PORTS_PER_REGION * regions)
+        base = random.randrange(PORTS.start, PORTS.stop - PORTS_PER_REGION * regions)
         if all(is_free(base + PORTS_PER_REGION * i + port) for i in range(regions) for port in range(5)):
             return base
 

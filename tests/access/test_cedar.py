@@ -130,7 +130,7 @@ def test_roles_and_services_have_different_names() -> None:
 
 
 @given(PEOPLE, st.sampled_from(list(Action)), MATTERS, TIMES)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_what_is_left_of_the_policies_says_the_same_as_cedar(
     who: Principal, action: Action, known: Mapping[str, str | int], at: datetime
 ) -> None:
@@ -146,7 +146,7 @@ def test_what_is_left_of_the_policies_says_the_same_as_cedar(
 
 
 @given(PEOPLE, st.sampled_from(sorted(ROLES)), st.sampled_from(list(Action)), MATTERS, TIMES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_one_more_role_never_takes_anything_away(
     who: Principal, role: str, action: Action, known: Mapping[str, str | int], at: datetime
 ) -> None:
@@ -155,7 +155,7 @@ def test_one_more_role_never_takes_anything_away(
 
 
 @given(PEOPLE, st.sampled_from(list(Action)), MATTERS, TIMES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_nobody_reaches_beyond_their_brands_and_countries(
     who: Principal, action: Action, known: Mapping[str, str | int], at: datetime
 ) -> None:

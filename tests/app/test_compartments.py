@@ -214,7 +214,7 @@ async def told_apart(
 
 
 @pytest.mark.parametrize("roles", [tuple(ROLES)[::2], tuple(ROLES)[1::2]], ids=["half of them", "the others"])
-@settings(max_examples=1, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=1, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(steps=STEPS)
 async def test_outsiders_of_each_role_are_told_the_same_whatever_is_inside(
     where: Places, roles: Sequence[str], steps: list[tuple[str, int]]

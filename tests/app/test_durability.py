@@ -59,7 +59,7 @@ class House(NamedTuple):
 
     async def answered(self, status: int) -> Answer:
         """The same registration again and again, until its answer has this status."""
-        for _ in range(200):
+        for _ in range(1_000):
             if (answer := await self.register("a")).status == status:
                 return answer
             await asyncio.sleep(0.05)

@@ -106,7 +106,7 @@ async def serving(context: ssl.SSLContext | None = None, *own: tuple[bytes, byte
 
 
 async def when(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 — what is waited for knows no events
             await asyncio.sleep(0.01)
 

@@ -52,7 +52,7 @@ class Page:
         return found["result"].get("value")
 
     async def until(self, script: str) -> Any:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (found := await self.run(script)):  # noqa: ASYNC110 — the page has no event for it
                 await asyncio.sleep(0.05)
         return found

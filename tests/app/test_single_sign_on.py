@@ -368,7 +368,7 @@ async def signed_out(there: Browser, idp: sso.Running, told: Told) -> bytes:
     form = urlencode({"xsrf": secret[1].decode(), "logout": "yes"}).encode()
     header = {"Content-Type": "application/x-www-form-urlencoded"}
     await asyncio.to_thread(lambda: ask("POST", "/session/end/confirm", form, **header))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await told.bodies.get()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 import time
@@ -27,6 +28,7 @@ from chaos.shim import Shim
 from chaos.site import Site, running_site
 from tests.asking import Answer, send
 from tests.registering import key_within
+from tests.stack import PORTS
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]
 
@@ -35,7 +37,7 @@ HOUR_S = 3600
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running_site(tmp_path_factory.mktemp("chaos"), seed=1) as running:
+    with running_site(tmp_path_factory.mktemp("chaos"), seed=1, ports=PORTS) as running:
         yield running
 
 
@@ -185,10 +187,11 @@ def test_without_a_load_no_batch_can_be_killed(site: Site) -> None:
 def test_the_streams_are_gone_after_the_folder_was_deleted_and_come_again(site: Site) -> None:
     eventually(lambda: registered(site))
     [block] = faults._streams(site, "eu").rglob("LOG_EU/msgs/1.blk")
-    before = block.stat().st_ino
-    carry_out(site, "nats-deleted")
-    eventually(lambda: registered(site))
-    eventually(lambda: block.exists() and block.stat().st_ino != before)
+    with block.open("rb") as kept:  # while it is open, no new file gets its number
+        before = os.fstat(kept.fileno()).st_ino
+        carry_out(site, "nats-deleted")
+        eventually(lambda: registered(site))
+        eventually(lambda: block.exists() and block.stat().st_ino != before)
     await_caught_up(site, 60)
 
 

@@ -20,6 +20,7 @@ from chaos.releases import NoOlderRelease, differs, older
 from chaos.runner import Run
 from chaos.schedule import NotCarriedOut, Step, schedule
 from chaos.site import Site, running_site
+from tests.stack import PORTS
 
 # Which commit
 
@@ -114,7 +115,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         release = older(folder / "releases")
     except NoOlderRelease as reason:
         pytest.skip(str(reason))
-    with running_site(folder / "site", seed=1, checkouts={"us": release.folder}) as site:
+    with running_site(folder / "site", seed=1, checkouts={"us": release.folder}, ports=PORTS) as site:
         yield site
 
 

@@ -247,7 +247,6 @@ class Books:
 LAWS = settings(
     max_examples=60,
     stateful_step_count=25,
-    deadline=None,
     database=None,
     derandomize=True,
     report_multiple_bugs=False,

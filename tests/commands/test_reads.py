@@ -191,7 +191,7 @@ class Machine(RuleBasedStateMachine):
         self.world.check()
 
 
-SOME = settings(max_examples=12, stateful_step_count=12, deadline=None)
+SOME = settings(max_examples=12, stateful_step_count=12)
 
 
 def test_every_answered_read_is_in_the_log_and_events_come_a_second_after_a_burst() -> None:

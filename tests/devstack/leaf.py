@@ -18,7 +18,7 @@ import nkeys
 
 from devstack import Stack
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Heard(NamedTuple):

@@ -25,7 +25,7 @@ from tests.stack import free_port_base, running_stack
 
 NOW = datetime.now(UTC)
 SERVERS = ELSEWHERE
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def region(folder: Path, name: str = "eu") -> Region:

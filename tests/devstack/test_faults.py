@@ -84,17 +84,20 @@ def test_a_killed_valkey_comes_back_with_its_keys(stack: Stack) -> None:
 
 
 @pytest.mark.fault
-def test_of_a_process_that_was_stopped_no_thread_does_anything(stack: Stack) -> None:
-    stack.start_process(region="eu", role="busy", argv=[sys.executable, "-c", BUSY], env={})
-    stack.wait_ready(timeout_s=60)
-    pid = stack.pids()["eu", "busy"]
-    while len(states(pid)) < 9:  # it has eight beside its first one
-        time.sleep(0.02)
-    for _ in range(20):
-        stack.send("eu", "busy", signal.SIGSTOP)
-        assert set(states(pid)) == {"T"}
-        stack.send("eu", "busy", signal.SIGCONT)
-    stack.kill("eu", "busy")
+def test_of_a_process_that_was_stopped_no_thread_does_anything(tmp_path: Path) -> None:
+    supervisor = Supervisor()
+    keeper = supervisor.add(program(tmp_path, "busy", BUSY))
+    try:
+        supervisor.wait_ready(60)
+        assert keeper.pid
+        while len(states(keeper.pid)) < 9:  # it has eight beside its first one
+            time.sleep(0.02)
+        for _ in range(20):
+            keeper.send(signal.SIGSTOP)
+            assert set(states(keeper.pid)) == {"T"}
+            keeper.send(signal.SIGCONT)
+    finally:
+        supervisor.stop([[keeper]], limit_s=5)
 
 
 @pytest.mark.fault

@@ -98,10 +98,19 @@ def supervised(data: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str
             supervisor.kill()
 
 
+def write_out(data: Path) -> None:
+    """Now, so that PostgreSQL need not when it is stopped: it has some seconds then, whatever the disk is."""
+    state = read_state(data)
+    assert state
+    with psycopg.connect(state.regions[0].postgres, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_stops_everything(data: Path, number: signal.Signals) -> None:
     with supervised(data) as (supervisor, pids):
+        write_out(data)
         os.killpg(supervisor.pid, number)  # as a terminal does: to the whole foreground group
         assert supervisor.wait(timeout=30) == 0
         assert left_after(30, pids) == []

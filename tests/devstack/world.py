@@ -29,7 +29,7 @@ NONCE = "0123456789abcdef"
 SETTLED_S = (
     0.15  # what EU's server does for itself after it has read a message; what comes later would be missed, never alarm
 )
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 
 class Seen(NamedTuple):

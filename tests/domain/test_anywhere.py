@@ -106,7 +106,7 @@ steps = st.lists(st.tuples(st.sampled_from(["us", "ap"]), st.integers(0, 4), st.
 
 
 @given(several, several, several, steps)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_in_whatever_order_they_arrive_nobody_is_less_protected_and_all_is_as_if_the_owner_had_recorded_it(
     own: list[Safeguard], of_us: list[Safeguard], of_ap: list[Safeguard], arriving: list[tuple[str, int, bool]]
 ) -> None:
@@ -130,7 +130,7 @@ def test_in_whatever_order_they_arrive_nobody_is_less_protected_and_all_is_as_if
 
 
 @given(several, several)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_which_region_comes_first_makes_no_difference(of_us: list[Safeguard], of_ap: list[Safeguard]) -> None:
     us, ap = recorded(of_us), recorded(of_ap)
     one = beginning().taken_up("us", us).taken_up("ap", ap)
@@ -139,7 +139,7 @@ def test_which_region_comes_first_makes_no_difference(of_us: list[Safeguard], of
 
 
 @given(several)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_was_ended_since_it_was_taken_up_stays_ended(of_us: list[Safeguard]) -> None:
     us = recorded([*of_us, safeguards.ActionBlocked(action=Stop.BONUS, reason="harm")])
     stands = beginning().taken_up("us", us)

@@ -401,7 +401,7 @@ def counted_anew(watch: Watch, naive: Callable[[Any, Signs], bool], history: Seq
 @pytest.mark.parametrize(
     ("watch", "naive"), NAIVE, ids=[f"{type(w.test).__name__}{n}" for n, (w, _) in enumerate(NAIVE)]
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(life=LIVES)
 def test_the_fold_finds_what_counting_anew_finds(
     watch: Watch, naive: Callable[[Any, Signs], bool], life: list[Happened]
@@ -410,7 +410,7 @@ def test_the_fold_finds_what_counting_anew_finds(
     assert [each.cause for each in findings([watch], history)] == counted_anew(watch, naive, history)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(life=LIVES)
 def test_all_rules_together_find_what_each_finds_alone(life: list[Happened]) -> None:
     history = seen(life)
@@ -420,7 +420,7 @@ def test_all_rules_together_find_what_each_finds_alone(life: list[Happened]) -> 
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(life=LIVES)
 def test_a_finding_names_events_that_there_were_in_their_order(life: list[Happened]) -> None:
     history = seen(life)
@@ -454,7 +454,7 @@ def test_what_is_remembered_does_not_grow_with_what_happens() -> None:
     assert half_a_year <= a_month * 1.1 < 20_000
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(life=LIVES, cut=st.integers(0, 60))
 def test_what_was_written_down_between_goes_on_as_if_it_had_not_been(life: list[Happened], cut: int) -> None:
     book, history = Rulebook(), seen(life)

@@ -359,7 +359,7 @@ class Desk(RuleBasedStateMachine):
 
 
 def test_whatever_is_done_the_laws_of_notices_and_contacts_hold() -> None:
-    run_state_machine_as_test(Desk, settings=settings(max_examples=50, stateful_step_count=20, deadline=None))
+    run_state_machine_as_test(Desk, settings=settings(max_examples=50, stateful_step_count=20))
 
 
 def closed_again(notice: Notice, *, outcome: Outcome) -> list[Any]:
@@ -409,7 +409,6 @@ def test_a_planted_fault_is_noticed(monkeypatch: pytest.MonkeyPatch, module: Any
     quick = settings(
         max_examples=300,
         stateful_step_count=20,
-        deadline=None,
         phases=[Phase.generate],
         database=None,
         derandomize=True,

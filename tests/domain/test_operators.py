@@ -359,7 +359,7 @@ class Work(RuleBasedStateMachine):
         assert "regulator" not in held or (held == {"regulator"} and self.operator.countries)
 
 
-LAW = settings(max_examples=50, stateful_step_count=30, deadline=None)
+LAW = settings(max_examples=50, stateful_step_count=30)
 
 
 def test_nobody_has_a_role_that_was_not_granted_or_is_over_or_while_suspended() -> None:

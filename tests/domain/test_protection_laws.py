@@ -169,9 +169,7 @@ class Life(RuleBasedStateMachine):
         assert len({each.source for each in self.state.exclusions}) == len(self.state.exclusions) <= len(Source)
 
 
-LIVES = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+LIVES = settings(max_examples=60, stateful_step_count=25, derandomize=True, suppress_health_check=list(HealthCheck))
 FAULTY = settings(LIVES, max_examples=1000, phases=[Phase.generate], report_multiple_bugs=False)
 
 

@@ -229,7 +229,7 @@ def few(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None
 def run_machine(examples: int, *phases: Phase) -> None:
     """With phases: the same every time."""
     steady = {"phases": phases, "derandomize": True, "database": None} if phases else {}
-    chosen = settings(max_examples=examples, stateful_step_count=40, deadline=None, **steady)  # type: ignore[arg-type]
+    chosen = settings(max_examples=examples, stateful_step_count=40, **steady)  # type: ignore[arg-type]
     run_state_machine_as_test(Remembering, settings=chosen)  # type: ignore[no-untyped-call]
 
 

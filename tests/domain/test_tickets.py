@@ -377,7 +377,6 @@ class HelpDesk(RuleBasedStateMachine):
 LAWS = settings(
     max_examples=150,
     stateful_step_count=20,
-    deadline=None,
     database=None,
     derandomize=True,
     report_multiple_bugs=False,

@@ -238,8 +238,8 @@ def test_a_planted_fault_is_found(monkeypatch: pytest.MonkeyPatch, plant: Callab
     from hypothesis import Phase, settings
 
     plant(monkeypatch)
-    law = settings(
-        max_examples=1000, phases=[Phase.generate], derandomize=True, deadline=None, report_multiple_bugs=False
-    )(given(happenings)(never_too_little))
+    law = settings(max_examples=1000, phases=[Phase.generate], derandomize=True, report_multiple_bugs=False)(
+        given(happenings)(never_too_little)
+    )
     with pytest.raises(AssertionError):
         law()

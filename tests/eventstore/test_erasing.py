@@ -123,7 +123,7 @@ async def test_a_process_that_had_opened_a_key_forgets_it_as_soon_as_another_des
     async with postgres.pool(house.ledger.dsn, "countroom_writer", size=1) as pool:
         other = Vault(pool, REGION)
         following = asyncio.create_task(erasing.follow(other, house.ledger.dsn))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await asyncio.sleep(0)  # it has begun, and hears nothing yet
             while not other._hears:  # noqa: ASYNC110 — it tells nobody
                 await asyncio.sleep(0.01)

@@ -294,7 +294,7 @@ async def test_whoever_listens_hears_of_a_head(ledger: Ledger, keeper: AsyncConn
     async with await postgres.connect(ledger.dsn, "countroom_reader") as listener:
         await listener.execute("LISTEN heads")
         await keep_head(keeper, 1, 5, root_at(5), note(5), published=True)
-        heard = [each.payload async for each in listener.notifies(timeout=5, stop_after=1)]
+        heard = [each.payload async for each in listener.notifies(timeout=60, stop_after=1)]
     assert heard == ["1 5"]
 
 

@@ -145,7 +145,7 @@ class Signing(RuleBasedStateMachine):
             self.directory.cleanup()
 
 
-Signing.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+Signing.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
 TestSigning = Signing.TestCase
 
 

@@ -109,9 +109,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(
-    max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
-)
+@settings(max_examples=150, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(data=st.data())
 def test_what_is_appended_is_indexed_as_its_body_says(ledger: Ledger, data: st.DataObject) -> None:
     """Bodies with anything put in or cut out anywhere: most are refused, and none is taken for what it is not."""

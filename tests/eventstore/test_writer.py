@@ -218,7 +218,7 @@ async def test_a_log_that_may_not_be_written_holds_no_connections_and_nothing_is
 
     ledger.sql("SELECT ledger.guard(id) FROM ledger.log WHERE own")
     try:
-        async with writing(connect, give_up_seconds=0.3) as writer:
+        async with writing(connect, give_up_seconds=3) as writer:
             with pytest.raises(Unavailable) as refused:
                 await writer.append([command(("wallet 1", 1))])
             assert not isinstance(refused.value, Uncertain)

@@ -81,7 +81,7 @@ def test_a_row_says_what_was_asked_and_until_when() -> None:
     assert shown["expires_at"] == int((NOON + timedelta(days=1)).timestamp()) * 1_000_000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(acts, SIZES)
 def test_batches_of_any_size_make_the_same_rows_as_the_domain_folds(history: list[Act], sizes: list[int]) -> None:
     book = played("eu", history)

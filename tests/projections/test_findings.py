@@ -74,7 +74,7 @@ def folded(book: Book) -> list[tuple[str, str, str]]:
 BUSY = [("register", 0, 0), *[("request", 0, 900), ("settle", 0, 0)] * 4, ("request", 0, 9), ("fail", 0, 0)]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(history=acts, sizes=SIZES)
 def test_what_was_found_does_not_depend_on_how_the_log_was_cut(history: list[Act], sizes: list[int]) -> None:
     book = played("eu", [*BUSY, *history])
@@ -209,7 +209,7 @@ def work(book: Book, notice_id: NoticeId, contact_id: ContactId, chance: random.
             return
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32), sizes=SIZES)
 def test_a_row_is_what_the_domain_folds(seed: int, sizes: list[int]) -> None:
     book = Book("eu")

@@ -28,7 +28,7 @@ from tests.projections.playing import LIMITED
 games = st.lists(st.tuples(st.just("play"), st.integers(0, 7), st.integers(1, 900)), max_size=40)
 rich: list[Act] = [("register", 0, 1), ("register", 1, 1), *[("import", n, 90_000) for n in range(8)], ("move", 0, 900)]
 _LAST_AT = Rounds.tables[0].columns.index("last_at")
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 
 def events_of(book: Book) -> list[Event]:

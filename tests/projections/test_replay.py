@@ -23,7 +23,7 @@ from tests.projections.books import Book, MemorySource
 from tests.projections.histories import acts, follow, forget, hand_overs, handed_over, hashes, played, schedules
 
 on_servers = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

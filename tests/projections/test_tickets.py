@@ -49,7 +49,7 @@ def folded(book: Book, ticket: TicketId) -> Ticket:
     return state
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(history=acts, sizes=SIZES)
 def test_a_row_is_what_the_domain_folds_however_the_log_was_cut(history: list[Act], sizes: list[int]) -> None:
     book = played("eu", [("register", 0, 0), ("ticket", 0, 1), ("ticket", 0, 2), *history])

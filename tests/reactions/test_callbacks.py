@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from access.tokens import Tokens
@@ -197,7 +197,7 @@ async def test_every_order_of_what_is_said_of_a_withdrawal_comes_to_the_same(his
     assert ends[0][1].cash == (3000 if paid else 5000)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(data=st.data())
 async def test_and_so_does_every_repetition(data: Any) -> None:
     history = data.draw(st.sampled_from(HISTORIES))

@@ -358,7 +358,7 @@ async def test_killed_at_any_step_a_reactor_has_paid_once(region: Region, step: 
     region.books_balance()
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(
     deaths=st.lists(st.integers(1, 3 * STEPS), max_size=5),
     amounts=st.lists(st.integers(1, 5_000), min_size=1, max_size=3),

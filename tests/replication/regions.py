@@ -369,7 +369,7 @@ def newest_in_stream(region: Region) -> int:
         async with link(region.config, region.name, "test", get_logger()) as own:
             try:
                 found = await last_message(own)
-            except Refused:  # no such stream yet
+            except (Refused, nats.errors.Error):  # no such stream yet, or nobody who says so
                 return 0
         return parse(found[1]).last if found else 0
 

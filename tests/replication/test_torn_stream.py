@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from typing import Any
 
+import nats
 import pytest
 from structlog import get_logger
 
 from replication.link import last_message, link, stream_info
-from tests.replication.regions import World, eventually, newest_in_stream
+from tests.replication.regions import Region, World, eventually, newest_in_stream
 
 pytestmark = pytest.mark.fault
 
@@ -36,8 +39,7 @@ async def test_a_relay_goes_on_after_messages_that_its_stream_counts_and_has_los
         data[len(data) // 2] ^= 0x08
         block.write_bytes(data)
     await asyncio.to_thread(world.stack.wait_restarted, "eu", "nats")
-    async with link(eu.config, "eu", "test", get_logger()) as own:
-        found, counted = await last_message(own), (await stream_info(own)).state.last_seq
+    found, counted = await newest_and_counted(eu)
     assert found
     assert found[0] < counted, "otherwise this is about nothing"
     last = eu.append([1, 2])
@@ -46,3 +48,11 @@ async def test_a_relay_goes_on_after_messages_that_its_stream_counts_and_has_los
     await eventually(lambda: eu.watermark("us") == last, world=world)
     await world.halt(copying)
     assert world["us"].entries("eu") == eu.entries("eu")
+
+
+async def newest_and_counted(region: Region) -> tuple[Any, int]:
+    """The stream's newest message, and how many it says that it has had; as soon as a server that has just started says so."""
+    async with asyncio.timeout(60), link(region.config, region.name, "test", get_logger()) as own:
+        while True:
+            with contextlib.suppress(nats.errors.Error):
+                return await last_message(own), (await stream_info(own)).state.last_seq

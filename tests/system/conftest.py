@@ -15,6 +15,7 @@ import pytest
 
 from app import local
 from app.local import Local
+from devstack import PortTaken
 from eventstore.postgres import acting_as
 from policies.residency import PARTITIONS
 from tests.asking import Answer, send
@@ -55,13 +56,34 @@ class Client:
             headers["Idempotency-Key"] = key
         return send("POST", self.url + path, raw if raw is not None else json.dumps(body).encode(), headers)
 
+    def surely(self, path: str, body: Any, *, seconds: float = 60, **more: Any) -> Answer:
+        """
+        The answer of a command that is sent, with one key, until it has been carried out as it was asked to be, or is refused.
+
+        Where another region is needed, that may be starting, or take longer than a caller is made to wait.
+        """
+        self.keys += 1
+        key = f"surely-{self.keys}-{time.monotonic_ns()}" if path != "/v1/players" else self.key_of_ours()
+        end = time.monotonic() + seconds
+        while (answer := self.post(path, body, key=key, **more)).status in {202, 503}:
+            assert time.monotonic() < end, answer
+            time.sleep(0.1)
+        return answer
+
+    def read(self, path: str, *, role: str = "operator", seconds: float = 60) -> Answer:
+        """What is read there once it includes what it is to include (`at_least`), for which a read waits some seconds only."""
+        end = time.monotonic() + seconds
+        while (answer := self.get(path, role=role)).status == 503 and time.monotonic() < end:
+            assert answer.problem() == (503, "not_yet")
+        return answer
+
     def key_of_ours(self, role: str = "operator") -> str:
         """Under which a new player is this region's own, where residency says nothing of them."""
         return key_within(self.share, f"{role}:dev")
 
     def register(self, **more: Any) -> str:
         """A new player of this region's own."""
-        answer = self.post("/v1/players", {"country": "AT", "currency": "EUR", **more})
+        answer = self.surely("/v1/players", {"country": "AT", "currency": "EUR", **more})
         assert answer.status == 201, answer
         return answer.json["player"]
 
@@ -162,8 +184,16 @@ def deployment(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -
 
 @contextmanager
 def running(folder: Path, regions: Sequence[str] = ("eu", "us")) -> Iterator[Deployment]:
-    with local.running(folder, list(regions), free_port_base(len(regions))) as started:
-        yield Deployment(started)
+    with ExitStack() as stack:
+        for _ in range(5):
+            try:
+                made = local.running(folder, list(regions), free_port_base(len(regions)))
+                started = stack.enter_context(made)
+            except PortTaken:  # somebody was faster
+                continue
+            yield Deployment(started)
+            return
+        raise RuntimeError("found no free ports")
 
 
 @pytest.fixture

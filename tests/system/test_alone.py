@@ -35,7 +35,15 @@ def test_a_role_that_has_nothing_to_do_ends_when_it_is_told_to(tmp_path: Path, r
     with running(tmp_path, ["eu"]) as deployment:
         [program] = [each.program for each in deployment.local.stack.supervisor.keepers() if role in each.program.role]
         process = subprocess.Popen([sys.executable, "-m", "app", "serve", role], env=program.env)
+        while process.poll() is None and not hears(process.pid, signal.SIGTERM):
+            time.sleep(0.05)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(3)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+def hears(pid: int, number: signal.Signals) -> bool:
+    """Whether a process does something of its own when it gets the signal, as in proc(5)."""
+    [mask] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:")]
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)

@@ -18,26 +18,26 @@ def test_who_writes_here_reads_it_there_and_goes_on_from_that_anywhere(eu: Clien
         player = written.json["player"]
         made = eu.deposit(player, 500)
         seen = position(made.headers)
-        card = us.get(f"/v1/players/{player}?at_least={seen}")
+        card = us.read(f"/v1/players/{player}?at_least={seen}")
         assert (card.status, card.json["id"]) == (200, player)
-        paid = us.get(f"/v1/transactions/{made.json['transaction']}?at_least={seen}")
+        paid = us.read(f"/v1/transactions/{made.json['transaction']}?at_least={seen}")
         assert paid.status == 200
         note = us.post("/v1/players", {"country": "AT", "currency": "EUR"})
         both = f"{seen},{position(note.headers)}"
-        listed = eu.get(f"/v1/players?limit=10&at_least={both}")
+        listed = eu.read(f"/v1/players?limit=10&at_least={both}")
         assert {player, note.json["player"]} <= {each["id"] for each in listed.json["items"]}
-        chained = us.get(f"/v1/dashboard?at_least={position(listed.headers)}", role="viewer")
+        chained = us.read(f"/v1/dashboard?at_least={position(listed.headers)}", role="viewer")
         assert chained.status == 200
         assert position(chained.headers).startswith("eu/")
 
 
 def test_the_fate_of_a_command_is_told_in_every_region_once_it_is_there(eu: Client, us: Client) -> None:
-    written = eu.post("/v1/players", {"country": "AT", "currency": "EUR"}, durability="geo")
+    written = eu.surely("/v1/players", {"country": "AT", "currency": "EUR"}, durability="geo")
     headers = {name.lower(): value for name, value in written.headers.items()}
     assert (written.status, headers["durability"]) == (201, "geo")
-    at_home = eu.get(headers["content-location"]).json
+    at_home = eu.read(headers["content-location"]).json
     assert (at_home["geo"], at_home["copies"]) == (True, {"us": True})
-    there = us.get(f"{headers['content-location']}?at_least={headers['ledger-position']}").json
+    there = us.read(f"{headers['content-location']}?at_least={headers['ledger-position']}").json
     assert (there["position"], there["copies"]) == (at_home["position"], {"us": True})
 
 

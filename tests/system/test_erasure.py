@@ -23,6 +23,7 @@ from eventstore.keyring import Keyring
 from eventstore.vault import CannotOpen, DataKey
 from tests.asking import Answer
 from tests.system.conftest import Client, Deployment, running
+from tests.system.on_disk import files, written_out
 from tests.system.test_heads import command
 
 CANARIES = {
@@ -66,12 +67,6 @@ def texts(deployment: Deployment) -> Iterator[tuple[str, bytes]]:
                     yield f"{region} {schema}.{table}", b"".join(bytes(part) for part in copied)
 
 
-def files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            yield path.name, path.read_bytes()
-
-
 def in_the_clear(found: Iterator[tuple[str, bytes]]) -> list[str]:
     """Where a canary stands."""
     wanted = needles()
@@ -82,17 +77,6 @@ def labelled(deployment: Deployment) -> set[str]:
     """In which tables beside the log's own the device stands."""
     told = {name for name, content in texts(deployment) if DEVICE.encode() in content}
     return {name.partition(" ")[2] for name in told if " ledger." not in name}
-
-
-def flush(deployment: Deployment) -> None:
-    import redis
-
-    for settings in deployment.local.settings.values():
-        with psycopg.connect(settings.postgres, autocommit=True) as connection:
-            connection.execute("CHECKPOINT")
-        client = redis.Redis.from_url(settings.redis)
-        client.save()
-        client.close()
 
 
 def recoverable(deployment: Deployment, player: str) -> int:
@@ -209,7 +193,7 @@ def test_canaries_are_nowhere_in_the_clear_and_after_an_erasure_nowhere_at_all(t
         deployment.caught_up()
         card = eu.eventually(f"/v1/players/{player}", lambda card: card["personal"]["city"] is not None)
         assert {name: card["personal"][name] for name in CANARIES} == CANARIES
-        flush(deployment)
+        written_out(deployment)
         assert in_the_clear(texts(deployment)) == []
         assert in_the_clear(files(data)) == []
         assert labelled(deployment) >= {"read.player", "read.login"}
@@ -223,7 +207,7 @@ def test_canaries_are_nowhere_in_the_clear_and_after_an_erasure_nowhere_at_all(t
         _certified(deployment, player)
         assert labelled(deployment) == set()
         command("verify", *(settings.postgres for settings in deployment.local.settings.values()))
-        flush(deployment)
+        written_out(deployment)
         assert in_the_clear(texts(deployment)) == in_the_clear(files(data)) == []
         assert recoverable(deployment, player) == 0
 
@@ -235,7 +219,7 @@ def test_canaries_are_nowhere_in_the_clear_and_after_an_erasure_nowhere_at_all(t
         assert recoverable(deployment, player) == 0
         rotated = json.loads(command("vault", "rotate", "--region", "eu", "--data", str(data), "--json"))
         assert rotated["keys"] == 0
-        flush(deployment)
+        written_out(deployment)
         assert in_the_clear(texts(deployment)) == in_the_clear(files(data)) == []
         assert deployment.clients["eu"].register(name="Ben") != player
     (data / "a file").write_bytes(b"... " + base64.urlsafe_b64encode(b"x" + CANARIES["email"].encode()))

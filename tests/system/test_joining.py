@@ -32,7 +32,7 @@ def test_a_new_empty_region_catches_up_and_is_handed_partitions(tmp_path: Path) 
 
     with running(tmp_path, ("eu", "us", "ap")) as three:
         ap = three.clients["ap"]
-        assert ap.get(f"/v1/players/{known[0]}").status == 200
+        ap.eventually(f"/v1/players/{known[0]}", lambda _found: True)
         new = ap.register()  # where it goes is up to who owns its partition
         assert players.stream(PlayerId(new)).partition in range(256)
         partition = players.stream(PlayerId(known[0])).partition

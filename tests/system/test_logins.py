@@ -32,7 +32,7 @@ def asked(dsn: str, query: str, *arguments: object) -> list[tuple[Any, ...]]:
 def test_each_service_logs_in_as_itself_and_none_as_a_superuser(deployment: Deployment) -> None:
     wanted = {(name, False) for name in LOGINS}
     for settings in deployment.local.settings.values():
-        end = time.monotonic() + 10  # connections of earlier tests may still be closing
+        end = time.monotonic() + 60  # connections of earlier tests may still be closing
         while (found := set(asked(settings.postgres, _WHO))) != wanted and time.monotonic() < end:
             time.sleep(0.1)
         assert found == wanted

@@ -11,7 +11,6 @@ from tests.system.conftest import Deployment
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(120)
 def test_a_batch_whose_answer_was_lost_after_its_commit_is_counted_once(deployment: Deployment) -> None:
     eu = deployment.clients["eu"]
     player = eu.register()

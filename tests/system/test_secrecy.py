@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import psycopg
-import pytest
 
 from eventstore.vault import DataKey, RegionKey
 from tests.system.conftest import Client, Deployment, running
+from tests.system.on_disk import files, written_out
 
 NAME, EMAIL, PHONE = "Zebulon Quackenbush", "zebulon.quackenbush@example.org", "+4915155500042"
 BORN = "1971-03-29"
@@ -16,7 +16,6 @@ STREET, ADDRESS, NOTE = "Quarzgasse 1771", "203.0.113.177", "prefers to be calle
 WHY, ASKED, REJECTED = "his aunt Philomena has phoned", "for his wife Ottilia", "not for his sister Kunigunde"
 
 
-@pytest.mark.timeout(120)
 def test_a_planted_name_email_and_phone_are_found_nowhere_in_the_clear(tmp_path: Path) -> None:
     (tmp_path / "residency.json").write_text('{"AT": ["eu"], "*": ["eu", "us"]}')  # so the key does not travel
     with running(tmp_path) as deployment:
@@ -45,11 +44,11 @@ def test_a_planted_name_email_and_phone_are_found_nowhere_in_the_clear(tmp_path:
         texts = [r.get(f"/v1/tickets/{ticket}").json["messages"]["items"][0]["text"] for r in (eu, us)]
         assert texts == [said["text"], None]
         assert eu.found(email=EMAIL.upper()) == [player]
-        _flush(deployment)
+        written_out(deployment)
         assert planted_in(tmp_path) == []
     assert planted_in(tmp_path) == []
     (tmp_path / "a file").write_text(f"… {EMAIL} …")  # the search itself is able to find
-    assert [path.name for path in planted_in(tmp_path)] == ["a file"]
+    assert planted_in(tmp_path) == ["a file"]
 
 
 def test_a_planted_key_opens_no_field_and_is_named(eu: Client, deployment: Deployment) -> None:
@@ -93,25 +92,9 @@ def euros(amount: int) -> dict[str, object]:
     return {"amount": amount, "currency": "EUR"}
 
 
-def _flush(deployment: Deployment) -> None:
-    import redis
-
-    for settings in deployment.local.settings.values():
-        with psycopg.connect(settings.postgres, autocommit=True) as connection:
-            connection.execute("CHECKPOINT")
-        client = redis.Redis.from_url(settings.redis)
-        client.execute_command("BGREWRITEAOF")
-        client.close()
-
-
-def planted_in(folder: Path) -> list[Path]:
+def planted_in(folder: Path) -> list[str]:
+    """The files in which something planted stands."""
     planted = (NAME, EMAIL, PHONE, STREET, ADDRESS, NOTE, WHY, ASKED, REJECTED)
     needles = [needle.encode() for text in planted for needle in (text, text.lower())]
     needles += [needle.hex().encode() for needle in needles]
-    found = []
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            content = path.read_bytes()
-            if any(needle in content for needle in needles):
-                found.append(path)
-    return found
+    return [name for name, content in files(folder) if any(needle in content for needle in needles)]

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verifier.logs import BASE32, command_id, compact, event, event_id, opening, region_event, stream
-from tests.verifier.patience import patient
 from verifier import body as law
 from verifier import quick
 from verifier.faults import Broken, Reason
@@ -126,7 +125,6 @@ def test_a_stream_is_named_by_the_grammar(
     assert refusal.value.reason is reason
 
 
-@patient
 @given(st.integers(0, 2**128 - 1))
 def test_the_partition_is_the_last_byte_of_the_uuid(uuid: int) -> None:
     suffix = "".join(BASE32[uuid >> 5 * digit & 31] for digit in reversed(range(26)))
@@ -228,7 +226,6 @@ TOKENS += [
 taught = quick.BodyReader()  # keeps what it learnt through all examples, as it does through a log
 
 
-@patient
 @given(spelled_bodies(), st.data())
 def test_the_quick_way_says_what_the_careful_way_says(body: bytes, data: st.DataObject) -> None:
     assert_read_alike(taught, body)

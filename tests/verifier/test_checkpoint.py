@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verifier import notes
-from tests.verifier.patience import patient
 from verifier.encoding import NUMBER_MAX
 from verifier.merkle import verify_consistency
 from verifier.note import (
@@ -138,14 +137,12 @@ def test_a_malformed_checkpoint_is_refused(text: str) -> None:
 LINE = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1)
 
 
-@patient
 @given(LINE, st.integers(min_value=0, max_value=NUMBER_MAX), st.binary(min_size=32, max_size=32), st.lists(LINE))
 def test_a_checkpoint_is_read_as_it_was_written(origin: str, size: int, root: bytes, extensions: list[str]) -> None:
     text = format_checkpoint(origin, size, root, extensions)
     assert parse_checkpoint(text) == Checkpoint(origin, size, root, tuple(extensions))
 
 
-@patient
 @given(st.text(alphabet="o0123456789+/=Aé\n \t", max_size=90))
 def test_what_is_read_as_a_checkpoint_is_written_the_same(text: str) -> None:
     for candidate in (text, f"o\n{text}\n{ROOT64}\n", f"o\n1\n{text}\n"):
@@ -224,7 +221,6 @@ def test_the_key_id_of_a_cosignature_is_that_of_type_4() -> None:
     assert open_note(assemble(TEXT, [line, sign(TEXT, name="w", key=KEY)]), list(map(str, both))).names == ["w"]
 
 
-@patient
 @given(st.integers(min_value=0, max_value=NUMBER_MAX), st.binary(min_size=32, max_size=32))
 def test_a_cosignature_is_verified_with_its_time(timestamp_s: int, seed: bytes) -> None:
     key = Ed25519PrivateKey.from_private_bytes(seed)

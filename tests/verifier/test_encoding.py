@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.verifier.patience import patient
 from verifier.encoding import NUMBER_MAX, read_base64, read_decimal, write_base64
 
 
@@ -19,14 +18,12 @@ def test_base64_is_that_of_the_rfc(data: bytes, text: str) -> None:
     assert (read_base64(text), write_base64(data)) == (data, text)
 
 
-@patient
 @given(st.binary())
 def test_base64_is_read_as_it_was_written(data: bytes) -> None:
     assert write_base64(data) == base64.b64encode(data).decode()
     assert read_base64(write_base64(data)) == data
 
 
-@patient
 @given(st.text(alphabet="AQgwZm9v+/=-_ \né"))
 def test_what_is_read_as_base64_is_written_the_same(text: str) -> None:
     try:
@@ -45,7 +42,6 @@ def test_any_other_base64_is_refused(text: str) -> None:
         read_base64(text)
 
 
-@patient
 @given(st.integers(min_value=0, max_value=NUMBER_MAX))
 def test_a_decimal_is_read_as_it_was_written(number: int) -> None:
     assert read_decimal(str(number)) == number

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.verifier.patience import patient
 from verifier import log, merkle
 
 EXAMPLE = json.loads((Path(__file__).parent / "vectors" / "worked-example.json").read_text())
@@ -48,7 +47,6 @@ def test_the_worked_example_is_reproduced() -> None:
 NUMBERS = st.integers(min_value=0, max_value=2**64 - 1)
 
 
-@patient
 @given(st.binary(min_size=32, max_size=32), NUMBERS, NUMBERS, st.binary())
 def test_an_entry_is_put_together_and_taken_apart_alike(prev: bytes, position: int, recorded: int, body: bytes) -> None:
     entry = log.entry_bytes(prev, position, recorded, body)

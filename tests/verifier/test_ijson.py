@@ -8,7 +8,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.verifier import reference
-from tests.verifier.patience import patient
 from verifier import ijson
 from verifier.faults import Broken, Reason
 
@@ -118,7 +117,6 @@ FRAGMENTS += [
 ]
 
 
-@patient
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map(lambda parts: ("{" + "".join(parts) + "}").encode()))
 @example(b'{"a":1,"a":1}')
 def test_texts_of_fragments_are_read_as_the_grammar_says(text: bytes) -> None:
@@ -132,7 +130,6 @@ VALUES = st.recursive(
 )
 
 
-@patient
 @given(VALUES, st.booleans(), st.sampled_from([None, 1]))
 def test_what_python_writes_is_read_as_the_grammar_says(value: object, ensure_ascii: bool, indent: int | None) -> None:
     text = json.dumps({"a": value}, ensure_ascii=ensure_ascii, indent=indent)

@@ -22,7 +22,6 @@ from tests.verifier.logs import (
     small_log,
     stream,
 )
-from tests.verifier.patience import patient
 from verifier.faults import Reason
 from verifier.log import Report, verify
 
@@ -224,7 +223,6 @@ def test_a_byte_flipped_and_its_leaf_recomputed_is_found_at_the_next_entry_at_th
             assert fault.position in {position, position + 1}
 
 
-@patient
 @given(st.permutations(range(12)), st.integers(0, 12))
 def test_entries_removed_or_moved_are_found(order: list[int], kept: int) -> None:
     entries = small_log()

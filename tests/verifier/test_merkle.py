@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verifier import trees
-from tests.verifier.patience import patient
 from verifier import merkle
 from verifier.merkle import ProofError, Tree, verify_consistency, verify_inclusion
 
@@ -166,7 +165,6 @@ def test_the_root_of_no_leaves_is_the_hash_of_nothing() -> None:
     assert merkle.root([]) == sha256(b"").digest() == Tree().root()
 
 
-@patient
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=SIZES_MAX))
 def test_the_root_is_the_one_that_the_rfc_defines(leaves: list[bytes]) -> None:
     assert merkle.root(iter(leaves)) == trees.head(leaves)
@@ -208,7 +206,6 @@ def test_a_frontier_that_no_tree_of_that_size_has_is_refused(size: int, frontier
         Tree(size, frontier)
 
 
-@patient
 @given(st.sets(st.integers(min_value=0, max_value=SIZES_MAX)), st.integers(min_value=0, max_value=SIZES_MAX))
 def test_the_roots_at_all_asked_sizes_are_given_in_passing(sizes: set[int], start: int) -> None:
     tree = Tree()
@@ -320,7 +317,6 @@ def test_a_proof_with_any_single_bit_flipped_is_refused(make: Callable[[], tuple
             assert_refused(check, [*proof[:i], flipped(one, bit), *proof[i + 1 :]])
 
 
-@patient
 @given(st.data())
 def test_a_proof_with_one_bit_flipped_anywhere_is_refused(data: st.DataObject) -> None:
     size = data.draw(st.integers(min_value=2, max_value=SIZES_MAX))
@@ -331,7 +327,6 @@ def test_a_proof_with_one_bit_flipped_anywhere_is_refused(data: st.DataObject) -
         assert_refused(check, [*proof[:i], flipped(proof[i], bit), *proof[i + 1 :]])
 
 
-@patient
 @given(st.data())
 def test_a_proof_is_of_one_leaf_and_of_one_root(data: st.DataObject) -> None:
     size = data.draw(st.integers(min_value=1, max_value=SIZES_MAX))
@@ -351,7 +346,6 @@ def test_a_proof_is_of_one_leaf_and_of_one_root(data: st.DataObject) -> None:
     assert_refused(verify_consistency, size1, size, root1, flipped(root, bit), proof)
 
 
-@patient
 @given(st.integers(min_value=1, max_value=SIZES_MAX), st.integers(min_value=1, max_value=SIZES_MAX), st.data())
 def test_a_tree_with_an_earlier_leaf_changed_is_consistent_with_nothing(size1: int, more: int, data: Any) -> None:
     size2 = size1 + more
@@ -472,7 +466,6 @@ ANYTHING = st.one_of(
 )
 
 
-@patient
 @given(ANYTHING, ANYTHING, ANYTHING, st.one_of(ANYTHING, st.lists(ANYTHING)), ANYTHING)
 def test_whatever_is_given_only_a_proof_error_comes_back(a: Any, b: Any, c: Any, d: Any, e: Any) -> None:
     for check in (lambda: verify_inclusion(a, b, c, d, e), lambda: verify_consistency(a, b, c, e, d)):

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verifier import notes
-from tests.verifier.patience import patient
 from verifier.note import (
     Kind,
     NoteError,
@@ -346,7 +345,6 @@ def test_no_change_of_a_byte_of_what_a_known_key_signed_is_accepted_at_all() -> 
                 )
 
 
-@patient
 @given(st.binary(max_size=60), st.integers(min_value=0, max_value=len(BOTH)), st.integers(min_value=0, max_value=20))
 def test_no_note_with_a_part_replaced_says_anything_else(other: bytes, at: int, length: int) -> None:
     data = BOTH.encode()
@@ -355,7 +353,6 @@ def test_no_note_with_a_part_replaced_says_anything_else(other: bytes, at: int, 
     )
 
 
-@patient
 @given(st.binary(max_size=300))
 def test_no_bytes_are_a_note_by_chance(data: bytes) -> None:
     for note in (data, data + b"\n\n" + notes.PETER_LINE.encode(), notes.PROBLEM_TEXT.encode() + b"\n" + data):
@@ -379,7 +376,6 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="+"), min_size=1
 )
 
 
-@patient
 @given(TEXTS, st.lists(NAMES, min_size=1, max_size=4, unique=True), st.data())
 def test_whatever_is_signed_can_be_opened_with_any_of_the_keys(
     text: str, names: list[str], data: st.DataObject

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verifier.logs import ORIGIN, Entry, chain, command_id, compact, event, opening, region_event, small_log
-from tests.verifier.patience import patient
 from tests.verifier.shown import Shown, directory, note, policy, root_at
 from tests.verifier.test_log import PLANTED, Plant
 from verifier.body import read
@@ -101,7 +100,7 @@ def test_a_fault_in_a_later_page_is_found_alike(plant: Plant) -> None:
     assert found.fault.reason is plant[0]
 
 
-@settings(patient, max_examples=25)
+@settings(max_examples=25)
 @given(st.sampled_from([0, 1, 7, 255, 256, PAGE - 1, PAGE, PAGE + 1]), st.integers(0, 3), st.data())
 def test_whatever_is_changed_is_found_alike(index: int, kind: int, data: st.DataObject) -> None:
     log = long_log()[: index + 100]

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verifier import notes
-from tests.verifier.patience import patient
 from verifier.note import Kind, NoteError, assemble, cosign, format_checkpoint, key_of, sign
 from verifier.policy import Group, PolicyError, parse_policy
 
@@ -201,7 +200,6 @@ def test_a_malformed_policy_is_refused_with_line_and_reason(text: str, why: str)
         parse_policy(text.encode())
 
 
-@patient
 @given(st.binary(max_size=80), st.integers(min_value=0, max_value=len(EXAMPLE)), st.integers(min_value=0, max_value=80))
 def test_whatever_is_in_a_file_only_a_policy_error_comes_of_it(other: bytes, at: int, length: int) -> None:
     data = EXAMPLE.encode()
@@ -271,7 +269,6 @@ def expected(groups: list[tuple[str, int, list[str]]], quorum: str, cosigned: se
     return False
 
 
-@patient
 @given(st.integers(min_value=0), st.sets(st.integers(min_value=1, max_value=6)))
 def test_any_policy_judges_any_set_of_witnesses_as_the_definition_does(seed: int, cosigners: set[int]) -> None:
     some = random.Random(seed)

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verifier import trees
-from tests.verifier.patience import patient
 from verifier.merkle import ProofError
 from verifier.note import Kind, assemble, cosign, format_checkpoint, key_of, sign
 from verifier.policy import Policy, parse_policy
@@ -126,7 +125,6 @@ def test_a_malformed_proof_is_refused_and_told_why(text: str, why: str) -> None:
     assert why in refused(text.encode(), LEAVES[0])
 
 
-@patient
 @given(
     st.integers(min_value=0, max_value=2**63 - 1),
     st.lists(st.binary(min_size=32, max_size=32), max_size=63),
@@ -143,7 +141,6 @@ def test_a_proof_holds_as_many_hashes_as_the_largest_tree_needs() -> None:
     assert parse_proof(data) == Proof(2**63 - 1, (H1,) * 63, b"checkpoint\n", bytes(1 << 20))
 
 
-@patient
 @given(st.binary(max_size=200))
 def test_what_is_read_as_a_proof_is_written_the_same(data: bytes) -> None:
     for candidate in (data, HEADER.encode() + data, f"{HEADER}index 7\n".encode() + data):
@@ -226,7 +223,6 @@ def test_no_proof_with_one_bit_changed_proves_anything_else() -> None:
             assert (proven.index, proven.head) == (whole.index, whole.head)
 
 
-@patient
 @given(st.binary(max_size=60), st.integers(min_value=0, max_value=2000), st.integers(min_value=0, max_value=100))
 def test_no_proof_with_a_part_replaced_proves_anything_else(other: bytes, at: int, length: int) -> None:
     data = format_proof(7, trees.path(7, LEAVES), checkpoint())

@@ -21,7 +21,6 @@ from tests.verifier.logs import (
     region_event,
     small_log,
 )
-from tests.verifier.patience import patient
 from tests.verifier.shown import (
     AT_S,
     LOG,
@@ -287,7 +286,6 @@ def test_a_strangers_change_of_keys_gives_no_trust() -> None:
 # No false alarm.
 
 
-@patient
 @given(st.data())
 def test_a_log_that_was_kept_as_it_should_be_is_intact(data: st.DataObject) -> None:
     seconds = data.draw(st.lists(st.integers(0, 400), min_size=2, max_size=30).map(sorted))

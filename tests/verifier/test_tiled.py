@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tests.verifier import trees
 from tests.verifier.logs import ORIGIN, small_log
-from tests.verifier.patience import patient
 from tests.verifier.shown import AT_S, LOG, directory, note, policy, write
 from verifier.faults import CouldNotCheck, Found, Reason
 from verifier.log import Report, verify
@@ -130,7 +129,6 @@ def test_a_bit_flipped_anywhere_in_any_file_is_noticed(tiles: Path) -> None:
 # Other people's logs.
 
 
-@patient
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20), st.integers(1, 30), st.data())
 def test_any_log_that_keeps_to_the_specification_can_be_checked(
     tmp_path_factory: pytest.TempPathFactory, some: list[bytes], times: int, data: st.DataObject

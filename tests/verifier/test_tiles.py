@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verifier import trees
-from tests.verifier.patience import patient
 from verifier.encoding import NUMBER_MAX
 from verifier.merkle import Tree, verify_consistency, verify_inclusion
 from verifier.tiles import (
@@ -119,7 +118,6 @@ def test_any_other_spelling_is_no_path(path: str) -> None:
         parse_path(path)
 
 
-@patient
 @given(
     st.one_of(st.none(), st.integers(min_value=0, max_value=63)),
     st.integers(min_value=0, max_value=NUMBER_MAX),
@@ -135,7 +133,6 @@ def test_a_path_is_read_as_what_it_was_spelled_from(level: int | None, index: in
 ALPHABET = st.text(alphabet="tileenriesxp/.0123456789", max_size=30)
 
 
-@patient
 @given(st.one_of(ALPHABET, st.builds("tile/{}/{}".format, st.sampled_from(["0", "63", "entries"]), ALPHABET)))
 def test_what_is_read_as_a_path_is_spelled_the_same(path: str) -> None:
     try:
@@ -214,7 +211,6 @@ def test_a_bundle_is_written_and_read_as_defined(size: int) -> None:
             assert decode_bundle(files[tile.path], tile.width) == held
 
 
-@patient
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=256))
 def test_a_bundle_is_read_as_it_was_written(entries: list[bytes]) -> None:
     assert decode_bundle(encode_bundle(entries), len(entries)) == entries
@@ -252,7 +248,6 @@ def test_a_bundle_that_is_cut_off_or_goes_on_is_refused(data: bytes, width: int)
         decode_bundle(data, width)
 
 
-@patient
 @given(st.lists(st.binary(max_size=9), min_size=1, max_size=9), st.data())
 def test_a_bundle_cut_off_anywhere_is_refused(entries: list[bytes], data: Any) -> None:
     whole = encode_bundle(entries)
@@ -324,7 +319,6 @@ def test_all_proofs_from_tiles_are_those_of_the_definition(size: int) -> None:
         assert tiles.consistency_proof(index + 1) == trees.proof(index + 1, leaves)
 
 
-@patient
 @given(st.data())
 def test_any_range_of_entries_and_leaf_hashes_can_be_read(data: Any) -> None:
     size = data.draw(st.sampled_from(SIZES))
@@ -399,7 +393,6 @@ def test_a_missing_file_is_a_lookup_error(missing: str) -> None:
         list(tiles.entries())
 
 
-@patient
 @given(st.data())
 def test_no_change_of_any_bit_of_any_file_goes_unnoticed(data: Any) -> None:
     size = data.draw(st.sampled_from([3, 255, 256, 257, 513, 700]))

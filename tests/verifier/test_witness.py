@@ -26,7 +26,6 @@ from tests.verifier.growing import (
     make,
     submitting,
 )
-from tests.verifier.patience import patient
 from verifier.merkle import EMPTY_ROOT
 from verifier.note import (
     Checkpoint,
@@ -69,7 +68,6 @@ def submit(store: FileStore) -> Submit:
 
 
 @given(old=st.integers(0, 2**63 - 1), proof=st.lists(st.binary(min_size=32, max_size=32), max_size=4), note=st.binary())
-@patient
 def test_a_request_is_read_as_it_was_written(old: int, proof: list[bytes], note: bytes) -> None:
     assert parse_request(format_request(old, proof, note)) == Request(old, tuple(proof), note)
 
@@ -314,7 +312,7 @@ def test_evidence_that_cannot_be_kept_is_not_passed_over(store: FileStore) -> No
 
 
 @given(size1=st.integers(1, 40), size2=st.integers(1, 40), fork=st.integers(0, 40), data=st.data())
-@settings(patient, max_examples=200)
+@settings(max_examples=200)
 def test_only_what_disagrees_is_evidence(size1: int, size2: int, fork: int, data: st.DataObject) -> None:
     """For an honest log nothing is, whatever the proof; for a fork, the proof that it gives itself."""
     one, other = Checkpoint(ORIGIN, size1, LOG.root(size1)), LOG.forked(fork)

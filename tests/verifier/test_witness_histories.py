@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.verifier.growing import LOG, Log, heads_in, is_cosigned, make, submitting
-from tests.verifier.patience import patient
 from verifier.witness import Acceptable, Answer, FileStore, Witness, format_request
 
 # Killed
@@ -146,7 +145,7 @@ class Requests(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-Requests.TestCase.settings = settings(patient, max_examples=25, stateful_step_count=25)
+Requests.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
 
 
 class TestRequests(Requests.TestCase):
@@ -154,7 +153,7 @@ class TestRequests(Requests.TestCase):
 
 
 FIND_ONE = settings(
-    patient, max_examples=300, database=None, phases=[Phase.generate], report_multiple_bugs=False, derandomize=True
+    max_examples=300, database=None, phases=[Phase.generate], report_multiple_bugs=False, derandomize=True
 )
 
 

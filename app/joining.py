@@ -16,19 +16,19 @@ from typing import Any, NamedTuple
 import psycopg
 
 from app import local, showing
+from app.heads import read_policy
 from app.local import Local
+from verifier.policy import Policy
 
 _LOOK_INTERVAL_S = 0.5
 _POSITION = """
     SELECT coalesce((SELECT e.position FROM ledger.entry AS e WHERE e.log = l.id ORDER BY e.position DESC LIMIT 1), 0)
       FROM ledger.log AS l WHERE l.name = %s"""
-_PROGRESS = f"""
-    SELECT ({_POSITION}),
-           greatest((SELECT max(k.size) FROM ledger.checkpoint AS k JOIN ledger.log AS l ON l.id = k.log
-                      WHERE l.name = %s AND k.published_at IS NOT NULL),
-                    (SELECT c.vouched FROM replication.caught_up AS c WHERE c.log = %s), 0)"""
-
-
+_VOUCHED = """
+    SELECT coalesce(max(c.vouched), 0) FROM replication.catch_up AS c JOIN ledger.log AS l ON l.id = c.log WHERE l.name = %s"""
+_HEADS = """
+    SELECT c.size, c.note FROM ledger.checkpoint AS c JOIN ledger.log AS l ON l.id = c.log
+     WHERE l.name = %s AND c.published_at IS NOT NULL ORDER BY c.size DESC LIMIT 50"""
 _HALTED = """
     SELECT e.reason FROM replication.evidence AS e JOIN ledger.log AS l ON l.id = e.log
      WHERE l.name = %s AND e.cleared_at IS NULL ORDER BY e.id LIMIT 1"""
@@ -39,7 +39,7 @@ class NotJoined(Exception):
 
 
 class _Far(NamedTuple):
-    """How far a copy has come: its newest entry, and up to where heads vouch for it."""
+    """How far a copy has come: its newest entry, and up to where witnessed heads vouch for it."""
 
     position: int
     vouched: int
@@ -59,19 +59,21 @@ def join(
             showing.addresses(here)
         targets = {log: _position(here, log) for log in regions}
         connection = stack.enter_context(psycopg.connect(here.settings[name].postgres, autocommit=True))
-        done = _caught_up(connection, targets)
+        done = _caught_up(connection, targets, read_policy(data / local.POLICY))
         if not then_stop:
             here.stack.run_until_stopped()
     return {"region": name, "logs": done}
 
 
-def _caught_up(connection: psycopg.Connection[Any], targets: dict[str, int]) -> dict[str, dict[str, float]]:
+def _caught_up(
+    connection: psycopg.Connection[Any], targets: dict[str, int], policy: Policy
+) -> dict[str, dict[str, float]]:
     """Wait until every log was copied up to its target and vouched for, and say on standard error how far it is. Raises NotJoined."""
     began = time.monotonic()
     done: dict[str, dict[str, float]] = {}
     shown = ""
     while len(done) < len(targets):
-        far = {log: _far(connection, log) for log in targets}
+        far = {log: _far(connection, log, policy) for log in targets}
         seconds = time.monotonic() - began
         for log, target in targets.items():
             if log not in done and far[log].vouched >= target:
@@ -102,8 +104,11 @@ def _position(here: Local, log: str) -> int:
     return int(found[0]) if found else 0
 
 
-def _far(connection: psycopg.Connection[Any], log: str) -> _Far:
+def _far(connection: psycopg.Connection[Any], log: str, policy: Policy) -> _Far:
     if halted := connection.execute(_HALTED, [log]).fetchone():
         raise NotJoined(f"the copy of {log} has halted: {halted[0]}")
-    found = connection.execute(_PROGRESS, [log, log, log]).fetchone()
-    return _Far(*found) if found else _Far(0, 0)
+    held = connection.execute(_POSITION, [log]).fetchone()
+    [(vouched,)] = connection.execute(_VOUCHED, [log])
+    heads = connection.execute(_HEADS, [log])
+    witnessed = next((size for size, note in heads if policy.accepts(bytes(note))), 0)
+    return _Far(held[0] if held else 0, max(vouched, witnessed))

@@ -45,6 +45,7 @@ PROCESSES = {
     ("custodian",): "countroom_writer",
 }
 """The processes of a region: what each plays, and as which role of the database (all of them may read)."""
+POLICY = "trust.policy"
 _PROVIDERS = "providers.json"
 _REGISTERS = "registers.json"
 _RESIDENCY = "residency.json"
@@ -211,7 +212,7 @@ def _settings(stack: Stack, region: str, regions: Sequence[str], joined: tuple[s
         signer=stack.data / region / "signer",
         witness=stack.data / region / "witness",
         custody=stack.data / region / "custody",
-        policy=stack.data / "trust.policy",
+        policy=stack.data / POLICY,
         providers=_if_there(stack.data / _PROVIDERS),
         registers=_if_there(stack.data / _REGISTERS),
         residency=_if_there(stack.data / _RESIDENCY),

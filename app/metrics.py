@@ -295,7 +295,7 @@ def _of_fetching(fetched: Sequence[tuple[str, int, int, int, int]]) -> list[Gaug
         _gauge("countroom_catch_up_position", "How far the newest fetching of a log by ranges has come.", "log"),
         _gauge("countroom_catch_up_target", "How far it is to come.", "log"),
         _gauge("countroom_catch_up_entries_per_second", "How quickly it was done.", "log"),
-        _gauge("countroom_catch_up_vouched", "Up to where witnessed heads vouch for what the copy holds.", "log"),
+        _gauge("countroom_catch_up_vouched", "Up to where published heads vouch for what the copy holds.", "log"),
     ]
     for log, *figures in fetched:
         for gauge, figure in zip(gauges, figures, strict=True):

@@ -139,8 +139,9 @@ def _behind(copy: Lag) -> str:
 
 def _print_rest(out: Console, found: Standing) -> None:
     """What is told only where there is something to tell."""
+    held = {log.log: log.position for log in found.logs}
     for fetched in found.catch_up:
-        if fetched.position < fetched.target:
+        if held.get(fetched.log, fetched.position) < fetched.target:
             of = f"{fetched.position:,} of {fetched.target:,}, {fetched.per_second:,}/s, vouched for up to {fetched.vouched or 0:,}"
             out.print(f"\nfetching log {fetched.log} from {fetched.source}: {of}", soft_wrap=True)
     for keys in found.keys:

@@ -86,10 +86,13 @@ def _work(  # noqa: PLR0911 — one return a role
 
             return [_until(stop, lambda: reacting.react(settings))]
         case "relay":
+            from app.heads import read_policy
+            from replication.frame import tell_nobody
             from replication.relay import run_relay
 
-            relayed = [partial(tracing.moved, "relay", settings.region)] if tracing else []
-            return [run_relay(_replication(settings), stop, *relayed)]
+            relayed = partial(tracing.moved, "relay", settings.region) if tracing else tell_nobody
+            policy = read_policy(settings.policy) if settings.policy else None
+            return [run_relay(_replication(settings), stop, relayed, policy)]
         case "applier":
             from app.heads import read_policy, refuse_unnamed
             from replication.applier import run_applier

@@ -271,13 +271,14 @@ class Applier:
         """
         first, began = self._copy.next, time.monotonic()
         told_at, target = began, 0
+        wanted = NUMBER_MAX if vouched else last  # beyond what is vouched for by this head, there are others
         self._logger.info("fetching", source=source, first=first, last=last if last < NUMBER_MAX else None)
         try:
             async with pieces(fetch, first, last) as found:
                 async for piece in found:
                     if vouched is not None:
                         vouched.demand(piece)
-                    target = max(min(piece.end or last, last), piece.frame.last)
+                    target = max(min(piece.end or last, wanted), piece.frame.last)
                     await self._copy.offer(piece.frame, None, piece.data)
                     if self._copy.full:
                         await self._commit()
@@ -291,7 +292,8 @@ class Applier:
 
     async def _tell(self, source: str, first: int, target: int, began: float, vouched: Vouched | None) -> None:
         """Say how far it has come, for people to see."""
-        how_far = (first, self._copy.head.position, target, time.monotonic() - began, vouched.size if vouched else 0)
+        position = self._copy.head.position
+        how_far = (first, position, target, time.monotonic() - began, min(vouched.size, position) if vouched else 0)
         await store.report_catch_up(self._copy.connection, self._copy.log, source, *how_far)
 
     async def _ask_others(self) -> None:

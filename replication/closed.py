@@ -93,14 +93,17 @@ class Completing:
 
     async def _take_from(self, holder: Holder, region: str, end: _End) -> None:
         """Raises Refuted, Interrupted."""
-        while vouched := await holder.vouched(self._copy.connection, self._copy.head.position):
-            if vouched.size > end.position:
-                break
-            await self._take(holder, region, vouched)
+        try:
+            while vouched := await holder.vouched(self._copy.connection, self._copy.head.position):
+                if vouched.size > end.position:
+                    break
+                await self._take(holder, region, vouched, end)
+        except Refuted as refuted:  # what the log that goes on names vouches for the rest by itself
+            self._doubt(region, str(refuted))
         if self._copy.head.position < end.position:
             await self._take_the_rest(holder, region, end)
 
-    async def _take(self, holder: Holder, region: str, vouched: Vouched) -> None:
+    async def _take(self, holder: Holder, region: str, vouched: Vouched, end: _End) -> None:
         first, began = self._copy.next, time.monotonic()
         try:
             async with pieces(holder.fetch, first, vouched.size) as found:
@@ -111,7 +114,7 @@ class Completing:
                         await self._copy.commit()
         finally:
             await self._copy.commit()
-        await self._tell(region, first, vouched.size, began, vouched.size)
+        await self._tell(region, first, end.position, began, self._copy.head.position)
         if self._copy.head.position < vouched.size:
             raise Interrupted(f"it has leaves up to {vouched.size}, and no entries for them")
 

@@ -58,8 +58,10 @@ class Others(NamedTuple):
 NOBODY = Others((), None)
 
 
-async def serve(own: Link, connection: Connection, config: Config, logger: FilteringBoundLogger) -> None:
-    """Answer for the copies held here, for ever."""
+async def serve(
+    own: Link, connection: Connection, config: Config, policy: Policy | None, logger: FilteringBoundLogger
+) -> None:
+    """Answer for the copies held here, for ever. Without a policy any published head is given for a witnessed one."""
     known: dict[str, Log] = {}
 
     async def answer(request: Msg) -> Reply:
@@ -75,7 +77,7 @@ async def serve(own: Link, connection: Connection, config: Config, logger: Filte
                 leaves = await store.leaves(connection, log, range(first, min(last + 1, first + LEAVES_MAX)))
                 return b"".join(leaves), {}
             case "head":
-                return await _head(connection, log, request.data)
+                return await _head(connection, log, policy, request.data)
             case "proof":
                 return await _proof(connection, log, request.data)
         raise FrameError(f"nobody answers for {verb}")
@@ -83,17 +85,19 @@ async def serve(own: Link, connection: Connection, config: Config, logger: Filte
     await ranges.answer_each(own, own.realm.copies, answer, logger)
 
 
-async def _head(connection: Connection, log: Log, request: bytes) -> Reply:
+async def _head(connection: Connection, log: Log, policy: Policy | None, request: bytes) -> Reply:
+    """A head is published with whatever signatures have come: those that lack some are passed over."""
     after = decode_position(request)
     if after is None:
         raise FrameError("a head is asked for beyond a position")
-    found = await store.witnessed_head(connection, log, after, STRETCH)
-    if found is None:
-        return b"", {ERROR_CODE: RANGE_EMPTY, ERROR_TEXT: f"no head beyond {after} was published"}
-    note, size = found
-    if size <= after + STRETCH:
-        return note, {}
-    return note, {STRETCH_END: str(await store.end_of_command(connection, log, after + STRETCH))}
+    async with contextlib.aclosing(store.published_heads(connection, log, after, STRETCH)) as published:
+        async for note, size in published:
+            if policy and not policy.accepts(note):
+                continue
+            if size <= after + STRETCH:
+                return note, {}
+            return note, {STRETCH_END: str(await store.end_of_command(connection, log, after + STRETCH))}
+    return b"", {ERROR_CODE: RANGE_EMPTY, ERROR_TEXT: f"no head beyond {after} was witnessed"}
 
 
 async def _proof(connection: Connection, log: Log, request: bytes) -> Reply:
@@ -133,7 +137,7 @@ class Holder:
     async def fetch(self, first: int, last: int) -> Range | None:
         """Raises Interrupted."""
         found = await ranges.ask(self._link, self._subject("range"), encode_range(first, last))
-        return None if found is None else Range(found.data, last)
+        return None if found is None else Range(found.data, ranges.end(found))
 
     async def vouched(self, connection: Connection, held: int) -> Vouched | None:
         """

@@ -86,7 +86,7 @@ async def fetch(link: Link, first: int, last: int) -> Range | None:
     Raises Interrupted if it does not, or will not, answer.
     """
     found = await ask(link, link.realm.range, encode_range(first, last))
-    return None if found is None else Range(found.data, _end(found))
+    return None if found is None else Range(found.data, end(found))
 
 
 async def ask(link: Link, subject: str, request: bytes) -> Msg | None:
@@ -102,6 +102,6 @@ async def ask(link: Link, subject: str, request: bytes) -> Msg | None:
     raise Interrupted(f"{subject} is refused: {headers.get(ERROR_TEXT)}")
 
 
-def _end(answered: Msg) -> int:
-    """What the answer says of the log's end; 0 if nothing."""
+def end(answered: Msg) -> int:
+    """What an answer says of the log's end; 0 if nothing."""
     return decode_number((answered.headers or {}).get(LOG_END, "")) or 0

@@ -38,6 +38,7 @@ from replication.store import Announcements, Connection, Log
 from replication.tail import Tail
 from replication.tasks import again_and_again, together, until_stopped
 from replication.watermarks import Watermarks
+from verifier.policy import Policy
 
 BEHIND_MAX = 250_000
 WINDOW = 16  # full frames under way: 8 MiB
@@ -47,8 +48,14 @@ _INTERVAL_ENTRIES = 16  # of which a frame makes the next one wait that long
 _LOOK_INTERVAL_S = 0.5  # a notification could be lost with its connection
 
 
-async def run_relay(config: Config, stop: asyncio.Event, relayed: Told = tell_nobody) -> None:
-    """Relay the region's own log until `stop`. Survives the loss of its servers, and says so in the log."""
+async def run_relay(
+    config: Config, stop: asyncio.Event, relayed: Told = tell_nobody, policy: Policy | None = None
+) -> None:
+    """
+    Relay the region's own log until `stop`. Survives the loss of its servers, and says so in the log.
+
+    `policy`: who has to have signed the heads with which it vouches for its copies of other logs.
+    """
     logger = structlog.get_logger("replication.relay").bind(log=config.region)
 
     async def session() -> None:
@@ -61,7 +68,7 @@ async def run_relay(config: Config, stop: asyncio.Event, relayed: Told = tell_no
                     lambda c, log: _Relay(own, config, c, log, logger, relayed).run(),
                 ),
                 _keep(config, logger.bind(part="ranges"), lambda c, log: ranges.serve(own, c, log, logger)),
-                _keep(config, logger.bind(part="copies"), lambda c, _: holders.serve(own, c, config, logger)),
+                _keep(config, logger.bind(part="copies"), lambda c, _: holders.serve(own, c, config, policy, logger)),
                 _keep(config, logger.bind(part="acks"), lambda c, log: Watermarks(own, c, log, logger).run()),
             )
 

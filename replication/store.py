@@ -5,6 +5,7 @@ Every function is one statement and one transaction. A connection serves one tas
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
@@ -46,14 +47,13 @@ _APPLY = "SELECT replication.apply(%b::smallint, %b::bigint, %b, %b, %b, %b::tex
 _RESTORE = "SELECT ledger.restore(%b::smallint, %b::bigint, %b, %b, %b)"
 _ACKNOWLEDGE = "SELECT replication.acknowledge(%b::smallint, %b::text, %b::bigint, %b, %b, %b)"
 _HALT = "SELECT replication.halt(%b::smallint, %b::text, %b::bigint, %b::text, %b::text, %b::bigint, %b)"
-_WITNESSED = """
-    (SELECT c.note, c.size FROM ledger.checkpoint AS c
-      WHERE c.log = %b AND c.published_at IS NOT NULL AND c.size > %b::bigint AND c.size <= %b::bigint + %b::bigint
-      ORDER BY c.size DESC LIMIT 1)
-    UNION ALL
-    (SELECT c.note, c.size FROM ledger.checkpoint AS c
-      WHERE c.log = %b AND c.published_at IS NOT NULL AND c.size > %b::bigint ORDER BY c.size LIMIT 1)
-    LIMIT 1"""
+_HEADS_DOWN = """
+    SELECT c.note, c.size FROM ledger.checkpoint AS c
+     WHERE c.log = %b AND c.published_at IS NOT NULL AND c.size > %b::bigint AND c.size <= %b::bigint ORDER BY c.size DESC LIMIT %b"""
+_HEADS_UP = """
+    SELECT c.note, c.size FROM ledger.checkpoint AS c
+     WHERE c.log = %b AND c.published_at IS NOT NULL AND c.size > %b::bigint ORDER BY c.size LIMIT %b"""
+_HEADS_AT_ONCE = 100
 _REPORT_CATCH_UP = "SELECT replication.report_catch_up(%b::smallint, %b::text, %b::bigint, %b::bigint, %b::bigint, %b::double precision, %b::bigint)"
 _HEAR = "SELECT replication.hear(%b::smallint, %b::bigint, %b)"
 _EXCUSED = """
@@ -170,10 +170,20 @@ async def clear_to_write(connection: Connection, log: Log, why: str) -> None:
     await connection.execute("SELECT ledger.clear_to_write(%b::smallint, %b::text)", (log.id, why))
 
 
-async def witnessed_head(connection: Connection, log: Log, after: int, stretch: int) -> tuple[bytes, int] | None:
-    """Note and size of a published head beyond `after`: the largest within `stretch` entries, else the smallest; None if there is none."""
-    row = await _one(connection, _WITNESSED, log.id, after, after, stretch, log.id, after)
-    return None if row is None else (bytes(row[0]), row[1])
+async def published_heads(
+    connection: Connection, log: Log, after: int, stretch: int
+) -> AsyncGenerator[tuple[bytes, int]]:
+    """Notes and sizes of published heads beyond `after`: those within `stretch` entries, largest first, then the others, smallest first."""
+    upper = after + stretch
+    while rows := await _all(connection, _HEADS_DOWN, log.id, after, upper, _HEADS_AT_ONCE):
+        for note, size in rows:
+            yield bytes(note), size
+        upper = size - 1
+    lower = after + stretch
+    while rows := await _all(connection, _HEADS_UP, log.id, lower, _HEADS_AT_ONCE):
+        for note, size in rows:
+            yield bytes(note), size
+        lower = size
 
 
 async def hear(connection: Connection, log: Log, size: int, note: bytes) -> None:

@@ -113,6 +113,14 @@ class Policy:
             raise NoteError(f"the quorum {quoted(self.quorum)} is not reached: {names} signed the checkpoint")
         return Accepted(checkpoint, log, cosigned_s)
 
+    def accepts(self, note: bytes) -> bool:
+        """Whether `check` finds nothing wrong with it."""
+        try:
+            self.check(note)
+        except NoteError:
+            return False
+        return True
+
     def _cosigned(self, signatures: Iterable[Signature]) -> dict[str, int]:
         """When each witness signed; of one that signed more than once, the latest time."""
         names = {witness.key: witness.name for witness in self.witnesses}

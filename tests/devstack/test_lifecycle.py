@@ -102,7 +102,7 @@ def write_out(data: Path) -> None:
     """Now, so that PostgreSQL need not when it is stopped: it has some seconds then, whatever the disk is."""
     state = read_state(data)
     assert state
-    with psycopg.connect(state.regions[0].postgres, autocommit=True) as connection:
+    with psycopg.connect(state["regions"][0]["postgres"], autocommit=True) as connection:
         connection.execute("CHECKPOINT")
 
 

@@ -273,8 +273,9 @@ class World:
             restored.sql("DELETE FROM ledger.clearance")
         return restored
 
-    def relay(self, region: str) -> asyncio.Event:
-        return self._start(lambda stop: run_relay(self[region].config, stop))
+    def relay(self, region: str, *, with_policy: bool = True) -> asyncio.Event:
+        policy = self.keys.policy if with_policy else None
+        return self._start(lambda stop: run_relay(self[region].config, stop, policy=policy))
 
     def applier(self, region: str, origin: str, *holders: str) -> asyncio.Event:
         """Copies a log. `holders`: whom to ask while its origin does not answer."""

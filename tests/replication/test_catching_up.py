@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from structlog import get_logger
 from structlog.testing import capture_logs
 
+from app import joining
 from replication import holders, ranges, store
 from replication.fetching import Piece, Range, Refuted
 from replication.holders import Holder, Vouched
@@ -29,7 +31,17 @@ from tests.replication.regions import (
     frames_in_stream,
     fresh_database,
 )
-from tests.replication.test_heads import cleared_by, copied, evidence, guard, heads, may_write, published, waits_for
+from tests.replication.test_heads import (
+    cleared_by,
+    copied,
+    evidence,
+    guard,
+    heads,
+    may_write,
+    published,
+    waits_for,
+    without_witnesses,
+)
 from verifier.merkle import root as root_of
 
 
@@ -150,9 +162,48 @@ async def test_a_new_region_gets_the_log_of_a_lost_one_from_another_copy_as_far_
         await eventually(lambda: world["ap"].position("eu") == last, world=world)
         assert world["ap"].entries("eu") == world["us"].entries("eu")[:last]
         told = caught_up(world["ap"], "eu")
-        assert (told["source"], told["position"], told["target"], told["vouched"]) == ("us", last, last, last)
+        assert (told["source"], told["position"], told["target"], told["vouched"]) == ("us", last, beyond, last)
         await world.halt(copying)
     assert evidence(world["ap"]) == []
+
+
+@pytest.mark.parametrize(("lacking", "stretch"), [(0, 100), (1, 1_000)])
+async def test_a_head_that_was_published_without_its_witnesses_is_passed_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, lacking: int, stretch: int
+) -> None:
+    """Of two heads the older, which is all that is within a stretch; or the newer, and nothing vouches for what lies between them."""
+    monkeypatch.setattr(holders, "STRETCH", stretch)
+    copied(world, "us")
+    world.checkpointer("eu", "us")
+    sizes: list[int] = []
+    for _ in range(2):
+        sizes.append(world["eu"].append([1, 2] * 30))
+        await eventually(lambda: published(world["us"]) == sizes[-1], world=world)
+    await world.halt_all()
+    without_witnesses(world["us"], sizes[lacking])
+    async with unreachable(world, "eu"):
+        world.relay("us")
+        copying = world.applier("ap", "eu", "us")
+        wanted = sizes[1 - lacking]
+        await eventually(lambda: world["ap"].position("eu") == wanted, world=world)
+        await eventually(lambda: caught_up(world["ap"], "eu")["vouched"] == wanted, world=world)
+        told = caught_up(world["ap"], "eu")
+        assert (told["position"], told["target"]) == (wanted, sizes[1])
+        await world.halt(copying)
+    assert world["ap"].entries("eu") == world["us"].entries("eu")[:wanted]
+    assert evidence(world["ap"]) == []
+
+
+async def test_who_waits_for_a_copy_is_told_that_it_is_witnessed_when_it_is(world: World) -> None:
+    copied(world, "us")
+    world.checkpointer("eu", "us")
+    last = world["eu"].append([1, 2])
+    await eventually(lambda: published(world["us"]) == last, world=world)
+    await world.halt_all()
+    with psycopg.connect(world["us"].dsn, autocommit=True) as connection:
+        assert joining._far(connection, "eu", world.keys.policy) == (last, last)
+        without_witnesses(world["us"], last)
+        assert joining._far(connection, "eu", world.keys.policy).vouched < last
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from replication.comparing import Signed, newest_in
 from replication.holders import Others
 from replication.link import Link, link
 from tests.replication.regions import Region, World, body, eventually, newest_in_stream
-from tests.replication.test_heads import copied, guard, published
+from tests.replication.test_heads import copied, guard, published, without_witnesses
 
 
 @contextlib.asynccontextmanager
@@ -214,6 +214,20 @@ async def test_a_closed_log_is_completed_from_who_holds_it_beyond_the_last_witne
     await eventually(lambda: world["us"].position("eu") == last, world=world)
     await world.halt(relaying)
     world.relay("us")
+    opens_next(world["ap"], last, bytes(world["us"].entries("eu")[-1][2]))
+    async with completing(world, "ap", "us"):
+        await eventually(lambda: world["ap"].position("eu") == last, world=world)
+    assert world["ap"].entries("eu") == world["us"].entries("eu")
+
+
+@pytest.mark.parametrize("with_policy", [True, False])
+async def test_a_closed_log_is_completed_although_its_newest_head_lacks_its_witnesses(
+    world: World, with_policy: bool
+) -> None:
+    """Whoever has no policy gives it for a witnessed one, and is asked for the rest all the same."""
+    last = await written(world, "us")
+    without_witnesses(world["us"], last)
+    world.relay("us", with_policy=with_policy)
     opens_next(world["ap"], last, bytes(world["us"].entries("eu")[-1][2]))
     async with completing(world, "ap", "us"):
         await eventually(lambda: world["ap"].position("eu") == last, world=world)

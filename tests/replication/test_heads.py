@@ -43,6 +43,18 @@ def published(region: Region, log: str = "eu") -> int:
     return max((size for size, _, _, done in heads(region, log) if done), default=0)
 
 
+def without_witnesses(region: Region, size: int) -> None:
+    """As if nobody but the log itself had signed this head when it came."""
+    [note] = [note for of, _, note, _ in heads(region) if of == size]
+    text, _, signatures = note.partition(b"\n\n")
+    alone = text + b"\n\n" + signatures.splitlines(keepends=True)[0]
+    with psycopg.connect(region.dsn, options="-c session_replication_role=replica") as connection:
+        connection.execute(
+            "UPDATE ledger.checkpoint SET note = %s WHERE size = %s AND log = (SELECT id FROM ledger.log WHERE name = 'eu')",
+            (alone, size),
+        )
+
+
 def evidence(region: Region) -> list[tuple[str, str]]:
     return region.sql("SELECT role, reason FROM replication.evidence WHERE cleared_at IS NULL ORDER BY id")
 

@@ -138,7 +138,7 @@ async def build(
     app.include_router(compartments.router(services, read, schemas))
     app.include_router(auditing.router(read, schemas))
     app.include_router(explaining.router(read, schemas, write.authentication.known))
-    app.include_router(fates.router(read, schemas, confirmations))
+    app.include_router(fates.router(read, schemas, confirmations, forwarding))
     app.include_router(metrics.router(counted, read, settings))
     signing = await signing_in(settings, stack, write, read.redis)
     app.include_router(signin.router(signing, write.authentication, start, schemas))

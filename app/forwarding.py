@@ -157,7 +157,14 @@ class Played(msgspec.Struct, frozen=True, tag="game"):
     hops: int = 1
 
 
-Message = Sent | Items | Called | Played
+class Traced(msgspec.Struct, frozen=True, tag="fate"):
+    """What became of a command, by its id, which a region may hold that has not told anybody yet."""
+
+    command: str
+    hops: int = 1
+
+
+Message = Sent | Items | Called | Played | Traced
 M = TypeVar("M", bound=Message)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
@@ -187,6 +194,11 @@ class Forwarding:
     def takes(self, kind: type[M], answer: Callable[[M, Hop], Awaitable[Answered]]) -> None:
         """Who answers messages of a kind that come from other regions. What it raises is a fault."""
         self._takes[kind] = answer
+
+    @property
+    def regions(self) -> Sequence[str]:
+        """All others."""
+        return list(self._ways)
 
     def who(self, principal: Principal) -> Who:
         return Who.of(principal, self._now())

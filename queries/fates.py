@@ -67,7 +67,7 @@ async def find(context: Context, log: str, command_id: str, heard: Mapping[str, 
     )
 
 
-MISSING = "no command of this id has come here"
+MISSING = "no command of this id is known"
 
 
 async def _copies(context: Context, log: str, position: int, heard: Mapping[str, int]) -> dict[str, bool]:

@@ -276,13 +276,15 @@ def test_what_was_sent_to_a_frozen_region_is_not_done_when_it_thaws(two: Two) ->
         until_answered(two, player)
         with frozen(two):
             unknown = two.us.deposit(player, 7_00, key="frozen")
+            meanwhile = two.us.get(headers(unknown).get("location", "/healthz"))
         if unknown.status != 503:
             break
     assert (unknown.status, unknown.json["state"]) == (202, "unknown")
+    assert meanwhile.problem() == (503, "unavailable"), "whether it stands in EU is not known"
     id_ = unknown.json["command"]
     assert headers(unknown)["location"] == f"/v1/commands/{id_}"
     until_answered(two, player)
-    assert two.eu.get(f"/v1/commands/{id_}").status == 404
+    assert [each.get(f"/v1/commands/{id_}").problem() for each in (two.eu, two.us)] == [(404, "not_found")] * 2
     sent_again = two.us.deposit(player, 7_00, key="frozen")
     assert sent_again.status == 201
     assert "idempotency-replayed" not in headers(sent_again)

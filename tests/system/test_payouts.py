@@ -174,13 +174,18 @@ def test_nobody_is_paid_while_no_other_region_has_the_order(tmp_path: Path) -> N
     with open_psp() as psp:
         psp.write_file(tmp_path)
         with running(tmp_path, ["eu", "us"]) as deployment:
-            eu, stack = deployment.clients["eu"], deployment.local.stack
+            eu, us, stack = deployment.clients["eu"], deployment.clients["us"], deployment.local.stack
             player = funded(eu, psp)
             first = withdrawn(eu, player, 1_00)
             until(lambda: [key for key, _, _ in psp.paid] == [first])
 
             stack.send("us", "relay+applier", signal.SIGSTOP)
             second = withdrawn(eu, player, 2_00, confirmed=False)
+            asked = us.deposit(player, 3_00, durability="geo")
+            assert (asked.status, asked.json["state"]) == (202, "unconfirmed"), asked
+            fates = [each.get(f"/v1/commands/{asked.json['command']}").json for each in (eu, us)]
+            assert fates[0] == fates[1], "US, which has not copied it, has asked EU"
+            assert (fates[1]["position"], fates[1]["geo"]) == (asked.json["position"], False)
             until(lambda: deployment.types("eu")["payout.ordered"] == 2)
             time.sleep(3)
             assert len(psp.asked) == 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -126,11 +127,11 @@ def unequal(shown: Sequence[View], site: Place) -> list[str]:
     return broken
 
 
-def look(site: Place, *, patience_s: float) -> tuple[list[View], tuple[int, str]]:
+def look(site: Place, *, patience_s: float, verify_s: float) -> tuple[list[View], tuple[int, str]]:
     """Wait until the regions have caught up with each other, and look at all of them. Raises NotShown."""
     target = views.origins_heads(site)
     views.wait(site, target, patience_s=patience_s)
-    verified = views.found_wrong(site)
+    verified = views.found_wrong(site, timeout_s=verify_s)
     return views.view_all(site, target), verified
 
 
@@ -146,9 +147,18 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         site = place.read(asked.site)
-        ops = record.ops(record.lines(asked.history))
-        shown, verified = look(site, patience_s=asked.patience)
-    except (OSError, msgspec.MsgspecError, record.Torn, NotShown, psycopg.Error, httpx2.HTTPError) as error:
+        lines = list(record.lines(asked.history))
+        ops = record.ops(lines)
+        shown, verified = look(site, patience_s=asked.patience, verify_s=views.verify_s(len(lines)))
+    except (
+        OSError,
+        subprocess.TimeoutExpired,
+        msgspec.MsgspecError,
+        record.Torn,
+        NotShown,
+        psycopg.Error,
+        httpx2.HTTPError,
+    ) as error:
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return 2
     judged = judge(ops, shown, verified, site)

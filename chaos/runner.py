@@ -34,7 +34,8 @@ LOADED_LINES = 300  # of the record, before anything befalls anybody: players an
 LOADED_S = 200.0
 CAUGHT_UP_S = 240.0
 LOAD_ENDS_S = 120.0
-JUDGED_S = 600.0
+JUDGED_S = 600.0  # at least
+JUDGED_S_PER_LINE = 0.02  # of the record: so long runs have time, too
 _CHECKOUT = Path(__file__).parent.parent
 
 
@@ -177,10 +178,6 @@ class Run:
 
     def _step(self, site: Site, step: Step, turns: Turns, needed: frozenset[str]) -> None:
         site.log(f"{step}")
-        if step.fault == CLOCK_AHEAD:
-            self.ahead.add(step.region)
-        if step.fault == CLOCK_BEHIND:
-            self.behind.add(step.region)
         began = time.monotonic()
         try:
             catalog.known()[step.fault](site, step)
@@ -190,11 +187,20 @@ class Run:
         except Exception as error:  # noqa: BLE001 — whatever it is, it belongs into the result
             self.errors.append(f"{step}: {type(error).__name__}: {error}")
             site.log(f"{step}: could not be carried out: {type(error).__name__}: {error}")
+            self._note_clock(step)  # how far it came is not known
         else:
             self.done[step.fault] += 1
+            self._note_clock(step)
             site.log(f"{step}: over after {time.monotonic() - began:.1f} s")
         finally:
             turns.give_back(needed)
+
+    def _note_clock(self, step: Step) -> None:
+        """The judge excuses what follows from a clock that was moved, and from no other."""
+        if step.fault == CLOCK_AHEAD:
+            self.ahead.add(step.region)
+        if step.fault == CLOCK_BEHIND:
+            self.behind.add(step.region)
 
     def _caught_up(self, site: Site, name: str, *, quiet: bool) -> None:
         """That the regions come together again is a law as well."""
@@ -217,7 +223,7 @@ class Run:
         command = [sys.executable, "-m", "chaos.checker", "--site", str(place), "--history", str(history)]
         try:
             judged = subprocess.run(
-                command, cwd=_CHECKOUT, capture_output=True, text=True, timeout=JUDGED_S, check=False
+                command, cwd=_CHECKOUT, capture_output=True, text=True, timeout=judged_s(_lines(history)), check=False
             )
             (self.folder / "checker.log").write_text(judged.stderr)
             self.verdict = json.loads(judged.stdout)
@@ -269,6 +275,11 @@ def exit_code(result: dict[str, Any]) -> int:
     if any(not law["holds"] for law in result["laws"].values()):
         return 1
     return 2 if result["errors"] else 0
+
+
+def judged_s(lines: int) -> float:
+    """How long the judge may take over a record of so many lines, and what the regions hold of it."""
+    return max(JUDGED_S, JUDGED_S_PER_LINE * lines)
 
 
 def throw_away(folder: Path) -> None:

@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import psycopg
 import pytest
 
+from app.bootstrap import MIGRATIONS
 from chaos import releases
 from chaos.releases import NoOlderRelease, differs, older
 from chaos.runner import Run
 from chaos.schedule import NotCarriedOut, Step, schedule
 from chaos.site import Site, running_site
-from tests.stack import PORTS
+from eventstore import schema
+from tests.ledger import EU, Ledger, command, opening
+from tests.stack import PORTS, Servers
 
 # Which commit
 
@@ -103,6 +107,88 @@ def test_an_upgrade_is_the_first_step_whatever_the_seed() -> None:
     for seed in range(20):
         steps = schedule(seed, 9, ["upgrade", "migrate", "link-cut"], ["eu", "us"], share=None)
         assert [step.fault for step in steps].index("upgrade") == 0
+
+
+# A migration under load
+
+
+class Writing:
+    """Somebody who appends to the log, one command after another."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.outcomes: list[int] = []
+        self._ledger = ledger
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        soon(lambda: len(self.outcomes) > 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        with psycopg.connect(self._ledger.dsn, autocommit=True) as connection:
+            while not self._ending.is_set():
+                self.outcomes += self._ledger.append(
+                    command((f"wallet {len(self.outcomes)}", 1)), connection=connection
+                )
+
+
+@pytest.fixture
+def ledger(servers: Servers) -> Iterator[Ledger]:
+    made = Ledger(servers.fresh_database("releases"))
+    schema.migrate(made.dsn, MIGRATIONS)
+    made.sql("SELECT ledger.register_log('eu', %s, true)", EU)
+    made.append(opening(EU, (0, 255)))
+    yield made
+    made.close()
+
+
+def stands(ledger: Ledger) -> tuple[set[str], set[str], Any]:
+    """The migrations of ours that the database says to have had, what there is of them, and the text of the function."""
+    said = ledger.sql("SELECT name FROM countroom_migration WHERE name LIKE 'chaos/%%'")
+    columns = ledger.sql(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'read.balance'::regclass AND attname LIKE 'chaos%%'"
+    )
+    indexes = ledger.sql("SELECT relname FROM pg_class WHERE relname LIKE 'chaos%%' AND relkind = 'I'")
+    assert columns == indexes
+    [text] = ledger.sql(
+        "SELECT pg_get_functiondef(oid), proowner, proacl FROM pg_proc WHERE oid = 'ledger.append'::regproc"
+    )
+    return {name for (name,) in said}, {name for (name,) in columns}, text
+
+
+def test_each_migration_under_load_is_new_and_whoever_appends_waits_for_it(ledger: Ledger, tmp_path: Path) -> None:
+    _, _, before = stands(ledger)
+    with Writing(ledger) as writing:
+        for number in (1, 2):
+            name = f"chaos/{number:04}_under_load"
+            assert releases.migrate_under_load(ledger.dsn, tmp_path / "eu", hold_s=0.5) == [name]
+    assert stands(ledger) == ({"chaos/0001_under_load", "chaos/0002_under_load"}, {"chaos_1", "chaos_2"}, before)
+    assert set(writing.outcomes) == {0}
+    assert schema.migrate(ledger.dsn, MIGRATIONS) == [], "a release that does not know them starts as before"
+
+
+def test_a_migration_for_which_nobody_waits_was_not_carried_out(ledger: Ledger, tmp_path: Path) -> None:
+    before = stands(ledger)
+    with pytest.raises(NotCarriedOut, match="nobody who writes had to wait"):
+        releases.migrate_under_load(ledger.dsn, tmp_path / "eu", hold_s=0.1, patience_s=1)
+    assert stands(ledger) == before
+
+
+def test_a_migration_that_the_database_has_had_was_not_carried_out(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Writing(ledger):
+        releases.migrate_under_load(ledger.dsn, tmp_path / "eu", hold_s=0.3)
+    [file] = (tmp_path / "eu").iterdir()
+    monkeypatch.setattr(releases, "_UNDER_LOAD", file.read_text())
+    with pytest.raises(NotCarriedOut, match="has had this migration"):
+        releases.migrate_under_load(ledger.dsn, tmp_path / "another", hold_s=0.3)
 
 
 # Two regions, one of which runs it
@@ -205,15 +291,15 @@ def test_a_region_is_upgraded_from_an_older_release_while_both_are_asked_for_thi
     with Asking(mixed) as asking:
         soon(lambda: len(asking.players) >= 6)
         before = len(asking.players)
-        releases.faults()["upgrade"](mixed, Step(0, "upgrade", "us"))
-        for region in mixed.regions:
-            releases.faults()["migrate"](mixed, Step(0, "migrate", region))
+        releases.faults()["upgrade"](mixed, Step(0, "upgrade", "us", hold_s=1.0))
+        releases.faults()["migrate"](mixed, Step(0, "migrate", "eu", hold_s=1.0))
         upgraded = len(asking.players)
         soon(lambda: len(asking.players) >= upgraded + 6)
     assert before < len(asking.players) == len(set(asking.players))
     assert asking.refused == []
     assert folders(mixed, "us") == folders(mixed, "eu") == {checkout}
     assert migrations(mixed, "us") == migrations(mixed, "eu")
+    assert "chaos/0001_under_load" in dict(migrations(mixed, "us"))
     soon(lambda: entries(mixed, "us") == entries(mixed, "eu"))
     with pytest.raises(NotCarriedOut):
         releases.faults()["upgrade"](mixed, Step(0, "upgrade", "us"))

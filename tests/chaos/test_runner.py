@@ -13,8 +13,9 @@ import pytest
 
 from chaos import catalog
 from chaos.__main__ import main
-from chaos.runner import LoadEnded, Run, Turns, exit_code
-from chaos.schedule import KILL, STOP, LeftOut, NotCarriedOut, Step
+from chaos.runner import JUDGED_S, LoadEnded, Run, Turns, exit_code, judged_s
+from chaos.schedule import CLOCK_AHEAD, CLOCK_BEHIND, KILL, STOP, LeftOut, NotCarriedOut, Step
+from chaos.views import verify_s
 
 REGIONS = ("eu", "us")
 HOLDS = {"laws": {"one": {"holds": True, "broken": []}}, "errors": []}
@@ -70,6 +71,27 @@ def test_what_cannot_be_done_here_is_named_and_is_no_error(tmp_path: Path, monke
     assert result["left_out"] == {"disk-full": "no compiler"}
     assert result["faults"] == {}
     assert exit_code(result) == 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "excused"), [(None, True), (TimeoutError("it did not go on"), True), (LeftOut("no compiler"), False)]
+)
+def test_a_clock_that_may_have_been_moved_excuses_what_follows_from_it_and_no_other_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Exception | None, excused: bool
+) -> None:
+    fault = raises(outcome) if outcome else lambda _site, _step: None
+    monkeypatch.setattr(catalog, "known", lambda: {CLOCK_AHEAD: fault, CLOCK_BEHIND: fault})
+    steps = [Step(0, CLOCK_AHEAD, "eu"), Step(0, CLOCK_BEHIND, "us")]
+    run = Run(tmp_path, steps, seed=1, regions=REGIONS)
+    run._schedule(Quiet())  # type: ignore[arg-type]
+    assert (run.ahead, run.behind) == (({"eu"}, {"us"}) if excused else (set(), set()))
+
+
+def test_the_judge_has_time_for_what_hours_of_load_have_left_and_never_less_than_for_minutes() -> None:
+    assert judged_s(0) == judged_s(10_000) == JUDGED_S
+    assert judged_s(1_000_000) >= 3 * 3600
+    for lines in (30_000, 100_000, 1_000_000):
+        assert judged_s(lines) >= 2 * verify_s(lines) >= 2 * verify_s(0)
 
 
 def test_a_broken_law_counts_before_an_error() -> None:

@@ -107,8 +107,12 @@ class Realm(NamedTuple):
         return f"hint.{token(self.origin)}.head"
 
 
-class Ack(msgspec.Struct, frozen=True):
-    """Up to `position`, whose leaf (lower-case hex) is `leaf`, the sender's copy is committed. 0: it is empty."""
+class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    Up to `position`, whose leaf (lower-case hex) is `leaf`, the sender's copy is committed. 0: it is empty.
+
+    One that says more confirms nothing here: what a later release adds to it (a promise in a takeover) is never overlooked.
+    """
 
     position: Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
     leaf: Annotated[str, msgspec.Meta(max_length=64)]

@@ -20,17 +20,6 @@ _SHARED = "tests/system/"
 _ALONE = "tests/system/test_faults.py"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run what takes minutes, too")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long"):
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="takes minutes: --long"))
-
-
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     """A file's tests run in one process, and so do all that share two running regions: to start these takes longest."""
     from xdist.scheduler import LoadFileScheduling

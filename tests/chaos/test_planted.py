@@ -260,7 +260,6 @@ def test_a_skipped_check_of_the_epoch_is_found(tmp_path: Path) -> None:
     assert found["lost"] > 0
 
 
-@pytest.mark.long
 def test_a_missing_barrier_in_projections_is_found(tmp_path: Path) -> None:
     with loaded(tmp_path, {("us", "projector"): NO_BARRIER}, "barrier") as regions:
         regions.loaded()
@@ -275,7 +274,6 @@ def test_a_missing_barrier_in_projections_is_found(tmp_path: Path) -> None:
     assert (found["lost"], found["duplicated"], found["copies_equal"]) == (0, 0, True)
 
 
-@pytest.mark.long
 def test_a_cache_that_is_written_without_compare_is_found(tmp_path: Path) -> None:
     with loaded(tmp_path, {("eu", "projector"): NO_COMPARE}, "compare") as regions:
         regions.loaded()
@@ -291,7 +289,6 @@ def test_a_cache_that_is_written_without_compare_is_found(tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.long
 def test_without_a_bug_the_same_faults_break_no_law(tmp_path: Path) -> None:
     with loaded(tmp_path, {}, "clean") as regions:
         regions.loaded()

@@ -186,6 +186,8 @@ def test_no_position_beyond_what_a_log_can_have_is_read() -> None:
             decode_ack(acknowledging(each))
     with pytest.raises(msgspec.DecodeError):
         decode_ack(msgspec.json.encode({"position": 1, "leaf": "0" * 65}))
+    with pytest.raises(msgspec.DecodeError):
+        decode_ack(msgspec.json.encode({"position": 1, "leaf": "0" * 64, "promise": {"epoch": 2}}))
     assert decode_position(encode_position(largest)) == largest
     assert decode_position(encode_position(2**63)) is None
     assert decode_range(encode_range(largest, 2**64 - 1)) == (largest, largest)

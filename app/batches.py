@@ -144,7 +144,9 @@ class _Batch:
             return await self._work(list(wave.values()))
         away = await self._away(wave)
         here = {place: each for place, each in wave.items() if place not in away and place not in self._unasked}
-        done = await asyncio.gather(self._here(forwarding, here), self._there(forwarding, away), return_exceptions=True)
+        done = await asyncio.gather(
+            self._here(forwarding, here), self._elsewhere(forwarding, away), return_exceptions=True
+        )
         results: dict[int, Receipt | BatchResult | Exception] = dict.fromkeys(wave, Unavailable(_CHANGED))
         for places, found in zip((list(here), list(away)), done, strict=True):
             if isinstance(found, Exception):
@@ -169,16 +171,6 @@ class _Batch:
                 if owner is not None and owner.log not in (decider.log, sender):
                     away[place] = WrongRegion(partition=planned.partition, owner=owner.log)
         return away
-
-    async def _there(
-        self, forwarding: Forwarding, away: Mapping[int, WrongRegion]
-    ) -> dict[int, Receipt | BatchResult | Exception]:
-        """What becomes of these in the regions that own them. A registration that stands here already has its first answer."""
-        made = {place: plan for place in away if (plan := self._described[place].plan).owed is not None}
-        known = dict(zip(made, await self._services.decider.repeats(list(made.values())), strict=True)) if made else {}
-        results = {place: each for place, each in known.items() if each is not None}
-        rest = {place: each for place, each in away.items() if place not in results}
-        return {**results, **await self._elsewhere(forwarding, rest)}
 
     async def _work(self, plans: Sequence[Plan]) -> Sequence[Receipt | BatchResult | Exception]:
         decider = self._services.decider
@@ -236,16 +228,20 @@ class _Batch:
     async def _elsewhere(
         self, forwarding: Forwarding, wrong: Mapping[int, WrongRegion]
     ) -> dict[int, Receipt | BatchResult | Exception]:
-        """What became of items of other regions' players. Those that protect are recorded here if that is all that can be done."""
+        """What became of items of other regions' players: of what stands here already, its first answer. Those that protect are
+        recorded here if that is all that can be done.
+        """
+        asked = {place: (self.endpoints[place].path, self._described[place].plan) for place in wrong}
+        may_stand = {place: planned for place, (path, planned) in asked.items() if path in sheltering.MAY_STAND_HERE}
         results: dict[int, Receipt | BatchResult | Exception] = {}
+        results.update(await sheltering.first_answers(self._services, may_stand))
         first_hand = not self._batched.hop.hops
         if first_hand:
-            asked = {place: (self.endpoints[place].path, self._described[place].plan) for place in wrong}
             try:
-                results.update(await sheltering.refusals(self._services, asked))
+                results.update(await sheltering.not_to_be_sent(self._services, asked))
             except Exception as error:  # noqa: BLE001 — nothing of them was sent
                 _log.warning("nobody knows what protects the players of a batch", exc_info=True)
-                return dict.fromkeys(wrong, error)
+                return {**dict.fromkeys(wrong, error), **results}
         sent = {place: each for place, each in wrong.items() if place not in results}
         results.update(await elsewhere(forwarding, self._batched, sent, self._described))
         for place in sent if first_hand and not self._wanted.dry_run else ():
@@ -253,6 +249,8 @@ class _Batch:
                 path, planned = self.endpoints[place].path, self._described[place].plan
                 try:
                     results[place] = await sheltering.recorded(self._services, path, planned) or results[place]
+                except Uncertain as error:
+                    results[place] = error
                 except (Rejected, Unavailable) as error:
                     if isinstance(results[place], problems.OwnerUnreachable):  # else the owner may have recorded it
                         results[place] = error
@@ -313,7 +311,8 @@ def _result(result: Receipt | BatchResult | Exception, endpoint: Endpoint | None
     except Exception:  # noqa: BLE001 — the other items' results are true all the same
         _log.exception("an item of a batch failed")
         refused = refusal(problems.Fault())
-    return BatchResult(refused.status, msgspec.Raw(refused.body))
+    position = result.position if isinstance(result, Rejected) else None
+    return BatchResult(refused.status, msgspec.Raw(refused.body), position)
 
 
 def status_for(endpoint: Endpoint, receipt: Receipt) -> int:

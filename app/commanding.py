@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
@@ -52,6 +53,8 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 AWAY = (WrongRegion, problems.OwnerUnreachable)
 _ALWAYS = (problems.KeyMissing, problems.Unauthenticated, Forbidden, problems.BodyTooLarge, problems.Busy)
 _UNMET = (problems.IfMatchMalformed, PreconditionFailed)
+
+_log = structlog.get_logger(__name__)
 
 
 def _nothing(_principal: Principal, _path: str, _raw: bytes, _trace: str | None) -> None:
@@ -197,7 +200,10 @@ class _Command:
         if command_id is not None and isinstance(error, Uncertain):
             return unknown(command_id)
         denying.note(self._services.denials, scope, error, self._endpoint.path)
-        return refusal(error)
+        refused = refusal(error)
+        if command_id is None or not isinstance(error, Rejected) or error.position is None:
+            return refused
+        return refused._replace(headers=[*refused.headers, _fate(command_id)])
 
     async def _taken(self, asked: Asked) -> Receipt | Answered:
         services, route = self._services, self._route
@@ -208,7 +214,7 @@ class _Command:
         if owner := await owner_elsewhere(
             services, route, arguments, asked.hop, actor=principal.actor, key=key, raw=body
         ):
-            return await self._first_answer(asked, arguments) or await self._forward(asked, owner, arguments)
+            return await self._forward(asked, owner, arguments)
         if self._asks_others:
             await services.authentication.renew()
         said = await registering.before(services.asking, principal, self._endpoint.path, arguments, body)
@@ -224,8 +230,8 @@ class _Command:
         return await self._forward(asked, found, arguments) if isinstance(found, str) else found
 
     async def _first_answer(self, asked: Asked, arguments: Sequence[str]) -> Receipt | None:
-        """Of a registration that stands here already: who owns its player now may not know of it yet. Raises Rejected."""
-        if self._endpoint.path != registering.REGISTRATION:
+        """Of what stands here already: who owns its player now may not know of it yet. Raises Rejected, Unavailable."""
+        if self._endpoint.path not in sheltering.MAY_STAND_HERE:
             return None
         [known] = await self._services.decider.repeats([self._plan(asked, arguments)])
         if isinstance(known, Exception):
@@ -242,10 +248,13 @@ class _Command:
         services, path, (principal, target, body, headers, hop) = self._services, self._endpoint.path, asked
         forwarding = services.forwarding
         assert forwarding is not None  # noqa: S101 — nobody else names an owner
+        if known := await self._first_answer(asked, arguments):
+            return known
         planned = None
         if not hop.hops and path in sheltering.CONCERNED:
             planned = self._plan(asked, arguments)
-            await sheltering.require_open(services, path, planned)
+            if known := await sheltering.require_open(services, path, planned):
+                return known
         sent = Sent(forwarding.who(principal), target, body, dict(headers))
         command_id = identity.command_id(principal.actor, headers.get("idempotency-key", ""))
         try:
@@ -258,9 +267,18 @@ class _Command:
             answered = unknown(command_id)
         if planned is None or not sheltering.is_unreached(answered, command_id):
             return answered
+        return await self._recorded_after(planned, answered)
+
+    async def _recorded_after(self, planned: Plan, answered: Answered) -> Receipt | Answered:
+        """What came of it here, or else of the owner, who may have recorded it: nobody is told then that it was refused, or failed."""
         try:
-            return await sheltering.recorded(services, path, planned) or answered
-        except (Rejected, Unavailable):  # the owner may have recorded it: nobody is told that it was refused
+            return await sheltering.recorded(self._services, self._endpoint.path, planned) or answered
+        except Uncertain:
+            return unknown(planned.context.command_id)
+        except (Rejected, Unavailable):
+            return answered
+        except Exception:  # noqa: BLE001 — what the owner has answered stays true
+            _log.exception("what protects a player was not recorded here", path=self._endpoint.path)
             return answered
 
 
@@ -269,8 +287,11 @@ def _about(receipt: Receipt, command_id: bytes) -> list[tuple[bytes, bytes]]:
     replayed = [(b"idempotency-replayed", b"true")] if receipt.repeated else []
     if receipt.position is None:
         return replayed
-    fate = durability.location(command_id).encode()
-    return [(b"ledger-position", receipt.position.encode()), (b"content-location", fate), *replayed]
+    return [(b"ledger-position", receipt.position.encode()), _fate(command_id), *replayed]
+
+
+def _fate(command_id: bytes) -> tuple[bytes, bytes]:
+    return b"content-location", durability.location(command_id).encode()
 
 
 def _answers(endpoint: Endpoint, schemas: Schemas) -> dict[int | str, dict[str, Any]]:

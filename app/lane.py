@@ -127,4 +127,6 @@ def refusal(error: Exception) -> Answered:
     body = problems.document(shown)
     headers = [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]
     headers += [(name.lower().encode(), value.encode()) for name, value in problems.headers(shown).items()]
+    if shown.position is not None:
+        headers.append((b"ledger-position", shown.position.encode()))
     return Answered(problems.status_of(type(shown)), headers, body)

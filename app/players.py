@@ -85,7 +85,7 @@ def add(get: Callable[..., None], look_up: Callable[..., None], vault: Vault, pa
         filtered=True,
     )
     look_up("/v1/players/look-up", LookUp, players.PlayerPage, Action.PLAYER_READ, _finding(vault), reads=_PLAYERS)
-    get(_ONE, players.PlayerCard, Action.PLAYER_READ, players.card, reads=_PLAYERS, errors=_MISSING, opens=True)
+    get(_ONE, players.PlayerCard, Action.PLAYER_READ, players.card, reads=_FOLDED, errors=_MISSING, opens=True)
     get(
         f"{_ONE}/history",
         timeline.Timeline,

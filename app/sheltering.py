@@ -6,7 +6,8 @@ Protecting a player whom another region owns, while that one cannot be reached (
 
 Invariants:
     - whoever asks for protection is told `owner_unreachable` only where this region cannot record what they ask for;
-    - from then on nothing that it closes is sent on from here: not before the owner has taken it up, as far as is known here.
+    - from then on nothing that it closes is sent on from here: not before the owner has taken it up, as far as is known here;
+    - what stands in a log that is held here has its first answer, whatever has been closed since.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from app.forwarding import unknown
 from app.lane import Answered
 from app.planning import Services
 from app.problems import OwnerUnreachable
+from app.registering import REGISTRATION
 from commands import authorising, safeguards
 from commands.plan import Plan, Receipt
 from commands.safeguards import Here
@@ -30,22 +32,32 @@ from domain.protection import Stop
 
 _ON_ITS_WAY = "what protects the player is on its way to the region that owns them"
 _MONEY_IN = frozenset({Stop.DEPOSIT, Stop.BET})
-_BET = "/v1/games/{provider}/bet"
+_GAMES = "/v1/games/"
+_BET = f"{_GAMES}{{provider}}/bet"
 
 CONCERNED = safeguards.PATHS | safeguards.OPENED.keys()
 """Of commands that are described here before they are sent to another region."""
 
+MAY_STAND_HERE = safeguards.PATHS | {REGISTRATION}
+"""Of commands that this region may have recorded although another one owns their player, which may not know of it yet."""
+
 _log = structlog.get_logger(__name__)
 
 
-async def require_open(services: Services, path: str, plan: Plan) -> None:
-    """Ask before a command is sent to another region. `path`: of its endpoint. Raises what closes it, OwnerUnreachable."""
-    if refused := await refusals(services, {0: (path, plan)}):
-        raise refused[0]
+async def require_open(services: Services, path: str, plan: Plan) -> Receipt | None:
+    """Ask before a command is sent to another region. `path`: of its endpoint. The first answer, if it is closed now and stands in
+    a log that is held here. Raises what closes it, OwnerUnreachable.
+    """
+    unsent = (await not_to_be_sent(services, {0: (path, plan)})).get(0)
+    if isinstance(unsent, Exception):
+        raise unsent
+    return unsent
 
 
-async def refusals(services: Services, asked: Mapping[int, tuple[str, Plan]]) -> dict[int, Rejected]:
-    """The same of several, by place: those that are not to be sent, and why."""
+async def not_to_be_sent(
+    services: Services, asked: Mapping[int, tuple[str, Plan]]
+) -> Mapping[int, Receipt | Exception]:
+    """The same of several, by place: those that are not to be sent, and their first answers, or why."""
     players = {
         place: player_id
         for place, (path, plan) in asked.items()
@@ -62,7 +74,16 @@ async def refusals(services: Services, asked: Mapping[int, tuple[str, Plan]]) ->
                 _require_open(here, *asked[place])
             except Rejected as error:
                 refused[place] = error
-    return refused
+    # What games say is said again until it was heard: their door asks nobody for a first answer but the owner.
+    repeated = {place: asked[place][1] for place in refused if not asked[place][0].startswith(_GAMES)}
+    known = await first_answers(services, repeated)
+    return {**refused, **known}
+
+
+async def first_answers(services: Services, plans: Mapping[int, Plan]) -> dict[int, Receipt | Exception]:
+    """By place, of those that stand in a log that is held here."""
+    known = await services.decider.repeats(list(plans.values())) if plans else ()
+    return {place: each for place, each in zip(plans, known, strict=True) if each is not None}
 
 
 def _require_open(here: Here, path: str, plan: Plan) -> None:

@@ -411,7 +411,7 @@ class Decider:
             if decided.plan.timed:
                 decided = msgspec.structs.replace(decided, facts=timed(decided.facts, outcome.recorded))
             position = ledger_position(self.log, outcome.position + len(outcome.leaves) - 1, outcome.leaves[-1])
-        return decided.error or decided.receipt(position)
+        return decided.error.recorded(position) if decided.error else decided.receipt(position)
 
     def _remember(self, decided: _Decided, appended: Appended) -> None:
         versions = decided.versions.copy()
@@ -466,11 +466,12 @@ class Decider:
         if answers is None or (of_itself and not asks_the_same(plan.context, read, keys)):
             return KeyReused()
         last = entries[-1]
+        position = ledger_position(last.log, last.position, last.leaf)
         try:
             answer = answers([Fact(r.body.stream, r.event, r.body.id, r.at if plan.timed else None) for r in read])
-        except Rejected as recorded:
-            return recorded
-        return Receipt(answer, ledger_position(last.log, last.position, last.leaf), repeated=True)
+        except Rejected as refused:
+            return refused.recorded(position)
+        return Receipt(answer, position, repeated=True)
 
     async def _snapshot(self) -> None:
         due, self._due = self._due, []

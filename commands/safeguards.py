@@ -22,7 +22,7 @@ from commands.everywhere import everywhere
 from commands.plan import Plan, RefusedFact
 from commands.protection import ProtectionChanged, streams, with_ends
 from domain import anywhere, limits, players, protection, safeguards
-from domain.errors import Conflict, Rejected
+from domain.errors import Conflict, NotFound, Rejected
 from domain.kernel import Aggregate, AnyStream, Event, PlayerId
 from domain.limits import LIMITS, Limits
 from domain.logins import Login
@@ -93,8 +93,10 @@ def record(plan: Plan, player_id: PlayerId, log: str, logs: Sequence[str], held:
             if stream.aggregate is LIMITS
         }
         _require_protective(decided, made, before)
-        if not decided and not whole.decision(at, **{**states, **dict.fromkeys(map(_name, logs), SAFEGUARDS.initial)}):
-            raise NeedsOwner  # it is so in the copy; the owner may have ended it since
+        if not decided:
+            if not whole.decision(at, **{**states, **dict.fromkeys(map(_name, logs), SAFEGUARDS.initial)}):
+                raise NeedsOwner  # it is so in the copy; the owner may have ended it since
+            whole.decision(at, **states)  # a plan that records nothing answers of what it was asked last
         return made
 
     def _name(each: str) -> str:
@@ -156,9 +158,18 @@ class Here(NamedTuple):
         return any(anywhere.is_open(each, self.states[each], self.there) for each in _OF_PLAYER)
 
     def refusal(self, action: Stop, at: datetime) -> Rejected | None:
-        """Why the action is closed to the player."""
+        """Why the action is closed to the player, by what protects them and by a block that holds their money."""
         protected: Protection = anywhere.included(PROTECTION, self.states[PROTECTION], self.there)
-        return protected.refusal(action, at)
+        if (refused := protected.refusal(action, at)) or action is not Stop.WITHDRAW:
+            return refused
+        player: Player = anywhere.included(PLAYERS, self.player, self.there)
+        try:
+            player.require_payable()
+        except NotFound:
+            return None  # their own region's log has not come so far
+        except Rejected as held:
+            return held
+        return None
 
 
 Look = Callable[[Mapping[str, AnyStream[Any]]], Awaitable[Mapping[str, Any]]]

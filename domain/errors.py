@@ -16,11 +16,13 @@ Why a command was refused. The domain knows stable codes and facts; only app/pro
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Rejected(Exception):
-    """A command changed nothing. `facts` are for the caller and never hold personal data."""
+    """A command changed nothing. `facts` are for the caller and never hold personal data. `position`: where the refusal itself was
+    recorded, if it was.
+    """
 
     code: ClassVar[str] = "rejected"
     title: ClassVar[str] = "The command was refused"
@@ -29,6 +31,12 @@ class Rejected(Exception):
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.facts = facts
+        self.position: str | None = None
+
+    def recorded(self, position: str | None) -> Self:
+        """The same, as it stands in a log."""
+        self.position = position
+        return self
 
 
 class Invalid(Rejected):

@@ -7,7 +7,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import httpx2
@@ -17,10 +17,11 @@ from fastapi.routing import APIRoute
 
 from access.policy import ROLES
 from app import causal, querying
-from eventstore.log import Command
+from eventstore.log import Command, Resumed
+from eventstore.postgres import PostgresStreams
 from projections import catalog
-from queries import seeing
-from queries.causal import HEADS
+from queries import seeing, states
+from queries.causal import HEADS, LOG
 from queries.causal import parse as positions_in
 from tests.app.reading import serving
 from tests.app.twins import ENDLESS, QUERIES, Places, Twin, places, twin
@@ -61,14 +62,15 @@ def code(answer: httpx2.Response) -> tuple[int, str]:
 
 async def test_a_read_waits_for_what_was_written_and_says_what_it_was_made_from(house: Twin) -> None:
     position = await wrote(house)
-    path = f"/v1/players/{house.players[-1]}"
-    assert (await look(house, path)).status_code == 404
+    path = "/v1/players"
+    assert (await look(house, path)).json()["items"] == []
     waiting = asyncio.create_task(look(house, path, at_least=position))
     await asyncio.sleep(0.1)
     assert not waiting.done()
     await house.project()
     answer = await waiting
     assert (answer.status_code, answer.headers["ledger-position"]) == (200, position)
+    assert [each["id"] for each in answer.json()["items"]] == house.players
     again = await look(house, path, at_least=answer.headers["ledger-position"], wait=0)
     assert again.status_code == 200
 
@@ -240,6 +242,32 @@ async def test_no_read_looks_at_a_read_model_that_it_does_not_name(
         if seeing.THINGS.keys() & set(re.findall(r"{(\w+)}", each.path)) and "/compartments/" not in each.path:
             assert "players" in each.reads, f"{each.path}: whom somebody sees is asked of players"
     assert looked > {"players", "transactions", "tickets", "notices", "rounds"}
+
+
+async def test_no_read_folds_what_stands_in_the_logs_without_naming_them(
+    house: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among them what other regions have recorded to protect a player, which is looked for where there are any."""
+    await lively(house)
+    await house.project()
+    house.ledger.sql("SELECT ledger.register_log('us', %s, false)", US)
+    resume, folded = PostgresStreams.resume, set[str]()
+
+    async def heard(self: PostgresStreams, schemas: Mapping[str, str]) -> dict[str, Resumed]:
+        folded.update(schemas)
+        return await resume(self, schemas)
+
+    monkeypatch.setattr(states, "PostgresStreams", type("Heard", (PostgresStreams,), {"resume": heard}))
+    found = set()
+    for each in walk(house):
+        if each.path in ENDLESS or not each.operation["x-reads"]:
+            continue
+        folded.clear()
+        await house.ask("GET", each.address, "supervisor")
+        if folded:
+            assert LOG in each.reads, (each.path, folded)
+            found.add(each.path)
+    assert {"/v1/players/{player_id}", "/v1/players/{player_id}/protection"} <= found
 
 
 FROM_THE_LOG = {"/v1/audit", "/v1/audit/players/{player_id}"}

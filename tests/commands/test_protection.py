@@ -405,8 +405,10 @@ async def test_a_house_that_was_told_of_no_register_lets_in_and_its_log_says_onc
 async def test_who_is_in_the_register_gets_no_account_and_nothing_is_kept_of_them(house: House) -> None:
     house.unasked, house.asked = Silence.NOT_ASKED, told("OASIS", Said.EXCLUDED, Moment.REGISTRATION)
     for _ in range(2):
-        with pytest.raises(PlayerExcluded):
+        with pytest.raises(PlayerExcluded) as refused:
             await house.process.post("/v1/players", {"country": "DE", "currency": "EUR", **ADA}, key="once")
+        last = house.log.entries[-1]
+        assert refused.value.position == f"eu/{last.position}/{last.leaf.hex()[:16]}"
     assert [type(each) for each in house.log.events()] == [RegisterAsked, PlayRefused]
     assert not house.vault.kept
     assert not await house.vault.find("email", ADA["email"])

@@ -15,10 +15,10 @@ from commands.edge import Edge
 from commands.plan import Context, Plan, Receipt
 from commands.safeguards import NeedsOwner
 from domain import limits, logins, players, protection
-from domain.errors import Forbidden, LimitExceeded, NotFound, PlayerBlocked
+from domain.errors import Forbidden, LimitExceeded, NotFound, PlayerBlocked, Rejected
 from domain.kernel import PlayerId, suffix, uuid7
 from domain.players import Channel
-from domain.protection import PlayerExcluded, PlayerTimedOut, Stop
+from domain.protection import ActionIsBlocked, PlayerExcluded, PlayerTimedOut, Stop
 from reactions import safeguards as reaction_module
 from reactions.safeguards import TakingUp
 from replay.account import Story
@@ -27,6 +27,7 @@ from tests.commands.house import CODEC, NOON, House, deposit_of, euros
 from tests.commands.us import Us, player_of_both
 
 HALF_A_YEAR = {"term": "6_months"}
+COMPLAINT = {"kind": "complaint", "reason": "she cried"}
 
 
 def taking_up(house: House) -> TakingUp:
@@ -116,7 +117,7 @@ PROTECTIVE: list[tuple[str, dict[str, Any]]] = [
     ("/limits/deposit", {"limit": euros(2_000)}),
     ("/limits", {"kind": "loss", "period": "week", "limit": euros(1_000)}),
     ("/limits/operator", {"kind": "deposit", "period": "month", "limit": euros(5_000), "reason": "harm"}),
-    ("/blocks", {"action": "bonus", "reason": "harm", "intervention": {"kind": "complaint", "reason": "she cried"}}),
+    ("/blocks", {"action": "bonus", "reason": "harm", "intervention": COMPLAINT}),
     ("/time-out", {"term": "24_hours"}),
     ("/panic", {}),
     ("/exclude", HALF_A_YEAR),
@@ -166,6 +167,29 @@ async def test_a_cut_limit_holds_for_the_owner_as_soon_as_it_arrives(house: Hous
         await house.deposit(player, 11)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "refusal"),
+    [
+        ("/block", {"reason": "fraud"}, PlayerBlocked),
+        ("/block", {"reason": "chargeback"}, None),
+        ("/blocks", {"action": "withdraw", "reason": "harm", "intervention": COMPLAINT}, ActionIsBlocked),
+        ("/exclude", HALF_A_YEAR, None),
+    ],
+)
+async def test_a_withdrawal_is_closed_where_it_was_recorded_by_what_holds_money_and_by_nothing_else(
+    house: House, us: Us, path: str, body: dict[str, Any], refusal: type[Rejected] | None
+) -> None:
+    player = await player_of_both(house, us)
+    await us.record(house.plan(f"/v1/players/{player}{path}", body))
+    found = await us.refusal(Stop.WITHDRAW, player)
+    assert (found and type(found)) is refusal
+
+
+def test_a_player_whose_own_log_has_not_come_is_not_said_to_be_none() -> None:
+    here = safeguards.Here({each: each.initial for each in (protection.PROTECTION, players.PLAYERS)}, {})
+    assert here.refusal(Stop.WITHDRAW, NOON) is None
+
+
 async def test_what_lifts_or_raises_is_not_recorded_without_the_owner(house: House, us: Us) -> None:
     player = await player_of_both(house, us)
     limit = {"kind": "deposit", "period": "day"}
@@ -190,9 +214,10 @@ async def test_what_lifts_or_raises_is_not_recorded_without_the_owner(house: Hou
 
 async def test_of_two_only_the_longer_adds_to_what_is_recorded_there(house: House, us: Us) -> None:
     player = await player_of_both(house, us)
-    await us.record(house.plan(f"/v1/players/{player}/time-out", {"term": "1_week"}))
-    shorter = await us.record(house.plan(f"/v1/players/{player}/time-out", {"term": "24_hours"}))
-    assert shorter.position is None
+    week = await us.record(house.plan(f"/v1/players/{player}/time-out", {"term": "1_week"}))
+    for path, body in (("/time-out", {"term": "24_hours"}), ("/panic", {})):
+        shorter = await us.record(house.plan(f"/v1/players/{player}{path}", body))
+        assert (shorter.position, shorter.answer.until) == (None, week.answer.until)  # type: ignore[attr-defined]
     assert isinstance(await us.refusal(Stop.BET, player), PlayerTimedOut)
     assert us.recorded() == ["safeguard.timed_out"]
 

@@ -114,6 +114,28 @@ async def test_what_travels_is_done(house: House) -> None:
     assert (await desk.take(sent)).status == 200
 
 
+async def test_a_refusal_that_was_recorded_says_where_and_so_does_its_repeat(house: House) -> None:
+    desk, player = Desk(house), await house.player()
+    await house.process.post(f"/v1/players/{player}/exclude", {"term": "6_months"})
+    path, body = f"/v1/players/{player}/logins", b'{"session": "s"}'
+    sent = Sent(ANYBODY, path, body, {"idempotency-key": "k"})
+    answers = [await desk.take(sent) for _ in range(2)]
+    last = house.log.entries[-1]
+    position = f"eu/{last.position}/{last.leaf.hex()[:16]}"
+    fate = f"/v1/commands/{identity.command_id(ANYBODY.actor, 'k').hex()}"
+    for answered in answers:
+        assert (answered.status, json.loads(answered.body)["code"]) == (409, "excluded")
+        headers = dict(answered.headers)
+        assert (headers[b"ledger-position"].decode(), headers[b"content-location"].decode()) == (position, fate)
+    many = await desk.take(Items(ANYBODY, [Item("k", path, body, None)], False, None))
+    assert [(each["status"], each["position"]) for each in json.loads(many.body)["items"]] == [(409, position)]
+    unrecorded = await desk.take(Sent(ANYBODY, path, b"{}", {"idempotency-key": "other"}))
+    assert (unrecorded.status, dict(unrecorded.headers).keys() & {b"ledger-position", b"content-location"}) == (
+        422,
+        set(),
+    )
+
+
 def test_time_goes_by_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     hop = Hop.of(1, 5.0, "us")
     now = time.monotonic()
@@ -154,6 +176,9 @@ class NotHere:
 
     async def run(self, plans: Sequence[Plan]) -> list[Receipt | Exception]:
         return [WrongRegion(partition=7, owner="eu") for _ in plans]
+
+    async def repeats(self, plans: Sequence[Plan]) -> list[Receipt | Exception | None]:
+        return [None for _ in plans]
 
 
 # Failures beside what came off

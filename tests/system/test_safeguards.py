@@ -54,6 +54,8 @@ def test_an_exclusion_in_the_other_region_binds_there_at_once_and_everywhere_whe
     path = f"/v1/players/{player}"
     until(lambda: us.deposit(player, 1).status == 201)
     until(lambda: us.deposit(other, 1).status == 201)
+    paid = us.deposit(player, 1, key="paid")
+    two.caught_up()
     with cut(two):
         asked = us.post(f"{path}/exclude", HALF_A_YEAR, key="stop me")
         assert (asked.status, asked.json["state"]) == (202, "unconfirmed"), asked
@@ -62,6 +64,9 @@ def test_an_exclusion_in_the_other_region_binds_there_at_once_and_everywhere_whe
         assert (again.json, header(again, "idempotency-replayed")) == (asked.json, "true")
         for refused in (us.post(f"{path}/logins", {"session": "s"}), us.deposit(player, 1)):
             assert refused.problem() == (409, "excluded")
+        repeated = us.deposit(player, 1, key="paid")
+        assert (repeated.status, repeated.json) == (201, paid.json), "it stands in the copy"
+        assert header(repeated, "idempotency-replayed") == "true"
         wanted = (
             (player, "logins", {"session": "s"}),
             (other, "consents/withdraw", {"channels": ["email"]}),

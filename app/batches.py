@@ -232,16 +232,15 @@ class _Batch:
         recorded here if that is all that can be done.
         """
         asked = {place: (self.endpoints[place].path, self._described[place].plan) for place in wrong}
-        may_stand = {place: planned for place, (path, planned) in asked.items() if path in sheltering.MAY_STAND_HERE}
         results: dict[int, Receipt | BatchResult | Exception] = {}
-        results.update(await sheltering.first_answers(self._services, may_stand))
         first_hand = not self._batched.hop.hops
-        if first_hand:
-            try:
+        try:
+            results.update(await sheltering.standing_here(self._services, asked))
+            if first_hand:
                 results.update(await sheltering.not_to_be_sent(self._services, asked))
-            except Exception as error:  # noqa: BLE001 — nothing of them was sent
-                _log.warning("nobody knows what protects the players of a batch", exc_info=True)
-                return {**dict.fromkeys(wrong, error), **results}
+        except Exception as error:  # noqa: BLE001 — nothing of them was sent
+            _log.warning("nobody knows what stands here of the players of a batch, or protects them", exc_info=True)
+            return {**dict.fromkeys(wrong, error), **results}
         sent = {place: each for place, each in wrong.items() if place not in results}
         results.update(await elsewhere(forwarding, self._batched, sent, self._described))
         for place in sent if first_hand and not self._wanted.dry_run else ():

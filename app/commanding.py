@@ -231,9 +231,11 @@ class _Command:
 
     async def _first_answer(self, asked: Asked, arguments: Sequence[str]) -> Receipt | None:
         """Of what stands here already: who owns its player now may not know of it yet. Raises Rejected, Unavailable."""
-        if self._endpoint.path not in sheltering.MAY_STAND_HERE:
+        path = self._endpoint.path
+        if path not in sheltering.MAY_STAND_HERE:
             return None
-        [known] = await self._services.decider.repeats([self._plan(asked, arguments)])
+        plans = {0: (path, self._plan(asked, arguments))}
+        known = (await sheltering.standing_here(self._services, plans)).get(0)
         if isinstance(known, Exception):
             raise known
         return known

@@ -17,11 +17,10 @@ from app.forwarding import Forwarding, Hop, Traced
 from app.lane import Answered
 from app.openapi import Schemas
 from app.querying import UNRECORDED, ReadSide
-from domain.errors import Forbidden, Invalid, NotFound, Rejected
+from domain.errors import Forbidden, Invalid, NotFound
 from queries import fates
 from queries.fates import Found
 from queries.seeing import NotSeen
-from replication.forwarding import Unknown
 from replication.geo import Confirmations
 
 ELSEWHERE_S = 3.0
@@ -68,7 +67,9 @@ def router(
         forwarding.takes(Traced, known.told)
 
     async def fate(request: Request, command_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Response:
-        """What became of a command: where it stands, and which other regions hold it. Not found where no region has recorded it."""
+        """What became of a command: where it stands, and which other regions hold it. Not found where no region has recorded it: not yet,
+        if it was answered `unknown`. Whoever sends it again with the same key knows.
+        """
         principal = await read.authentication(request.scope)
         found = await known.anywhere(command_id)
         if found.actor != principal.actor:
@@ -101,8 +102,8 @@ async def _elsewhere(forwarding: Forwarding, command_id: str) -> Found:
     async def ask(region: str) -> Answered | None:
         try:
             async with asyncio.timeout(ELSEWHERE_S):
-                return await forwarding.ask(region, Traced(command_id), Hop())
-        except (Rejected, Unknown, TimeoutError):
+                return await forwarding.look(region, Traced(command_id))
+        except TimeoutError:
             return None
 
     regions = forwarding.regions

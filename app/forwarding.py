@@ -233,6 +233,15 @@ class Forwarding:
                 return answered
             await asyncio.sleep(_CHANGING_PAUSE_S)
 
+    async def look(self, region: str, message: Message) -> Answered | None:
+        """What a region says to a question that changes nothing; None if it does not say. Of commands that tells nothing: no
+        circuit opens, and nothing is counted. (An earlier release does not know all questions.)
+        """
+        try:
+            return _decode_answer(await self._ways[region].send(_encode(message)))
+        except (Unreachable, Unknown):
+            return None
+
     async def _ask(self, owner: str, message: Message, hop: Hop) -> Answered:
         if hop.hops >= HOPS_MAX or owner not in self._ways:
             raise problems.OwnerUnreachable(_CHANGING, region=owner)
@@ -263,7 +272,11 @@ class Forwarding:
         return problems.OwnerUnreachable(reason, region=owner)
 
     async def _work(self, sender: str, data: bytes, within_s: float) -> bytes:
-        message = _decode(data)
+        try:
+            message = _decode(data)
+        except msgspec.DecodeError:
+            _log.warning("another release has sent what this one does not know", sender=sender)
+            return _encode(lane.refusal(problems.Busy("this region runs a release that does not know what was sent")))
         try:
             answered = await self._takes[type(message)](message, Hop.of(message.hops, within_s, sender))
         except Exception:  # noqa: BLE001 — a fault of ours, told as one

@@ -28,7 +28,7 @@ _VOUCHED = """
     SELECT coalesce(max(c.vouched), 0) FROM replication.catch_up AS c JOIN ledger.log AS l ON l.id = c.log WHERE l.name = %s"""
 _HEADS = """
     SELECT c.size, c.note FROM ledger.checkpoint AS c JOIN ledger.log AS l ON l.id = c.log
-     WHERE l.name = %s AND c.published_at IS NOT NULL ORDER BY c.size DESC LIMIT 50"""
+     WHERE l.name = %s AND c.published_at IS NOT NULL AND c.size >= %s ORDER BY c.size"""
 _HALTED = """
     SELECT e.reason FROM replication.evidence AS e JOIN ledger.log AS l ON l.id = e.log
      WHERE l.name = %s AND e.cleared_at IS NULL ORDER BY e.id LIMIT 1"""
@@ -39,7 +39,7 @@ class NotJoined(Exception):
 
 
 class _Far(NamedTuple):
-    """How far a copy has come: its newest entry, and up to where witnessed heads vouch for it."""
+    """How far a copy has come: its newest entry, and up to where witnessed heads vouch for it, if that is as far as is waited for."""
 
     position: int
     vouched: int
@@ -73,7 +73,7 @@ def _caught_up(
     done: dict[str, dict[str, float]] = {}
     shown = ""
     while len(done) < len(targets):
-        far = {log: _far(connection, log, policy) for log in targets}
+        far = {log: _far(connection, log, target, policy) for log, target in targets.items()}
         seconds = time.monotonic() - began
         for log, target in targets.items():
             if log not in done and far[log].vouched >= target:
@@ -104,11 +104,11 @@ def _position(here: Local, log: str) -> int:
     return int(found[0]) if found else 0
 
 
-def _far(connection: psycopg.Connection[Any], log: str, policy: Policy) -> _Far:
+def _far(connection: psycopg.Connection[Any], log: str, target: int, policy: Policy) -> _Far:
     if halted := connection.execute(_HALTED, [log]).fetchone():
         raise NotJoined(f"the copy of {log} has halted: {halted[0]}")
     held = connection.execute(_POSITION, [log]).fetchone()
     [(vouched,)] = connection.execute(_VOUCHED, [log])
-    heads = connection.execute(_HEADS, [log])
+    heads = connection.execute(_HEADS, [log, target])
     witnessed = next((size for size, note in heads if policy.accepts(bytes(note))), 0)
     return _Far(held[0] if held else 0, max(vouched, witnessed))

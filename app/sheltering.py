@@ -80,6 +80,24 @@ async def not_to_be_sent(
     return {**refused, **known}
 
 
+async def standing_here(services: Services, asked: Mapping[int, tuple[str, Plan]]) -> Mapping[int, Receipt | Exception]:
+    """By place, the first answers of those whose owner may not know of them: a registration that stands in any log here, and what
+    protects where it was recorded by this region. (What the owner has recorded it judges better: it has the player's key.)
+    """
+    plans = {place: plan for place, (path, plan) in asked.items() if path in MAY_STAND_HERE}
+    known = await first_answers(services, plans)
+    return {
+        place: each
+        for place, each in known.items()
+        if asked[place][0] == REGISTRATION or _is_recorded_by(services.decider.log, each)
+    }
+
+
+def _is_recorded_by(log: str, known: Receipt | Exception) -> bool:
+    position = known.position if isinstance(known, Receipt | Rejected) else None
+    return position is not None and position.startswith(f"{log}/")
+
+
 async def first_answers(services: Services, plans: Mapping[int, Plan]) -> dict[int, Receipt | Exception]:
     """By place, of those that stand in a log that is held here."""
     known = await services.decider.repeats(list(plans.values())) if plans else ()

@@ -162,14 +162,19 @@ class Here(NamedTuple):
         protected: Protection = anywhere.included(PROTECTION, self.states[PROTECTION], self.there)
         if (refused := protected.refusal(action, at)) or action is not Stop.WITHDRAW:
             return refused
-        player: Player = anywhere.included(PLAYERS, self.player, self.there)
-        try:
-            player.require_payable()
-        except NotFound:
-            return None  # their own region's log has not come so far
-        except Rejected as held:
-            return held
+        held = _holding(anywhere.included(PLAYERS, self.player, self.there))
+        return None if _holding(self.player) else held  # the owner's own block it judges itself: it may be over
+
+
+def _holding(player: Player) -> Rejected | None:
+    """Why money that is theirs is not paid out. (Their own region's log may not have come so far that there is a player.)"""
+    try:
+        player.require_payable()
+    except NotFound:
         return None
+    except Rejected as held:
+        return held
+    return None
 
 
 Look = Callable[[Mapping[str, AnyStream[Any]]], Awaitable[Mapping[str, Any]]]

@@ -46,6 +46,7 @@ from verifier.policy import Policy
 
 STRETCH = 100_000
 LEAVES_MAX = 16_000  # in an answer: 512 KB
+_JUDGED_MAX = 1_000  # heads, for one question: whoever asks again is told of those beyond
 
 
 class Others(NamedTuple):
@@ -63,6 +64,7 @@ async def serve(
 ) -> None:
     """Answer for the copies held here, for ever. Without a policy any published head is given for a witnessed one."""
     known: dict[str, Log] = {}
+    judging = _Judging(policy)
 
     async def answer(request: Msg) -> Reply:
         *_, name, verb = request.subject.split(".")
@@ -77,7 +79,7 @@ async def serve(
                 leaves = await store.leaves(connection, log, range(first, min(last + 1, first + LEAVES_MAX)))
                 return b"".join(leaves), {}
             case "head":
-                return await _head(connection, log, policy, request.data)
+                return await _head(connection, log, judging, request.data)
             case "proof":
                 return await _proof(connection, log, request.data)
         raise FrameError(f"nobody answers for {verb}")
@@ -85,14 +87,45 @@ async def serve(
     await ranges.answer_each(own, own.realm.copies, answer, logger)
 
 
-async def _head(connection: Connection, log: Log, policy: Policy | None, request: bytes) -> Reply:
+class _Judging:
+    """Which notes a policy accepts; each is judged once, as long as nobody has signed it further."""
+
+    def __init__(self, policy: Policy | None) -> None:
+        self._policy = policy
+        self._refused: set[int] = set()
+        self._left = 0
+
+    def begin(self) -> None:
+        """Another question."""
+        self._left = _JUDGED_MAX
+
+    @property
+    def may_go_on(self) -> bool:
+        return self._left > 0
+
+    def accepts(self, note: bytes) -> bool:
+        if self._policy is None:
+            return True
+        if (known := hash(note)) in self._refused:
+            return False
+        self._left -= 1
+        if self._policy.accepts(note):
+            return True
+        self._refused.add(known)
+        return False
+
+
+async def _head(connection: Connection, log: Log, judging: _Judging, request: bytes) -> Reply:
     """A head is published with whatever signatures have come: those that lack some are passed over."""
     after = decode_position(request)
     if after is None:
         raise FrameError("a head is asked for beyond a position")
+    judging.begin()
     async with contextlib.aclosing(store.published_heads(connection, log, after, STRETCH)) as published:
         async for note, size in published:
-            if policy and not policy.accepts(note):
+            if not judging.may_go_on:
+                break
+            if not judging.accepts(note):
                 continue
             if size <= after + STRETCH:
                 return note, {}

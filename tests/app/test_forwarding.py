@@ -14,7 +14,20 @@ from access.policy import ROLES, Action, Principal, Scope, principal
 from access.steps import StepUpRequired, require_fresh
 from app import batching, planning, problems
 from app.batching import BYTES_MAX, ITEMS_MAX, Batched, BatchResult, NotMade, Wanted
-from app.forwarding import FAILURES_MAX, HOPS_MAX, PAUSE_S, Forwarding, Hop, Item, Items, Message, Sent, Who, unknown
+from app.forwarding import (
+    FAILURES_MAX,
+    HOPS_MAX,
+    PAUSE_S,
+    Forwarding,
+    Hop,
+    Item,
+    Items,
+    Message,
+    Sent,
+    Traced,
+    Who,
+    unknown,
+)
 from app.lane import Answered
 from app.planning import Services
 from app.problems import OwnerUnreachable
@@ -79,6 +92,20 @@ async def test_a_region_that_cannot_be_reached_is_left_alone_for_a_while() -> No
     with pytest.raises(OwnerUnreachable, match="NATS"):
         await forwarding.send("eu", sent, Hop(), b"id")
     assert forwarding.counted == {("eu", "unreachable"): FAILURES_MAX + 2}
+
+
+async def test_what_a_region_does_not_say_of_a_fate_tells_nothing_of_whether_it_takes_commands() -> None:
+    forwarding = Forwarding(["eu"], us="us")
+    for _ in range(FAILURES_MAX + 1):
+        assert await forwarding.look("eu", Traced("00" * 16)) is None
+    assert forwarding.circuits["eu"].state is State.CLOSED
+    assert not forwarding.counted
+
+
+async def test_what_only_a_later_release_sends_is_answered_as_not_known() -> None:
+    later = msgspec.msgpack.encode({"type": "what will be", "hops": 1})
+    answered = msgspec.msgpack.decode(await Forwarding(["eu"], us="us")._work("eu", later, 1.0), type=Answered)
+    assert (answered.status, msgspec.json.decode(answered.body)["code"]) == (503, "unavailable")
 
 
 @pytest.mark.parametrize(("owner", "hop"), [("eu", Hop(HOPS_MAX)), ("ap", Hop()), ("us", Hop())])

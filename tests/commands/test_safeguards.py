@@ -185,6 +185,14 @@ async def test_a_withdrawal_is_closed_where_it_was_recorded_by_what_holds_money_
     assert (found and type(found)) is refusal
 
 
+async def test_a_block_that_the_owner_knows_of_is_left_to_the_owner_who_may_have_ended_it(house: House, us: Us) -> None:
+    player = await player_of_both(house, us)
+    await house.process.post(f"/v1/players/{player}/block", {"reason": "fraud"})
+    us.receive()
+    await us.record(house.plan(f"/v1/players/{player}/limits/deposit", {"limit": euros(1_000)}))
+    assert await us.refusal(Stop.WITHDRAW, player) is None
+
+
 def test_a_player_whose_own_log_has_not_come_is_not_said_to_be_none() -> None:
     here = safeguards.Here({each: each.initial for each in (protection.PROTECTION, players.PLAYERS)}, {})
     assert here.refusal(Stop.WITHDRAW, NOON) is None

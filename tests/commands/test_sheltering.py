@@ -17,7 +17,7 @@ from psycopg_pool import PoolTimeout
 
 import commands.owners
 from access.policy import principal
-from app import sheltering
+from app import lane, sheltering
 from app.batches import _Batch
 from app.batching import Batched
 from app.commanding import _Command
@@ -27,6 +27,7 @@ from app.planning import ROUTES, Asked, Services
 from app.problems import OwnerUnreachable
 from commands import identity
 from commands.batch import Batch, BatchItem
+from commands.plan import WrongRegion
 from domain import players
 from domain.errors import PlayerBlocked
 from domain.kernel import PlayerId
@@ -205,7 +206,32 @@ async def test_a_repeat_of_what_was_recorded_here_is_not_decided_again_by_an_own
     assert (in_a_batch.repeated, in_a_batch.position.partition("/")[0]) == (True, "us")
 
 
+async def test_what_the_owner_has_recorded_is_answered_by_the_owner(asking: Asking) -> None:
+    """Who has the player's key, and so knows whether the same was asked."""
+    path = f"/v1/players/{asking.player}/exclude"
+    await asking.house.process.decider.decide(asking.house.plan(path, raw(HALF_A_YEAR), key="k", actor=ACTOR))
+    asking.us.receive()
+    said = lane.json(200, b'"the owner"')
+    assert await asking.exclude(said) == said
+
+
 # What nobody knows
+
+
+async def test_items_of_a_batch_whose_first_answers_are_not_known_are_refused_and_no_others(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise psycopg.OperationalError("gone")
+
+    item = BatchItem("k", f"/v1/players/{asking.player}/exclude", msgspec.Raw(raw(HALF_A_YEAR)), None)
+    services = asking.services(CUT)
+    batch = _Batch(services, lambda *_: None, Batch([item], True), Batched(asking.who, True, None))
+    await batch.run()
+    monkeypatch.setattr("app.sheltering.standing_here", fail)
+    assert services.forwarding is not None
+    found = await batch._elsewhere(services.forwarding, {0: WrongRegion(partition=0, owner="eu")})
+    assert isinstance(found[0], psycopg.OperationalError)
 
 
 @pytest.mark.parametrize("fault", [psycopg.OperationalError("gone"), PoolTimeout("none is free"), Uncertain("late")])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -20,7 +21,7 @@ from replication.fetching import Piece, Range, Refuted
 from replication.holders import Holder, Vouched
 from replication.link import Link, ensure_stream, link
 from replication.ranges import Reply
-from replication.wire import STRETCH_END
+from replication.wire import STRETCH_END, encode_position
 from tests.replication.regions import (
     Region,
     World,
@@ -194,6 +195,29 @@ async def test_a_head_that_was_published_without_its_witnesses_is_passed_over(
     assert evidence(world["ap"]) == []
 
 
+async def test_one_question_has_some_heads_judged_and_the_next_one_those_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def published(*_: Any) -> AsyncGenerator[tuple[bytes, int]]:
+        for size in range(6, 0, -1):
+            yield b"%d" % size, size
+
+    judged: list[bytes] = []
+
+    def accepts(note: bytes) -> bool:
+        judged.append(note)
+        return note == b"1"
+
+    monkeypatch.setattr(store, "published_heads", published)
+    monkeypatch.setattr(holders, "_JUDGED_MAX", 2)
+    nothing: Any = None
+    policy: Any = SimpleNamespace(accepts=accepts)
+    judging = holders._Judging(policy)
+    told = [(await holders._head(nothing, nothing, judging, encode_position(0)))[0] for _ in range(4)]
+    assert told == [b"", b"", b"1", b"1"]
+    assert judged == [b"6", b"5", b"4", b"3", b"2", b"1", b"1"]
+
+
 async def test_who_waits_for_a_copy_is_told_that_it_is_witnessed_when_it_is(world: World) -> None:
     copied(world, "us")
     world.checkpointer("eu", "us")
@@ -201,9 +225,9 @@ async def test_who_waits_for_a_copy_is_told_that_it_is_witnessed_when_it_is(worl
     await eventually(lambda: published(world["us"]) == last, world=world)
     await world.halt_all()
     with psycopg.connect(world["us"].dsn, autocommit=True) as connection:
-        assert joining._far(connection, "eu", world.keys.policy) == (last, last)
+        assert joining._far(connection, "eu", last, world.keys.policy) == (last, last)
         without_witnesses(world["us"], last)
-        assert joining._far(connection, "eu", world.keys.policy).vouched < last
+        assert joining._far(connection, "eu", last, world.keys.policy).vouched < last
 
 
 @pytest.fixture

@@ -150,16 +150,20 @@ def first_answers(ops: Sequence[Op]) -> list[str]:
 
 
 def first_refusals(ops: Sequence[Op], ledger: Ledger) -> list[str]:
-    """A refusal that stands in the log is the answer for ever."""
+    """A refusal that stands in the log is the answer for ever. (What was refused before may have been for another reason, and stands
+    nowhere: who is told of what stands is told its position.)
+    """
     broken = []
     for op in ops:
         found = ledger.by_id.get(command_id(op.caller, op.key), ()) if op.key else ()
-        if any(command.refusal for command in found):
-            told = [each for each in op.tries if refused(each) or recorded(each)]
+        told = [each for each in op.tries if refused(each) or recorded(each)]
+        stood = [each for each in told if each.position and each.answered_ns is not None]
+        if stood and any(command.refusal for command in found):
+            first = min(stood, key=lambda each: each.answered_ns or 0)
             broken += [
-                f"{op.op} {op.kind} was refused with {_refusal(told[0])} for ever, and then answered {each.status} {_refusal(each)}"
-                for each in told[1:]
-                if _refusal(each) != _refusal(told[0])
+                f"{op.op} {op.kind} was refused with {_refusal(first)} for ever, and then answered {each.status} {_refusal(each)}"
+                for each in told
+                if (each.position or each.asked_ns > (first.answered_ns or 0)) and _refusal(each) != _refusal(first)
             ]
     return broken
 

@@ -156,14 +156,25 @@ def test_a_refusal_that_stands_in_the_log_is_the_answer_for_ever() -> None:
     world.did("limit", [limit], {"limit": eur(150)}, body={"limit": eur(150)})
     event = (f"limits-{PLAYER}", "limits.deposit_refused", {"money": eur(60), "code": "limit_exceeded"})
     made = world.did("deposit", [event], refusal, body={"amount": eur(60)}, status=422)
-    first = replaced(made, position="")
     world.deposits(20, 2)
-    world.ops[-3] = again(first, world.at + 10)  # 120 is used by now, and 100 is said
+    world.ops[-3] = again(made, world.at + 10)  # 120 is used by now, and 100 is said
     assert linear.judge(world.ops, world.ledger()) == []
     assert history.first_refusals(world.ops, world.ledger()) == []
-    world.ops[-3] = again(first, world.at + 10, answer={**refusal, "used": eur(120)})
-    assert "for ever, and then answered 422" in history.first_refusals(world.ops, world.ledger())[0]
-    assert "first_answers" in broken(world)
+    for position in (made.tries[0].position, ""):
+        world.ops[-3] = again(made, world.at + 10, answer={**refusal, "used": eur(120)}, position=position)
+        assert "for ever, and then answered 422" in history.first_refusals(world.ops, world.ledger())[0]
+        assert "first_answers" in broken(world)
+
+
+def test_what_was_refused_before_it_was_decided_on_may_be_refused_for_another_reason_then() -> None:
+    world = paid()
+    refusal = {"code": "limit_exceeded", "limit": eur(150), "used": eur(100)}
+    event = (f"limits-{PLAYER}", "limits.deposit_refused", {"money": eur(60), "code": "limit_exceeded"})
+    made = world.did("deposit", [event], refusal, body={"amount": eur(60)}, status=422)
+    earlier = replaced(made, status=409, answer={"code": "player_blocked"}, position="").tries[0]
+    shifted = made.tries[0]._replace(asked_ns=world.at + 20, answered_ns=world.at + 25)
+    world.ops[-1] = made._replace(tries=[earlier, shifted])
+    assert history.first_refusals(world.ops, world.ledger()) == []
 
 
 def test_what_may_have_been_heard_may_stand_in_a_log() -> None:

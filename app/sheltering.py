@@ -89,13 +89,14 @@ async def standing_here(services: Services, asked: Mapping[int, tuple[str, Plan]
     return {
         place: each
         for place, each in known.items()
-        if asked[place][0] == REGISTRATION or _is_recorded_by(services.decider.log, each)
+        if asked[place][0] == REGISTRATION or not _is_recorded_by_another(services.decider.log, each)
     }
 
 
-def _is_recorded_by(log: str, known: Receipt | Exception) -> bool:
+def _is_recorded_by_another(log: str, known: Receipt | Exception) -> bool:
+    """That a key stands for something else has no position, and is so wherever that stands."""
     position = known.position if isinstance(known, Receipt | Rejected) else None
-    return position is not None and position.startswith(f"{log}/")
+    return position is not None and not position.startswith(f"{log}/")
 
 
 async def first_answers(services: Services, plans: Mapping[int, Plan]) -> dict[int, Receipt | Exception]:

@@ -204,6 +204,8 @@ async def test_a_repeat_of_what_was_recorded_here_is_not_decided_again_by_an_own
     assert (b"idempotency-replayed", b"true") in again.headers
     in_a_batch = await asking.exclude_in_a_batch(UNASKED)
     assert (in_a_batch.repeated, in_a_batch.position.partition("/")[0]) == (True, "us")
+    other = await asking.post("time-out", {"term": "1_week"}, UNASKED)
+    assert (other.status, code(other)) == (409, "idempotency_key_reused")
 
 
 async def test_what_the_owner_has_recorded_is_answered_by_the_owner(asking: Asking) -> None:
